@@ -1,0 +1,11 @@
+//! flowtel watches TCP connections begin in the Linux kernel and ships each as an OpenTelemetry log record.
+//!
+//! Data flows one way; a stage knows the one before it by its output type only:
+//!
+//! capture → flow → record → queue → export
+//!
+//! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
+
+pub mod config;
+pub mod ledger;
+pub mod record;
