@@ -6,6 +6,8 @@
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
+pub mod capture;
 pub mod config;
+pub mod flow;
 pub mod ledger;
 pub mod record;

@@ -1,0 +1,114 @@
+//! The tree of cgroups (v2): where it is mounted, and the directory that the programs are attached to.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use super::Error;
+
+/// The most of /proc/self/mountinfo that is read: a host with thousands of containers has some hundred KiB.
+const MAX_MOUNTINFO: u64 = 16 << 20;
+
+/// An open cgroup directory.
+#[derive(Debug)]
+pub struct Cgroup {
+    /// Its path.
+    pub path: PathBuf,
+    /// The directory, open.
+    pub directory: File,
+    /// Its id, as the kernel's helpers give it: the inode number. 1 is the root of the whole tree.
+    pub id: u64,
+}
+
+impl Cgroup {
+    /// Opens the cgroup that `capture.cgroup` names: `root`, or the path of a directory.
+    ///
+    /// # Errors
+    /// No cgroup v2 tree is mounted; or the path is not a directory in one.
+    pub fn open(setting: &str) -> Result<Self, Error> {
+        let path = if setting == "root" { mount()? } else { PathBuf::from(setting) };
+        let fail = |source| Error::Cgroup { path: path.clone(), source };
+        // cgroup.procs is there in every cgroup of a v2 tree, its root included, and nowhere else with this neighbour.
+        if !path.join("cgroup.controllers").exists() {
+            return Err(fail(io::Error::new(io::ErrorKind::NotFound, "it is not a directory of a cgroup v2 tree")));
+        }
+        let directory = File::open(&path).map_err(fail)?;
+        let id = directory.metadata().map_err(fail)?.ino();
+        Ok(Self { path, directory, id })
+    }
+
+    /// Whether this is the root of the whole tree, not only of what a cgroup namespace shows.
+    pub fn is_host_root(&self) -> bool {
+        self.id == 1
+    }
+}
+
+/// The first mount of a cgroup v2 tree, also in a hybrid layout (/sys/fs/cgroup/unified).
+///
+/// # Errors
+/// There is none.
+pub fn mount() -> Result<PathBuf, Error> {
+    let text = read_bounded(Path::new("/proc/self/mountinfo"), MAX_MOUNTINFO)
+        .map_err(|source| Error::System { what: "reading /proc/self/mountinfo", source })?;
+    find_mount(&text).ok_or(Error::NoCgroup2)
+}
+
+/// The mount point of the first cgroup2 line of a mountinfo (proc(5)): fields before " - " end with the mount point as
+/// fifth, the file system's type comes right after it. Spaces and such are written as `\040`.
+fn find_mount(mountinfo: &[u8]) -> Option<PathBuf> {
+    mountinfo.split(|b| *b == b'\n').find_map(|line| {
+        let mut fields = line.split(|b| *b == b' ');
+        let point = fields.nth(4)?;
+        fields.find(|f| *f == b"-")?;
+        (fields.next()? == b"cgroup2").then(|| PathBuf::from(std::ffi::OsString::from_vec(unescape(point))))
+    })
+}
+
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        if let (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', after @ ..]) = (first, tail) {
+            out.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+            rest = after;
+        } else {
+            out.push(*first);
+            rest = tail;
+        }
+    }
+    out
+}
+
+fn read_bounded(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    use io::Read;
+    let mut text = Vec::new();
+    fs::File::open(path)?.take(most).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cgroup2_mount_is_found_in_a_pure_a_hybrid_and_an_odd_layout() {
+        let pure = b"24 1 0:22 / /proc rw - proc proc rw\n30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+        assert_eq!(find_mount(pure), Some("/sys/fs/cgroup".into()));
+        let hybrid = b"30 23 0:26 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n31 30 0:27 / /sys/fs/cgroup/unified rw shared:5 master:1 - cgroup2 c rw\n32 30 0:28 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        assert_eq!(find_mount(hybrid), Some("/sys/fs/cgroup/unified".into()));
+        let odd = br"31 30 0:27 / /mnt/a\040b\134c rw - cgroup2 c rw";
+        assert_eq!(find_mount(odd), Some("/mnt/a b\\c".into()));
+    }
+
+    #[test]
+    fn a_mountinfo_without_cgroup2_or_cut_anywhere_finds_nothing_and_does_not_panic() {
+        let line = b"31 30 0:27 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 c rw";
+        assert_eq!(find_mount(b"30 23 0:26 / /sys/fs/cgroup rw - cgroup cgroup rw"), None);
+        for n in 0..=line.len() {
+            let _ = find_mount(&line[..n]);
+        }
+    }
+}

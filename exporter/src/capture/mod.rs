@@ -1,0 +1,107 @@
+//! Kernel rings in, [`KernelEvent`]s with wall-clock time out. Knows nothing of flows, records or export.
+//!
+//! - [`cgroup`]: where the tree of cgroups is;
+//! - [`programs`]: the kernel object, loaded and attached;
+//! - [`rings`]: reading what the programs wrote, in the order of kernel time;
+//! - [`clock`]: kernel time and wall-clock time;
+//! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
+//! - [`rights`]: what this process may do, and what the kernel is.
+
+pub mod cgroup;
+pub mod clock;
+mod programs;
+pub mod rights;
+mod rings;
+pub mod selftest;
+mod wait;
+
+use std::{io, path::PathBuf};
+
+pub use clock::{Clock, KernelTime, WallTime};
+pub use flowtel_common::event::{self, Event};
+pub use programs::{OBJECT, PROGRAMS, Program, Programs};
+pub use rings::Rings;
+pub use wait::{Stop, Wait};
+
+/// A fact from the kernel, and when it happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KernelEvent {
+    /// When, by the kernel's clock.
+    pub time: KernelTime,
+    /// When, by the wall clock as it was when the event was read.
+    pub wall: WallTime,
+    /// What.
+    pub event: Event,
+}
+
+/// Why capture can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel is older than the programs need.
+    #[error("this kernel is {found}; flowtel needs Linux {needed} or newer")]
+    OldKernel {
+        /// As uname says it.
+        found: String,
+        /// The oldest that works.
+        needed: &'static str,
+    },
+    /// A capability is missing.
+    #[error(
+        "loading eBPF programs needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, and {missing} is not there; run flowtel as \
+         root (sudo flowtel), or give its service these capabilities"
+    )]
+    Rights {
+        /// Names of those that are missing.
+        missing: String,
+    },
+    /// No cgroup v2 tree is mounted.
+    #[error("no cgroup v2 file system is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup/unified")]
+    NoCgroup2,
+    /// The cgroup of the configuration can't be watched.
+    #[error("can't watch the cgroup {path} (capture.cgroup): {source}")]
+    Cgroup {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The kernel refused a program or a map.
+    #[error("the kernel refused to load {what}: {reason}{hint}")]
+    Load {
+        /// Program or map.
+        what: String,
+        /// What the kernel said.
+        reason: String,
+        /// What may help.
+        hint: &'static str,
+    },
+    /// The kernel refused to attach a program.
+    #[error("the kernel refused to attach {program} to the cgroup {cgroup}: {reason}{hint}")]
+    Attach {
+        /// Its name.
+        program: &'static str,
+        /// Where to.
+        cgroup: PathBuf,
+        /// What the kernel said.
+        reason: String,
+        /// What may help.
+        hint: &'static str,
+    },
+    /// A system call failed that should not.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The self-test connection did not arrive as events.
+    #[error(
+        "the self-test connection over 127.0.0.1 was made, but its events did not arrive from the kernel within {waited_ms} \
+         ms: this process is outside the watched cgroup, or another program on it hides them"
+    )]
+    SelfTest {
+        /// How long it was waited for.
+        waited_ms: u64,
+    },
+}

@@ -1,0 +1,247 @@
+//! The kernel object, loaded and attached. Dropping [`Programs`] detaches everything: links die with their descriptors,
+//! also when flowtel is killed, and the host is as before.
+
+use std::os::fd::AsFd;
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{Map, MapData, PerCpuArray, RingBuf},
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program as AyaProgram, ProgramError, SockOps,
+    },
+};
+use flowtel_common::tally;
+
+use super::{Error, cgroup::Cgroup, rights};
+use crate::{config, ledger::KernelEvents};
+
+/// The kernel object, a build product of exporter-ebpf that is checked in: every machine runs the bytes that were tested.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/flowtel.bpf.o");
+
+/// A program of the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// Its name in the object and in the kernel's lists (`bpftool prog`).
+    pub name: &'static str,
+    /// Where it is attached, as `bpftool cgroup` says it.
+    pub attach: &'static str,
+    /// What it is for.
+    pub purpose: &'static str,
+}
+
+/// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
+/// no connection is seen half.
+pub const PROGRAMS: [Program; 4] = [
+    Program { name: "flowtel_connect4", attach: "cgroup_inet4_connect", purpose: "who asks for a connection (IPv4)" },
+    Program { name: "flowtel_connect6", attach: "cgroup_inet6_connect", purpose: "who asks for a connection (IPv6)" },
+    Program { name: "flowtel_in", attach: "cgroup_inet_ingress", purpose: "when a SYN is answered" },
+    Program { name: "flowtel_ops", attach: "cgroup_sock_ops", purpose: "when a handshake is complete" },
+];
+
+/// The loaded object.
+pub struct Programs {
+    ebpf: Ebpf,
+    tallies: PerCpuArray<MapData, [u64; 3]>,
+}
+
+impl Programs {
+    /// Creates the maps, with rings of the configured sizes. Nothing is attached yet.
+    ///
+    /// # Errors
+    /// The kernel is too old, a capability is missing, or the kernel refuses a map.
+    pub fn load(rings: &config::Rings) -> Result<Self, Error> {
+        rights::kernel()?;
+        rights::capabilities()?;
+        let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", size(rings.flows))
+            .map_max_entries("OWNERS", size(rings.owners))
+            .load(OBJECT)
+            .map_err(refused)?;
+        let tallies = take(&mut ebpf, "TALLIES")?;
+        Ok(Self { ebpf, tallies })
+    }
+
+    /// Takes a ring out of the object, to be read.
+    pub(super) fn ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, Error> {
+        take(&mut self.ebpf, name)
+    }
+
+    /// Loads one program and attaches it to `cgroup` by a link, beside whatever else is attached there.
+    ///
+    /// # Errors
+    /// The kernel refuses to load or to attach it.
+    pub fn attach(&mut self, program: &Program, cgroup: &Cgroup) -> Result<(), Error> {
+        let found = self.ebpf.program_mut(program.name).ok_or_else(|| Error::Load {
+            what: format!("the program {}", program.name),
+            reason: "it is not in the object".into(),
+            hint: "",
+        })?;
+        load(found).map_err(|e| Error::Load {
+            what: format!("the program {}", program.name),
+            reason: program_error(&e),
+            hint: hint(&e),
+        })?;
+        attach(found, cgroup).map_err(|e| Error::Attach {
+            program: program.name,
+            cgroup: cgroup.path.clone(),
+            reason: program_error(&e),
+            hint: attach_hint(&e),
+        })
+    }
+
+    /// Attaches all of [`PROGRAMS`].
+    ///
+    /// # Errors
+    /// As [`Self::attach`]; those already attached are detached when `self` is dropped.
+    pub fn attach_all(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
+        PROGRAMS.iter().try_for_each(|program| self.attach(program, cgroup))
+    }
+
+    /// Detaches and unloads all programs; maps and rings stay, so that what is in them can still be read.
+    pub fn detach(&mut self) {
+        for (_, program) in self.ebpf.programs_mut() {
+            // Fails only for a program that was never loaded.
+            let _ = match program {
+                AyaProgram::CgroupSkb(p) => p.unload(),
+                AyaProgram::CgroupSockAddr(p) => p.unload(),
+                AyaProgram::SockOps(p) => p.unload(),
+                _ => Ok(()),
+            };
+        }
+    }
+
+    /// The loaded program of this name, for measurements (BPF_PROG_TEST_RUN).
+    pub fn skb_program(&self, name: &str) -> Option<&CgroupSkb> {
+        self.ebpf.program(name).and_then(|p| p.try_into().ok())
+    }
+
+    /// Copies the kernel's counts into the ledger.
+    pub fn count(&self, ledger: &KernelEvents) {
+        let kinds = [
+            (tally::CONNECT, &ledger.connect),
+            (tally::SYN_ACK, &ledger.syn_ack),
+            (tally::ESTABLISHED, &ledger.established),
+        ];
+        for (index, kind) in kinds {
+            // The map is an array of three: the look-up can't miss. Should it be refused, the old counts stay.
+            let Ok(per_cpu) = self.tallies.get(&index, 0) else { continue };
+            let sum = per_cpu.iter().fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
+            kind.seen.set(sum[0]);
+            kind.ring_full.set(sum[2]);
+        }
+    }
+}
+
+fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
+    let fail = |reason: String| Error::Load { what: format!("the map {name}"), reason, hint: "" };
+    let map = ebpf.take_map(name).ok_or_else(|| fail("it is not in the object".into()))?;
+    T::try_from(map).map_err(|e| fail(chain(&e)))
+}
+
+fn load(program: &mut AyaProgram) -> Result<(), ProgramError> {
+    match program {
+        AyaProgram::CgroupSkb(p) => p.load(),
+        AyaProgram::CgroupSockAddr(p) => p.load(),
+        AyaProgram::SockOps(p) => p.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Links always allow other programs beside them: BPF_F_ALLOW_MULTI is implied, and an error if given.
+fn attach(program: &mut AyaProgram, cgroup: &Cgroup) -> Result<(), ProgramError> {
+    let directory = cgroup.directory.as_fd();
+    match program {
+        AyaProgram::CgroupSkb(p) => {
+            CgroupSkb::attach(p, directory, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single).map(drop)
+        }
+        AyaProgram::CgroupSockAddr(p) => CgroupSockAddr::attach(p, directory, CgroupAttachMode::Single).map(drop),
+        AyaProgram::SockOps(p) => SockOps::attach(p, directory, CgroupAttachMode::Single).map(drop),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Creating maps and reading the object failed.
+fn refused(error: EbpfError) -> Error {
+    let hint = match &error {
+        EbpfError::MapError(aya::maps::MapError::CreateError { io_error, .. }) => match io_error.kind() {
+            std::io::ErrorKind::PermissionDenied => memlock_hint(),
+            _ => "",
+        },
+        _ => "",
+    };
+    Error::Load { what: "the kernel object".into(), reason: chain(&error), hint }
+}
+
+fn memlock_hint() -> &'static str {
+    if rights::lockdown().is_some() {
+        LOCKDOWN
+    } else {
+        "; on kernels before 5.11 raise the locked-memory limit too (LimitMEMLOCK=infinity, ulimit -l unlimited)"
+    }
+}
+
+const LOCKDOWN: &str = "; the kernel is locked down (/sys/kernel/security/lockdown), which forbids BPF to read kernel \
+                        memory: boot without lockdown=confidentiality";
+
+fn hint(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::LoadError { io_error, .. } if io_error.kind() == std::io::ErrorKind::PermissionDenied => {
+            if rights::lockdown().is_some() {
+                LOCKDOWN
+            } else {
+                "; a security module or a seccomp filter (container runtimes have one) may forbid bpf()"
+            }
+        }
+        ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EINVAL) => {
+            "; the kernel may be built without CONFIG_CGROUP_BPF"
+        }
+        _ => "",
+    }
+}
+
+fn attach_hint(error: &ProgramError) -> &'static str {
+    match error {
+        ProgramError::SyscallError(call) => match call.io_error.raw_os_error() {
+            Some(libc::EPERM) => {
+                "; a program that tolerates no other may be attached to this cgroup or to one above it: bpftool cgroup \
+                 tree shows which"
+            }
+            Some(libc::E2BIG) => "; 64 programs of this kind are attached already, the most that a cgroup holds",
+            Some(libc::EINVAL) => "; the kernel may be built without CONFIG_CGROUP_BPF",
+            _ => "",
+        },
+        _ => "",
+    }
+}
+
+/// What the kernel said, with the end of the verifier's words, which hold the reason.
+fn program_error(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<&str> = log.lines().filter(|l| !l.trim().is_empty()).rev().take(6).collect();
+            let tail: Vec<&str> = tail.into_iter().rev().collect();
+            if tail.is_empty() {
+                io_error.to_string()
+            } else {
+                format!("{io_error}; the verifier says:\n  {}", tail.join("\n  "))
+            }
+        }
+        other => chain(other),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        next = cause.source();
+    }
+    text
+}

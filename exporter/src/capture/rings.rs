@@ -1,0 +1,79 @@
+//! Reading the rings: everything that happened up to now, in the order of kernel time.
+
+use aya::maps::{MapData, RingBuf};
+use flowtel_common::event::Event;
+
+use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, WallTime};
+use crate::ledger::KernelEvents;
+
+/// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
+const MAX_DRAIN: usize = 1 << 16;
+
+/// The rings between kernel and user space.
+pub struct Rings {
+    flows: RingBuf<MapData>,
+    owners: RingBuf<MapData>,
+    /// Read, but later than the last cut.
+    pending: Vec<KernelEvent>,
+}
+
+impl Rings {
+    /// Takes the rings of `programs`.
+    ///
+    /// # Errors
+    /// The object does not hold them: never in a sound build.
+    pub fn take(programs: &mut Programs) -> Result<Self, Error> {
+        Ok(Self { flows: programs.ring("FLOWS")?, owners: programs.ring("OWNERS")?, pending: Vec::new() })
+    }
+
+    /// A way to wait for these rings, or for `stop`.
+    ///
+    /// # Errors
+    /// The kernel refuses an epoll instance.
+    pub fn wait(&self, stop: &Stop) -> Result<Wait, Error> {
+        use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+        let borrow = |ring: &RingBuf<MapData>| {
+            // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
+            unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
+        };
+        Wait::new(stop, &[borrow(&self.flows).as_fd(), borrow(&self.owners).as_fd()])
+            .map_err(|source| Error::System { what: "preparing to wait for the rings", source })
+    }
+
+    /// Appends to `events` what happened up to this call, in the order of kernel time; what happened while it ran stays
+    /// for the next one.
+    ///
+    /// Flows are read first: whatever caused a flow event is in the owners' ring by the time that one is read. And the
+    /// cut makes sure that an owner's later event doesn't get before a flow event that the first reading missed.
+    pub fn drain(&mut self, clock: &Clock, events: &mut Vec<KernelEvent>, ledger: &KernelEvents) {
+        let cut = KernelTime::now();
+        let start = events.len();
+        events.append(&mut self.pending);
+        read(&mut self.flows, clock, events, ledger);
+        read(&mut self.owners, clock, events, ledger);
+        let new = &mut events[start..];
+        // Two nearly sorted runs: the standard stable sort merges runs as it finds them.
+        new.sort_by_key(|event| event.time);
+        let kept = new.partition_point(|event| event.time <= cut);
+        self.pending.extend(events.drain(start + kept..));
+    }
+}
+
+fn read(ring: &mut RingBuf<MapData>, clock: &Clock, events: &mut Vec<KernelEvent>, ledger: &KernelEvents) {
+    for _ in 0..MAX_DRAIN {
+        let Some(record) = ring.next() else { return };
+        let Some(event) = Event::decode(&record) else {
+            ledger.unknown.add(1);
+            continue;
+        };
+        let (time, kind) = match &event {
+            Event::Connect(e) => (e.time, &ledger.connect),
+            Event::SynAck(e) => (e.time, &ledger.syn_ack),
+            Event::Established(e) => (e.time, &ledger.established),
+        };
+        kind.read.add(1);
+        let time = KernelTime(time);
+        let wall: WallTime = clock.wall(time);
+        events.push(KernelEvent { time, wall, event });
+    }
+}

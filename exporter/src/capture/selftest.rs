@@ -1,0 +1,81 @@
+//! One connection to itself over 127.0.0.1, before anything else is recorded: it proves the whole path from kernel to
+//! user space, and its `Connect` event tells flowtel's process id as the kernel sees it (in a container /proc/self tells
+//! another), by which flowtel's own connections are known.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use flowtel_common::event::{self, Event};
+
+use super::{Clock, Error, KernelEvent, KernelTime, Rings, Stop};
+use crate::ledger::KernelEvents;
+
+/// How long the events are waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+const TICK: Duration = Duration::from_millis(5);
+
+/// What the self-test found.
+#[derive(Debug)]
+pub struct SelfTest {
+    /// flowtel's process id in the initial pid namespace.
+    pub tgid: u32,
+    /// From connect() until the last of its events was read.
+    pub took: Duration,
+    /// All events read meanwhile, the test's own and others: they are the first to be processed.
+    pub events: Vec<KernelEvent>,
+}
+
+/// Makes the connection and waits for its events: `Connect`, `SynAck` and both ends' `Established`.
+///
+/// # Errors
+/// No loopback connection can be made, or its events don't arrive.
+pub fn run(rings: &mut Rings, ledger: &KernelEvents) -> Result<SelfTest, Error> {
+    let system = |what| move |source| Error::System { what, source };
+    let start = KernelTime::now();
+    let listener =
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(system("opening a port on 127.0.0.1 for the self-test"))?;
+    let server = listener.local_addr().map_err(system("asking for the self-test's port"))?;
+    let client = TcpStream::connect_timeout(&server, PATIENCE).map_err(system("connecting to the self-test's port"))?;
+    let client_address = client.local_addr().map_err(system("asking for the self-test's address"))?;
+    let _accepted = listener.accept().map_err(system("accepting the self-test's connection"))?;
+
+    let stop = Stop::new().map_err(system("making an event descriptor"))?;
+    let wait = rings.wait(&stop)?;
+    let mut events = Vec::new();
+    loop {
+        rings.drain(&Clock::measure(), &mut events, ledger);
+        if let Some(tgid) = complete(&events, client_address, server) {
+            let took = Duration::from_nanos(KernelTime::now().since(start));
+            return Ok(SelfTest { tgid, took, events });
+        }
+        if u128::from(KernelTime::now().since(start)) > PATIENCE.as_nanos() {
+            return Err(Error::SelfTest { waited_ms: PATIENCE.as_millis() as u64 });
+        }
+        wait.wait(TICK);
+    }
+}
+
+/// The process id of the connecting side, once both ends are established.
+fn complete(events: &[KernelEvent], client: SocketAddr, server: SocketAddr) -> Option<u32> {
+    let end = |how: u32, local: SocketAddr, remote: SocketAddr| {
+        events.iter().find_map(|e| match &e.event {
+            Event::Established(e)
+                if e.how == how
+                    && e.local_port == local.port()
+                    && e.remote_port == remote.port()
+                    && event::ip(e.local) == local.ip() =>
+            {
+                Some(e.cookie)
+            }
+            _ => None,
+        })
+    };
+    let cookie = end(event::ACTIVE, client, server)?;
+    end(event::PASSIVE, server, client)?;
+    events.iter().find_map(|e| match &e.event {
+        Event::Connect(e) if e.cookie == cookie => Some(e.tgid),
+        _ => None,
+    })
+}
