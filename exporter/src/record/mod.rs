@@ -1,5 +1,15 @@
 //! Flow events in, the bytes of log records and sealed batches out. Knows nothing of transport.
+//!
+//! - [`schema`]: every attribute by name, type, unit and meaning: the one place that they are written down;
+//! - [`resource`]: who reports, once a batch;
+//! - [`Encoder`]: a record field by field into the open batch, with no tree in between and nothing allocated for it;
+//! - [`Batch`]: the final bytes of one request.
 
 mod batch;
+mod encoder;
+pub mod resource;
+pub mod schema;
+mod wire;
 
 pub use batch::Batch;
+pub use encoder::{Encoder, Limits};

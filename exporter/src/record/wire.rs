@@ -1,0 +1,105 @@
+//! Fields of `LogRecord` (opentelemetry/proto/logs/v1/logs.proto) and of the messages in it, written one after the other.
+//! Lengths are computed before a field is written, so nothing is moved.
+
+use prost::encoding::{encode_varint, encoded_len_varint};
+
+/// First byte of a field: number and wire type (protobuf encoding guide). All numbers here are below 16.
+const fn tag(number: u8, wire: u8) -> u8 {
+    number << 3 | wire
+}
+const VARINT: u8 = 0;
+const FIXED64: u8 = 1;
+const LEN: u8 = 2;
+
+/// Numbers of `LogRecord`'s fields.
+pub(super) mod log_record {
+    pub const TIME: u8 = 1;
+    pub const SEVERITY_NUMBER: u8 = 2;
+    pub const SEVERITY_TEXT: u8 = 3;
+    pub const BODY: u8 = 5;
+    pub const ATTRIBUTES: u8 = 6;
+    pub const OBSERVED_TIME: u8 = 11;
+    pub const EVENT_NAME: u8 = 12;
+}
+
+// `KeyValue`, `AnyValue` (opentelemetry/proto/common/v1/common.proto)
+const KEY: u8 = tag(1, LEN);
+const VALUE: u8 = tag(2, LEN);
+const STRING_VALUE: u8 = tag(1, LEN);
+const BOOL_VALUE: u8 = tag(2, VARINT);
+const INT_VALUE: u8 = tag(3, VARINT);
+const DOUBLE_VALUE: u8 = tag(4, FIXED64);
+
+/// A fixed64 field.
+pub(super) fn fixed64(out: &mut Vec<u8>, number: u8, value: u64) {
+    out.push(tag(number, FIXED64));
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// A varint field.
+pub(super) fn varint(out: &mut Vec<u8>, number: u8, value: u64) {
+    out.push(tag(number, VARINT));
+    encode_varint(value, out);
+}
+
+/// A bytes, string or message field.
+pub(super) fn bytes(out: &mut Vec<u8>, number: u8, value: &[u8]) {
+    out.push(tag(number, LEN));
+    encode_varint(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// The head of a bytes, string or message field whose `len` bytes follow.
+pub(super) fn head(out: &mut Vec<u8>, number: u8, len: usize) {
+    out.push(tag(number, LEN));
+    encode_varint(len as u64, out);
+}
+
+/// A field that is an `AnyValue` with a string.
+pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
+    head(out, number, 1 + encoded_len_varint(value.len() as u64) + value.len());
+    out.push(STRING_VALUE);
+    encode_varint(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// An attribute with a string.
+pub(super) fn string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let any = 1 + encoded_len_varint(value.len() as u64) + value.len();
+    key_value(out, key, any);
+    out.push(STRING_VALUE);
+    encode_varint(value.len() as u64, out);
+    out.extend_from_slice(value);
+}
+
+/// An attribute with an integer.
+pub(super) fn int_attribute(out: &mut Vec<u8>, key: &str, value: u64) {
+    key_value(out, key, 1 + encoded_len_varint(value));
+    out.push(INT_VALUE);
+    encode_varint(value, out);
+}
+
+/// An attribute with a floating-point number.
+pub(super) fn double_attribute(out: &mut Vec<u8>, key: &str, value: f64) {
+    key_value(out, key, 1 + 8);
+    out.push(DOUBLE_VALUE);
+    out.extend_from_slice(&value.to_le_bytes());
+}
+
+/// An attribute with a truth value.
+pub(super) fn bool_attribute(out: &mut Vec<u8>, key: &str, value: bool) {
+    key_value(out, key, 2);
+    out.push(BOOL_VALUE);
+    out.push(value.into());
+}
+
+/// The head of an attribute whose `AnyValue` of `any` bytes follows. Keys are constants shorter than 128 bytes.
+fn key_value(out: &mut Vec<u8>, key: &str, any: usize) {
+    debug_assert!(key.len() < 128);
+    head(out, log_record::ATTRIBUTES, 2 + key.len() + 1 + encoded_len_varint(any as u64) + any);
+    out.push(KEY);
+    out.push(key.len() as u8);
+    out.extend_from_slice(key.as_bytes());
+    out.push(VALUE);
+    encode_varint(any as u64, out);
+}
