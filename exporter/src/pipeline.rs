@@ -1,0 +1,139 @@
+//! The capture thread: ring → flow → record → queue, on one thread, without locks or awaits between.
+//!
+//! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
+
+use std::{io, sync::Arc, thread};
+
+use crate::{
+    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait, WallTime},
+    flow::{FlowEvent, Flows},
+    ledger::Ledger,
+    queue::Queue,
+    record::{Batch, Encoder},
+};
+
+/// What the thread needs, each stage built already.
+pub struct Pipeline {
+    /// The attached programs: detached first at a stop.
+    pub programs: Programs,
+    /// Their rings.
+    pub rings: Rings,
+    /// The flow stage.
+    pub flows: Flows,
+    /// The record stage.
+    pub encoder: Encoder,
+    /// Where batches go.
+    pub queue: Arc<Queue>,
+    /// What is counted.
+    pub ledger: Arc<Ledger>,
+    /// How often the rings are read.
+    pub tick: std::time::Duration,
+    /// Seal a batch at each reading, whatever its age: for a person or a pipe that looks on.
+    pub seal_each_tick: bool,
+    /// Events read before the thread started (by the self-test).
+    pub first: Vec<KernelEvent>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Running {
+    stop: Stop,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Pipeline {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// The kernel refuses an epoll instance or a thread.
+    pub fn start(self) -> Result<Running, Error> {
+        let system = |what| move |source: io::Error| Error::System { what, source };
+        let stop = Stop::new().map_err(system("making an event descriptor"))?;
+        let wait = self.rings.wait(&stop)?;
+        let thread = thread::Builder::new()
+            .name("flowtel-capture".into())
+            .spawn(move || self.run(&wait))
+            .map_err(system("starting the capture thread"))?;
+        Ok(Running { stop, thread })
+    }
+
+    fn run(mut self, wait: &Wait) {
+        let mut events = std::mem::take(&mut self.first);
+        let mut ticks = 0u32;
+        loop {
+            let stop = wait.wait(self.tick);
+            if stop {
+                // Nothing new comes from here on; what is in the rings still counts.
+                self.programs.detach();
+            }
+            self.round(&mut events, stop);
+            ticks = ticks.wrapping_add(1);
+            // The kernel's counts cost system calls: now and then is enough while running.
+            if stop || ticks.is_multiple_of(COUNT_EVERY) {
+                self.programs.count(&self.ledger.kernel);
+            }
+            if stop {
+                return;
+            }
+        }
+    }
+
+    /// Reads the rings once and takes what they hold all the way to the queue.
+    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) {
+        let clock = Clock::measure();
+        self.rings.drain(&clock, events, &self.ledger.kernel);
+        for event in events.drain(..) {
+            self.flows.on(&event);
+        }
+        // One very busy tick should not be paid for in memory for ever.
+        events.shrink_to(KEEP_EVENTS);
+        let Self { flows, encoder, queue, ledger, .. } = self;
+        let now = KernelTime::now();
+        let observed = clock.wall(now);
+        let mut write = |event: FlowEvent| {
+            ledger.records.made.add(1);
+            push(queue, encoder.write(&event, observed));
+        };
+        if last {
+            flows.flush(&mut write);
+        } else {
+            flows.settle(now, &mut write);
+        }
+        let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(wall_now(&clock)) };
+        push(queue, sealed);
+    }
+}
+
+/// How often the kernel's counts are copied, in ticks.
+const COUNT_EVERY: u32 = 20;
+/// Events whose memory is kept from tick to tick.
+const KEEP_EVENTS: usize = 1 << 14;
+
+fn wall_now(clock: &Clock) -> WallTime {
+    clock.wall(KernelTime::now())
+}
+
+fn push(queue: &Queue, batch: Option<Batch>) {
+    if let Some(batch) = batch {
+        queue.push(batch);
+    }
+}
+
+impl Running {
+    /// Detaches the programs, takes what is left in the rings to the queue, and ends the thread.
+    ///
+    /// # Errors
+    /// The thread panicked.
+    pub fn stop(self) -> Result<(), String> {
+        self.stop.stop();
+        self.thread.join().map_err(|panic| {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
+        })
+    }
+
+    /// Whether the thread has ended by itself: only after a panic.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
