@@ -6,6 +6,10 @@
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
+
+
 pub mod config;
+pub mod escape;
+pub mod exit;
 pub mod ledger;
 pub mod record;
