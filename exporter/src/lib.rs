@@ -6,8 +6,8 @@
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
-
-
+pub mod cli;
+pub mod cmd;
 pub mod config;
 pub mod escape;
 pub mod exit;

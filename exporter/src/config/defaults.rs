@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{types::*, units::{Bytes, Span}};
+use super::{
+    types::*,
+    units::{Bytes, Span},
+};
 
 impl Default for Capture {
     fn default() -> Self {

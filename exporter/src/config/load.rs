@@ -110,7 +110,8 @@ fn layers(sources: &Sources, problems: &mut Vec<Problem>) -> Vec<Layer> {
 
 /// The files of conf.d by name; hidden ones, and what an editor left behind, have other endings.
 fn conf_d(dir: &Path, problems: &mut Vec<Problem>) -> Vec<PathBuf> {
-    let listed = fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>());
+    let listed =
+        fs::read_dir(dir).and_then(|entries| entries.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>());
     let mut paths = match listed {
         Ok(paths) => paths,
         Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),

@@ -97,7 +97,8 @@ fn take(rule: &Rule, origin: &Origin, text: &str, layer: &mut Layer) -> Result<(
         Form::Word => layer.add_text(key, &text.trim().to_ascii_lowercase(), origin.clone()),
         Form::Number | Form::Bool => layer.add_text(key, text.trim(), origin.clone()),
         Form::Milliseconds => {
-            let ms = text.trim().parse().map_err(|_e| format!("expected milliseconds, such as 10000, found \"{text}\""))?;
+            let ms =
+                text.trim().parse().map_err(|_e| format!("expected milliseconds, such as 10000, found \"{text}\""))?;
             layer.add_text(key, &Span(std::time::Duration::from_millis(ms)).to_string(), origin.clone());
         }
         Form::Pairs => {

@@ -5,7 +5,7 @@ use std::fmt;
 use super::{key::Key, origin::Origin};
 use crate::escape::Escaped;
 
-/// The configuration cannot be used. Every problem found is in it, in the order of the layers.
+/// The configuration cannot be used. Every problem found is in it.
 #[derive(Debug, thiserror::Error)]
 pub struct ConfigError {
     problems: Vec<Problem>,

@@ -89,7 +89,8 @@ pub fn find(key: &Key) -> Option<&'static Entry> {
 
 /// The known key most like an unknown one, if any is like it: the same last name in another table, or few letters off.
 pub fn nearest(key: &Key) -> Option<&'static Key> {
-    let known = || tables().iter().map(|t| &t.key).chain(entries().map(|e| &e.key)).filter(|k| !k.segments().is_empty());
+    let known =
+        || tables().iter().map(|t| &t.key).chain(entries().map(|e| &e.key)).filter(|k| !k.segments().is_empty());
     let text = key.to_string();
     let distance = |k: &Key| strsim::damerau_levenshtein(&k.to_string(), &text);
     let (near, off) = known().map(|k| (k, distance(k))).min_by_key(|(_, off)| *off)?;

@@ -55,16 +55,8 @@ const GRPC_PORT: u16 = 4317;
 const LOGS_PATH: &str = "/v1/logs";
 
 /// Headers that belong to the transports themselves.
-const RESERVED: &[&str] = &[
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "host",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
+const RESERVED: &[&str] =
+    &["connection", "content-encoding", "content-length", "content-type", "host", "te", "transfer-encoding", "upgrade"];
 
 // === impl Export
 
@@ -127,8 +119,8 @@ fn header_pair(name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), 
     if value.expose() == HIDDEN {
         return Err(wrong("the value is the placeholder that flowtel prints for a secret; put the secret here"));
     }
-    let mut value =
-        HeaderValue::from_str(value.expose()).map_err(|_e| wrong("the value has characters other than visible ASCII"))?;
+    let mut value = HeaderValue::from_str(value.expose())
+        .map_err(|_e| wrong("the value has characters other than visible ASCII"))?;
     value.set_sensitive(true);
     Ok((parsed, value))
 }

@@ -90,7 +90,8 @@ fn numbers_and_booleans_of_variables_are_read_as_such() {
 #[test]
 fn sizes_and_durations_may_be_written_in_all_their_forms() {
     let dir = tempfile::tempdir().expect("a directory");
-    let sources = etc(dir.path(), "queue.max_bytes = 4194304\nexport.grace = \"1m 30s\"\nexport.batch.max_bytes = \"1MB\"");
+    let sources =
+        etc(dir.path(), "queue.max_bytes = 4194304\nexport.grace = \"1m 30s\"\nexport.batch.max_bytes = \"1MB\"");
     let config = loaded(&sources).config;
     assert_eq!((config.queue.max_bytes, config.export.grace), (Bytes(4 << 20), secs(90)));
     assert_eq!(config.export.batch.max_bytes, Bytes(1_000_000));

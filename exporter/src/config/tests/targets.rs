@@ -86,7 +86,9 @@ fn user_and_password_become_basic_authorization_and_leave_the_url() {
 
 #[test]
 fn an_address_that_cannot_be_used_is_refused() {
-    for address in ["http://", "http://:4318", "http://h:", "http://h:0", "http://h:x", "h h", "unix:/x", "file:///x", ""] {
+    for address in
+        ["http://", "http://:4318", "http://h:", "http://h:0", "http://h:x", "h h", "unix:/x", "file:///x", ""]
+    {
         let problems = load_with(&[("export.endpoint", address)]).map(|l| l.target).expect_err(address);
         assert_eq!(problems.problems()[0].key, Some(Key::new("export.endpoint")), "{address}");
     }
