@@ -7,7 +7,14 @@
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
 pub mod capture;
+pub mod cli;
+pub mod cmd;
 pub mod config;
+pub mod escape;
+pub mod exit;
+pub mod export;
 pub mod flow;
 pub mod ledger;
+pub mod pipeline;
+pub mod queue;
 pub mod record;

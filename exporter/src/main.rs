@@ -1,2 +1,75 @@
-//! x
-fn main() {}
+//! flowtel, the program: arguments become a command, the command an exit code. Holds no logic of its own.
+
+use std::{env, io::Write as _, process::ExitCode};
+
+use flowtel::{
+    cli::{self, Command},
+    cmd,
+    config::{self, Loaded, Sources},
+    escape::Escaped,
+    exit::{Exit, Failure},
+};
+
+fn main() -> ExitCode {
+    let command = match cli::parse(env::args_os(), env::vars_os()) {
+        Ok(command) => command,
+        Err(e) => return usage(&e).into(),
+    };
+    match dispatch(command) {
+        Ok(()) => Exit::Success.into(),
+        Err(failure) => {
+            say(&failure.to_string());
+            failure.code.into()
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<(), Failure> {
+    match command {
+        // === run and check are wired here, in place of `not_built_in`: cmd::run::run(loaded), cmd::check::check(loaded)
+        Command::Run(sources) => not_built_in("run", &load(&sources)?),
+        Command::Check(sources) => not_built_in("check", &load(&sources)?),
+        Command::Config { sources, json } => {
+            let loaded = load(&sources)?;
+            print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
+        }
+        Command::Reference => print(config::reference_file()),
+        Command::ReferenceDocs => print(config::reference_docs()),
+        Command::Completions(shell) => print(cli::completions(shell)),
+    }
+}
+
+fn not_built_in(command: &str, _loaded: &Loaded) -> Result<(), Failure> {
+    Err(Exit::Unavailable.with(anyhow::anyhow!("the command {command} is not built into this program")))
+}
+
+/// Loads the configuration and says what is probably not meant.
+fn load(sources: &Sources) -> Result<Loaded, Failure> {
+    let loaded = config::load(sources)?;
+    for warning in &loaded.warnings {
+        say(&format!("flowtel: warning: {warning}"));
+    }
+    Ok(loaded)
+}
+
+fn print(text: impl AsRef<[u8]>) -> Result<(), Failure> {
+    let context = |e| anyhow::Error::new(e).context("cannot write to standard output");
+    cmd::print(text.as_ref()).map_err(|e| context(e).into())
+}
+
+/// Help and version as clap shows them; wrong arguments without what they could do to a terminal.
+fn usage(error: &clap::Error) -> Exit {
+    if error.exit_code() == 0 {
+        // Nobody reads it: nothing was asked for that could fail.
+        _ = error.print();
+        return Exit::Success;
+    }
+    let lines: Vec<_> = error.to_string().trim_end().lines().map(|line| Escaped(line).to_string()).collect();
+    say(&format!("flowtel: {}", lines.join("\n")));
+    Exit::Usage
+}
+
+/// Standard error may be closed: that must not end the program otherwise than it would have.
+fn say(text: &str) {
+    _ = writeln!(anstream::stderr(), "{text}");
+}

@@ -1,7 +1,38 @@
-//! Settings: layers in, one validated [`Config`] out, each value with its origin. Starts and binds nothing.
+//! Settings: layers in, one validated [`Config`] out, each value with its origin.
+//!
+//! The layers, last wins: built-in defaults; `flowtel.toml` and `conf.d/*.toml` of /etc/flowtel; the file that
+//! `--config` names; OpenTelemetry's variables (`OTEL_…`); flowtel's own (`FLOWTEL_…`); flags. Read on with [`load`],
+//! then [`Config`], then [`Export::resolve`], which says where records go.
+//!
+//! Must never start or bind anything, read another file than those, or print a secret.
 
+mod defaults;
+mod document;
+mod env;
+mod file;
+mod key;
+mod layer;
+mod load;
+mod origin;
+mod otel;
+mod problem;
+pub mod reference;
+mod target;
+mod toml_text;
 mod types;
 mod units;
+mod validate;
 
+#[cfg(test)]
+mod tests;
+
+pub use document::{reference_docs, reference_file};
+pub use key::Key;
+pub use load::{ETC, Loaded, Override, Sources, load};
+pub use origin::{Origin, Origins};
+pub use otel::{RULES as OTEL_RULES, Rule as OtelRule};
+pub use problem::{ConfigError, Problem};
+pub use target::{Otlp, Target, TargetError};
+pub(crate) use toml_text::literal;
 pub use types::*;
-pub use units::{Bytes, Secret, Span};
+pub use units::{Bytes, Endpoint, NotAQuantity, Secret, Span};

@@ -1,14 +1,16 @@
 //! The settings as types. Their documentation comments are the reference: `config/flowtel.toml` and
 //! docs/configuration.md are generated from them, so the words cannot drift from the code.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf};
 
+use clap::ValueEnum;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Bytes, Secret, Span};
+use super::units::{Bytes, Endpoint, Secret, Span};
 
 /// All settings of flowtel. Each room has its own table and sees only that.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// What is watched, and how the kernel's events are read.
@@ -26,12 +28,13 @@ pub struct Config {
 }
 
 /// What is watched, and how the kernel's events are read. A change needs a restart.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
     /// The cgroup whose sockets are watched: `root` for the whole host, or the path of a cgroup v2 directory.
     pub cgroup: String,
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
+    #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]
     pub tick: Span,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
@@ -40,28 +43,32 @@ pub struct Capture {
 }
 
 /// Ring sizes: powers of two, at least 64 KiB. A ring counts twice as resident memory, for it is mapped doubly.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rings {
     /// The ring of flow events: handshakes answered and completed.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub flows: Bytes,
     /// The ring of owner events: who asks for a connection.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub owners: Bytes,
 }
 
 /// How events become flows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Flow {
     /// The most connection attempts remembered at once. Past it the oldest attempt is forgotten, and counted: its flow
     /// is still told, without handshake duration and owner.
+    #[schemars(range(min = 1024, max = 16_777_216))]
     pub max_attempts: u32,
     /// How long an attempt is remembered.
+    #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
 }
 
 /// What is in a record.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Record {
     /// Write the event's name also as the attribute `event.name`. Loki drops the field of the log record that
@@ -74,19 +81,20 @@ pub struct Record {
 }
 
 /// Where sealed batches wait for the receiver.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
     /// `memory`: batches wait in memory, and what waits is lost when flowtel is killed.
     pub kind: QueueKind,
-    /// The most bytes of batches that wait.
+    /// The most bytes of batches that wait: at least twice `export.batch.max_bytes`.
+    #[schemars(extend("x-min" = "128KiB", "x-max" = "1TiB"))]
     pub max_bytes: Bytes,
     /// What goes when the queue is full: `drop_oldest` or `drop_newest`. What went is counted.
     pub on_full: OnFull,
 }
 
 /// Which queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum QueueKind {
     /// In memory.
@@ -94,7 +102,7 @@ pub enum QueueKind {
 }
 
 /// What a full queue drops.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFull {
     /// The batch that has waited longest.
@@ -104,31 +112,47 @@ pub enum OnFull {
 }
 
 /// Where records go.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
-    /// `stdout` or `otlp`. When not set: `otlp` where an endpoint is set, else `stdout`.
+    /// `stdout` or `otlp`. When not set: `otlp` where an endpoint is set, else `stdout`. `otlp` without an endpoint
+    /// means <http://localhost:4318>, or port 4317 with `grpc`, as the OTLP exporter specification says.
+    #[schemars(example = &"otlp")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ExportKind>,
-    /// The receiver: `http://host:4318` or `https://…`. The path `/v1/logs` is added for `http/protobuf` where it is a
-    /// base URL. OTEL_EXPORTER_OTLP_ENDPOINT sets it; OTEL_EXPORTER_OTLP_LOGS_ENDPOINT sets `logs_endpoint`.
+    /// The receiver: `http://host:4318` or `https://…`. For `http/protobuf` it is a base URL, to which `/v1/logs` is
+    /// added; for `grpc` only scheme, host and port count, and `host:4317` alone will do. A user and a password in it
+    /// are sent as basic authorization, and never printed. OTEL_EXPORTER_OTLP_ENDPOINT sets it.
+    #[schemars(example = &"http://localhost:4318")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// The receiver's full URL for logs, used as it is; wins over `endpoint`.
+    pub endpoint: Option<Endpoint>,
+    /// The receiver's full URL for logs, used as it is; wins over `endpoint` unless a later layer set that.
+    /// OTEL_EXPORTER_OTLP_LOGS_ENDPOINT sets it.
+    #[schemars(example = &"http://localhost:4318/v1/logs")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub logs_endpoint: Option<String>,
+    pub logs_endpoint: Option<Endpoint>,
     /// `grpc` or `http/protobuf`. When not set: `grpc` where the endpoint's port is 4317, else `http/protobuf`.
+    /// OTEL_EXPORTER_OTLP_PROTOCOL sets it.
+    #[schemars(example = &"http/protobuf")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// `gzip` or `none`.
+    /// For `grpc` and an endpoint without `http://` or `https://` only: plain text instead of TLS.
+    /// OTEL_EXPORTER_OTLP_INSECURE sets it.
+    pub insecure: bool,
+    /// `gzip` or `none`. OTEL_EXPORTER_OTLP_COMPRESSION sets it.
     pub compression: Compression,
     /// Headers (gRPC: metadata) sent with each request. Values are never printed.
+    /// OTEL_EXPORTER_OTLP_HEADERS adds to them.
     pub headers: BTreeMap<String, Secret>,
-    /// How long one request may take.
+    /// How long one request may take. OTEL_EXPORTER_OTLP_TIMEOUT (ms) sets it, and where that is not set,
+    /// OTEL_BLRP_EXPORT_TIMEOUT (ms).
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
     pub timeout: Span,
     /// Requests in flight at once.
+    #[schemars(range(min = 1, max = 64))]
     pub concurrency: u16,
     /// How long flowtel goes on delivering after it was told to stop.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1h"))]
     pub grace: Span,
     /// When a batch is sealed.
     pub batch: Batch,
@@ -141,7 +165,7 @@ pub struct Export {
 }
 
 /// Where records go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum ExportKind {
     /// Standard output.
@@ -151,18 +175,20 @@ pub enum ExportKind {
 }
 
 /// OTLP's transports.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 pub enum Protocol {
     /// OTLP/gRPC.
     #[serde(rename = "grpc")]
+    #[value(name = "grpc")]
     Grpc,
     /// OTLP/HTTP with binary protobuf.
     #[serde(rename = "http/protobuf")]
+    #[value(name = "http/protobuf")]
     HttpProtobuf,
 }
 
 /// Compression of requests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
     /// As it is.
@@ -172,7 +198,7 @@ pub enum Compression {
 }
 
 /// Form on standard output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum Format {
     /// Lines for people on a terminal, OTLP/JSON in a pipe.
@@ -184,44 +210,52 @@ pub enum Format {
 }
 
 /// When a batch is sealed: at whichever limit comes first.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Batch {
     /// Records in it. OTEL_BLRP_MAX_EXPORT_BATCH_SIZE sets it.
+    #[schemars(range(min = 1, max = 1_000_000))]
     pub max_records: u32,
     /// Bytes before compression. Receivers usually refuse more than 4 MiB.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "64MiB"))]
     pub max_bytes: Bytes,
     /// Age of its first record. OTEL_BLRP_SCHEDULE_DELAY (ms) sets it. On standard output a batch lasts one tick.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
     pub max_age: Span,
 }
 
 /// How a request that failed is tried again: full jitter, between these waits, without an end while the queue has room.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retry {
     /// The first wait is a random time up to this; it doubles at each failure.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
     pub initial: Span,
     /// No wait is longer.
+    #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
     pub max: Span,
 }
 
 /// TLS towards the receiver, for `https` endpoints.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// PEM file of the authorities to trust instead of the system's. OTEL_EXPORTER_OTLP_CERTIFICATE sets it.
+    #[schemars(example = &"/etc/flowtel/ca.pem")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// PEM file of the client's certificate chain. OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE sets it.
+    #[schemars(example = &"/etc/flowtel/client.pem")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cert_file: Option<PathBuf>,
     /// PEM file of the client's key. OTEL_EXPORTER_OTLP_CLIENT_KEY sets it.
+    #[schemars(example = &"/etc/flowtel/client.key.pem")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
 }
 
 /// flowtel's own log, on standard error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
@@ -231,7 +265,7 @@ pub struct Log {
 }
 
 /// How much is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Level {
@@ -244,86 +278,11 @@ pub enum Level {
 }
 
 /// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogFormat {
     /// Lines for people.
     Text,
     /// One JSON object a line.
     Json,
-}
-
-// === defaults
-
-impl Default for Capture {
-    fn default() -> Self {
-        Self {
-            cgroup: "root".into(),
-            tick: Span(Duration::from_millis(50)),
-            exclude_self: true,
-            rings: Rings::default(),
-        }
-    }
-}
-
-impl Default for Rings {
-    fn default() -> Self {
-        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20) }
-    }
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self { max_attempts: 131_072, attempt_age: Span(Duration::from_secs(600)) }
-    }
-}
-
-impl Default for Record {
-    fn default() -> Self {
-        Self { event_name_attribute: true, service_name: "flowtel".into(), resource: BTreeMap::new() }
-    }
-}
-
-impl Default for Queue {
-    fn default() -> Self {
-        Self { kind: QueueKind::Memory, max_bytes: Bytes(64 << 20), on_full: OnFull::DropOldest }
-    }
-}
-
-impl Default for Export {
-    fn default() -> Self {
-        Self {
-            kind: None,
-            endpoint: None,
-            logs_endpoint: None,
-            protocol: None,
-            compression: Compression::None,
-            headers: BTreeMap::new(),
-            timeout: Span(Duration::from_secs(10)),
-            concurrency: 4,
-            grace: Span(Duration::from_secs(10)),
-            batch: Batch::default(),
-            retry: Retry::default(),
-            tls: Tls::default(),
-            format: Format::Auto,
-        }
-    }
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self { max_records: 4096, max_bytes: Bytes(1 << 20), max_age: Span(Duration::from_secs(1)) }
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { initial: Span(Duration::from_secs(1)), max: Span(Duration::from_secs(30)) }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: Level::Info, format: LogFormat::Text }
-    }
 }

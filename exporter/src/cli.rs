@@ -1,0 +1,306 @@
+//! The command line: arguments come in, a [`Command`] with its configuration's sources goes out.
+//!
+//! What was typed ([`Cli`]) and what it means ([`Command`]) are two things; the rest of the program sees the second.
+//! Must never read a file or check a setting's value beyond the words that clap completes: that is `config`'s work.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
+use clap_complete::Shell;
+
+use crate::config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources};
+
+const EXAMPLES: &str = "\
+Examples:
+  flowtel                                        print connections as they begin
+  flowtel --endpoint http://collector:4317       send them to an OpenTelemetry collector by gRPC
+  flowtel --endpoint https://loki.example/otlp --header X-Scope-OrgID=team
+  flowtel check                                  say what is missing on this host
+  flowtel config                                 show the settings and where each came from
+
+Exit codes: 0 done, 64 wrong arguments, 69 something is not there, 77 rights are missing, 78 wrong configuration,
+1 anything else.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  flowtel config                                 what holds, and where each value came from
+  flowtel config --endpoint http://h:4317        what would hold
+  flowtel config > flowtel.toml                  a file to feed back with --config
+  flowtel config --reference                     every key with its meaning and default";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowtel",
+    version,
+    about = "Watches TCP connections begin and ships each as an OpenTelemetry log record",
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Option<Typed>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum Typed {
+    /// Watch and ship connections; what flowtel does without a command
+    Run(Settings),
+    /// Say what this host has and what is missing, without shipping anything
+    Check(Settings),
+    /// Print the settings, each with its origin
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config {
+        #[command(flatten)]
+        settings: Settings,
+        #[command(flatten)]
+        form: Form,
+    },
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+struct Form {
+    /// Print JSON, for machines
+    #[arg(long)]
+    json: bool,
+    /// Print a configuration file with every key, its meaning and its default
+    #[arg(long)]
+    reference: bool,
+    /// Print the reference as Markdown
+    #[arg(long)]
+    reference_docs: bool,
+}
+
+#[derive(Debug, Args)]
+struct Settings {
+    /// Read this file too, after those of /etc/flowtel
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    config: Option<PathBuf>,
+    /// Where records go; without it, to the endpoint where one is set
+    #[arg(long, value_name = "WHERE")]
+    output: Option<ExportKind>,
+    /// The OTLP receiver, such as http://collector:4317
+    #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
+    endpoint: Option<String>,
+    /// OTLP's transport; without it, gRPC on port 4317, else HTTP
+    #[arg(long)]
+    protocol: Option<Protocol>,
+    /// Form of the records on standard output
+    #[arg(long)]
+    format: Option<Format>,
+    /// Compression of requests
+    #[arg(long)]
+    compression: Option<Compression>,
+    /// The cgroup to watch: root, or the path of a cgroup v2 directory
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    cgroup: Option<String>,
+    /// How much flowtel says about itself on standard error
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<Level>,
+    /// Send this header with each request; other users of this host can see it here, but not in a file
+    #[arg(long, value_name = "NAME=VALUE")]
+    header: Vec<String>,
+    /// Set any key, such as export.batch.max_age=2s; wins over all other flags
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+/// What was meant.
+#[derive(Debug)]
+pub enum Command {
+    /// Watch and ship.
+    Run(Sources),
+    /// Say what is missing.
+    Check(Sources),
+    /// Print the settings.
+    Config {
+        /// What they are made from.
+        sources: Sources,
+        /// Whether for machines.
+        json: bool,
+    },
+    /// Print a configuration file with every key.
+    Reference,
+    /// Print the reference as Markdown.
+    ReferenceDocs,
+    /// Print a completion script.
+    Completions(Shell),
+}
+
+/// Reads the arguments, the program's name first, and takes the environment along for the configuration.
+///
+/// # Errors
+/// Wrong arguments; also the texts of `--help` and `--version`, whose `exit_code()` is 0.
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    env: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, clap::Error> {
+    let cli = Cli::try_parse_from(args)?;
+    let sources = |settings: Settings| settings.sources(Sources::new(env));
+    Ok(match cli.command {
+        None => Command::Run(sources(cli.settings)?),
+        Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
+        Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
+        Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
+        Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
+        Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
+        Some(Typed::Completions { shell }) => Command::Completions(shell),
+    })
+}
+
+/// The completion script of a shell.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "flowtel", &mut script);
+    script
+}
+
+// === impl Settings
+
+impl Settings {
+    fn sources(self, mut sources: Sources) -> Result<Sources, clap::Error> {
+        sources.config_file = self.config;
+        let texts = [("--endpoint", "export.endpoint", self.endpoint), ("--cgroup", "capture.cgroup", self.cgroup)];
+        let words = [
+            ("--output", "export.kind", self.output.as_ref().and_then(word)),
+            ("--protocol", "export.protocol", self.protocol.as_ref().and_then(word)),
+            ("--format", "export.format", self.format.as_ref().and_then(word)),
+            ("--compression", "export.compression", self.compression.as_ref().and_then(word)),
+            ("--log-level", "log.level", self.log_level.as_ref().and_then(word)),
+        ];
+        for (flag, key, value) in texts.into_iter().chain(words) {
+            sources.overrides.extend(value.map(|value| Override::new(flag, Key::new(key), value)));
+        }
+        for pair in &self.header {
+            let (name, value) = split("--header", "NAME=VALUE", pair)?;
+            let key = Key::new("export.headers").child(name.trim());
+            sources.overrides.push(Override::new("--header", key, value.trim()));
+        }
+        for pair in &self.set {
+            let (key, value) = split("--set", "KEY=VALUE", pair)?;
+            let key = Key::parse(key.trim()).ok_or_else(|| usage("the KEY of --set KEY=VALUE is not a key of TOML"))?;
+            sources.overrides.push(Override::new("--set", key, value.trim()));
+        }
+        Ok(sources)
+    }
+}
+
+/// Splits at the first `=`. The error doesn't quote the text, for it may hold a secret: clap's own check of a value
+/// would, which is why this isn't one.
+fn split<'a>(flag: &str, form: &str, pair: &'a str) -> Result<(&'a str, &'a str), clap::Error> {
+    pair.split_once('=')
+        .filter(|(name, _)| !name.trim().is_empty())
+        .ok_or_else(|| usage(format!("{flag} expects {form}, but there is no name or no =")))
+}
+
+fn usage(message: impl std::fmt::Display) -> clap::Error {
+    Cli::command().error(ErrorKind::ValueValidation, message)
+}
+
+/// A choice as the configuration writes it.
+fn word(choice: &impl ValueEnum) -> Option<String> {
+    choice.to_possible_value().map(|value| value.get_name().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn parsed(args: &[&str]) -> Result<Command, clap::Error> {
+        parse(["flowtel"].iter().chain(args).map(OsString::from), [])
+    }
+
+    fn loaded(args: &[&str]) -> config::Loaded {
+        match parsed(args) {
+            Ok(Command::Run(mut sources)) => {
+                sources.etc = "/nonexistent".into();
+                config::load(&sources).unwrap_or_else(|e| panic!("{e}"))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_run() {
+        assert!(matches!(parsed(&[]), Ok(Command::Run(_))));
+        assert!(matches!(parsed(&["--log-level", "debug"]), Ok(Command::Run(_))));
+        assert!(matches!(parsed(&["run"]), Ok(Command::Run(_))));
+        assert!(matches!(parsed(&["check"]), Ok(Command::Check(_))));
+        assert!(matches!(parsed(&["config", "--json"]), Ok(Command::Config { json: true, .. })));
+    }
+
+    #[test]
+    fn every_flag_sets_its_key_and_is_named_as_its_origin() {
+        let flags = [
+            ("--output", "otlp", "export.kind"),
+            ("--endpoint", "http://h:4318", "export.endpoint"),
+            ("--protocol", "http/protobuf", "export.protocol"),
+            ("--format", "json", "export.format"),
+            ("--compression", "gzip", "export.compression"),
+            ("--cgroup", "/sys/fs/cgroup/x", "capture.cgroup"),
+            ("--log-level", "trace", "log.level"),
+            ("--header", "x-api-key=a=b", "export.headers.x-api-key"),
+            ("--set", "export.batch.max_age=2s", "export.batch.max_age"),
+        ];
+        let args: Vec<_> = flags.iter().flat_map(|(flag, value, _)| [*flag, *value]).collect();
+        let loaded = loaded(&args);
+        for (flag, _, key) in flags {
+            assert_eq!(loaded.origins.get(&Key::new(key)).to_string(), format!("flag {flag}"));
+        }
+        assert_eq!(loaded.config.export.headers["x-api-key"].expose(), "a=b");
+        assert_eq!(loaded.config.capture.cgroup, "/sys/fs/cgroup/x");
+        assert_eq!(loaded.config.log.level, Level::Trace);
+    }
+
+    #[test]
+    fn the_words_of_flags_are_the_words_of_the_configuration() {
+        for (flag, key) in [
+            ("--output", "export.kind"),
+            ("--protocol", "export.protocol"),
+            ("--format", "export.format"),
+            ("--compression", "export.compression"),
+            ("--log-level", "log.level"),
+        ] {
+            let Some(config::reference::Kind::Choice(words)) =
+                config::reference::find(&Key::new(key)).map(|e| e.kind.clone())
+            else {
+                panic!("{key} is no choice")
+            };
+            for word in words {
+                assert_eq!(loaded(&[flag, &word]).origins.get(&Key::new(key)).to_string(), format!("flag {flag}"));
+            }
+        }
+    }
+
+    #[test]
+    fn quoted_keys_can_be_set() {
+        let loaded = loaded(&["--set", "record.resource.\"a.b\"=c", "--set", "record.resource.d.e=f"]);
+        assert_eq!(loaded.config.record.resource["a.b"], "c");
+        assert_eq!(loaded.config.record.resource["d.e"], "f");
+    }
+
+    #[test]
+    fn a_wrong_pair_is_a_usage_error_that_does_not_quote_it() {
+        for args in [["--header", "hunter2"], ["--header", "=hunter2"], ["--set", "hunter2"], ["--set", "a b=hunter2"]]
+        {
+            let error = parsed(&args).expect_err("wrong arguments");
+            assert_eq!(error.exit_code(), 2);
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+}

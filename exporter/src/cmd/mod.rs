@@ -1,0 +1,20 @@
+//! The commands, one file each: a loaded configuration comes in, output and an exit code go out.
+//!
+//! Must never reach past the rooms' doors: what a command needs, a room offers.
+
+use std::io::{self, Write as _};
+
+pub mod config;
+
+/// Prints on standard output, coloured on a terminal only. A reader that went away (`flowtel config | head`) has what
+/// it wanted: no error.
+///
+/// # Errors
+/// Standard output can't be written for another reason.
+pub fn print(text: &[u8]) -> io::Result<()> {
+    let mut out = anstream::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
+}

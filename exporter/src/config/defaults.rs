@@ -1,0 +1,82 @@
+//! The built-in layer: what a setting is when nothing says otherwise.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    types::*,
+    units::{Bytes, Span},
+};
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self {
+            cgroup: "root".into(),
+            tick: Span(Duration::from_millis(50)),
+            exclude_self: true,
+            rings: Rings::default(),
+        }
+    }
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20) }
+    }
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { max_attempts: 131_072, attempt_age: Span(Duration::from_secs(600)) }
+    }
+}
+
+impl Default for Record {
+    fn default() -> Self {
+        Self { event_name_attribute: true, service_name: "flowtel".into(), resource: BTreeMap::new() }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self { kind: QueueKind::Memory, max_bytes: Bytes(64 << 20), on_full: OnFull::DropOldest }
+    }
+}
+
+impl Default for Export {
+    fn default() -> Self {
+        Self {
+            kind: None,
+            endpoint: None,
+            logs_endpoint: None,
+            protocol: None,
+            insecure: false,
+            compression: Compression::None,
+            headers: BTreeMap::new(),
+            timeout: Span(Duration::from_secs(10)),
+            concurrency: 4,
+            grace: Span(Duration::from_secs(10)),
+            batch: Batch::default(),
+            retry: Retry::default(),
+            tls: Tls::default(),
+            format: Format::Auto,
+        }
+    }
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self { max_records: 4096, max_bytes: Bytes(1 << 20), max_age: Span(Duration::from_secs(1)) }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { initial: Span(Duration::from_secs(1)), max: Span(Duration::from_secs(30)) }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: Level::Info, format: LogFormat::Text }
+    }
+}

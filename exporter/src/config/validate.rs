@@ -1,0 +1,135 @@
+//! Values looked at together: a configuration whose values each are right comes in, what can't work goes out.
+
+use super::{
+    key::Key,
+    origin::{Origin, Origins},
+    problem::Problem,
+    target::Target,
+    types::{Config, Protocol},
+    units::Bytes,
+};
+
+/// Above this, receivers with gRPC's usual limit refuse a request.
+const USUAL_LIMIT: Bytes = Bytes(4 << 20);
+
+/// Checks the whole. `Ok`: the target and warnings.
+pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Vec<Problem>), Vec<Problem>> {
+    let mut check = Check { origins, problems: Vec::new() };
+    capture(config, &mut check);
+    record(config, &mut check);
+    queue(config, &mut check);
+    export(config, &mut check);
+    match config.export.resolve() {
+        Ok(target) if check.problems.is_empty() => {
+            let mut warn = Check { origins, problems: Vec::new() };
+            warnings(config, &target, &mut warn);
+            Ok((target, warn.problems))
+        }
+        Ok(_) => Err(check.problems),
+        Err(e) => {
+            let key = match e.key.strip_prefix("export.headers.") {
+                Some(name) => Key::new("export.headers").child(name),
+                None => Key::new(&e.key),
+            };
+            check.at(&key, e.message);
+            Err(check.problems)
+        }
+    }
+}
+
+struct Check<'a> {
+    origins: &'a Origins,
+    problems: Vec<Problem>,
+}
+
+impl Check<'_> {
+    fn at(&mut self, key: &Key, message: impl Into<String>) {
+        self.problems.push(Problem::at(self.origins.get(key), key, message));
+    }
+
+    fn require(&mut self, holds: bool, key: &str, message: impl Into<String>) {
+        if !holds {
+            self.at(&Key::new(key), message);
+        }
+    }
+
+    /// Of two keys that don't fit each other, the one that somebody set.
+    fn set_one<'k>(&self, first: &'k str, second: &'k str) -> &'k str {
+        if *self.origins.get(&Key::new(first)) == Origin::Default { second } else { first }
+    }
+}
+
+fn capture(config: &Config, check: &mut Check<'_>) {
+    let cgroup = &config.capture.cgroup;
+    let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
+    check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
+    // The kernel takes rings of a power of two of pages only; the limits are above the largest page size, 64 KiB.
+    let rings =
+        [("capture.rings.flows", config.capture.rings.flows), ("capture.rings.owners", config.capture.rings.owners)];
+    for (key, size) in rings {
+        let message =
+            format!("expected a power of two, such as \"{}\", found {size}", Bytes(size.0.next_power_of_two()));
+        check.require(size.0.is_power_of_two(), key, message);
+    }
+}
+
+fn record(config: &Config, check: &mut Check<'_>) {
+    check.require(!config.record.service_name.trim().is_empty(), "record.service_name", "expected a name, found none");
+    for name in config.record.resource.keys() {
+        let key = Key::new("record.resource").child(name);
+        if name.trim().is_empty() {
+            check.at(&key, "expected an attribute's name, found none");
+        } else if name == "service.name" {
+            check.at(&key, "this attribute is set by record.service_name");
+        }
+    }
+}
+
+fn queue(config: &Config, check: &mut Check<'_>) {
+    let (queue, batch) = (config.queue.max_bytes, config.export.batch.max_bytes);
+    let key = check.set_one("queue.max_bytes", "export.batch.max_bytes");
+    let message = format!("queue.max_bytes ({queue}) must be at least twice export.batch.max_bytes ({batch})");
+    check.require(queue.0 >= batch.0.saturating_mul(2), key, message);
+}
+
+fn export(config: &Config, check: &mut Check<'_>) {
+    let retry = &config.export.retry;
+    let key = check.set_one("export.retry.initial", "export.retry.max");
+    let message = format!("export.retry.initial ({}) must not exceed export.retry.max ({})", retry.initial, retry.max);
+    check.require(retry.initial <= retry.max, key, message);
+    match (&config.export.tls.cert_file, &config.export.tls.key_file) {
+        (Some(_), None) => check.require(false, "export.tls.cert_file", "needs export.tls.key_file beside it"),
+        (None, Some(_)) => check.require(false, "export.tls.key_file", "needs export.tls.cert_file beside it"),
+        _ => {}
+    }
+    let tls = &config.export.tls;
+    for (name, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)] {
+        let empty = file.as_ref().is_some_and(|path| path.as_os_str().is_empty());
+        check.require(!empty, &format!("export.tls.{name}"), "expected a file's path, found none");
+    }
+}
+
+fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
+    let export = &config.export;
+    let Target::Otlp(otlp) = target else {
+        // Not said of variables: they are often set for a whole system, of which flowtel is one part.
+        if matches!(warn.origins.get(&Key::new("export.endpoint")), Origin::Flag(_)) {
+            warn.require(false, "export.endpoint", "not used, for export.kind is stdout");
+        }
+        return;
+    };
+    warn.require(
+        export.batch.max_bytes <= USUAL_LIMIT,
+        "export.batch.max_bytes",
+        format!("receivers usually refuse more than {USUAL_LIMIT}"),
+    );
+    let unusual = match (otlp.protocol, otlp.url.port_u16()) {
+        (Protocol::Grpc, Some(4318)) => Some("grpc, but 4318 is usually the port of http/protobuf"),
+        (Protocol::HttpProtobuf, Some(4317)) => Some("http/protobuf, but 4317 is usually the port of grpc"),
+        _ => None,
+    };
+    warn.require(unusual.is_none(), "export.protocol", unusual.unwrap_or_default());
+    if otlp.url.scheme_str() == Some("http") && export.tls != crate::config::Tls::default() {
+        warn.require(false, "export.tls", "not used, for the address begins with http://");
+    }
+}

@@ -1,0 +1,120 @@
+//! The program as a shell sees it: exit codes, and which of the two outputs says what.
+
+use std::{
+    io::Read as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+fn flowtel(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowtel"));
+    command.args(args).env_clear().stdin(Stdio::null());
+    command
+}
+
+fn output(args: &[&str]) -> Output {
+    flowtel(args).output().expect("the program starts")
+}
+
+fn texts(output: &Output) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    (text(&output.stdout), text(&output.stderr))
+}
+
+#[test]
+fn help_and_version_end_with_0_on_standard_output() {
+    let version = output(&["--version"]);
+    assert_eq!(version.status.code(), Some(0));
+    assert_eq!(texts(&version), (format!("flowtel {}\n", env!("CARGO_PKG_VERSION")), String::new()));
+    for args in [&["--help"][..], &["help"], &["config", "--help"], &["completions", "bash"]] {
+        let output = output(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn wrong_arguments_end_with_64() {
+    for args in [
+        &["--nonsense"][..],
+        &["nonsense"],
+        &["--protocol", "http/json"],
+        &["--header", "nonsense"],
+        &["--set", "nonsense"],
+        &["config", "--json", "--reference"],
+        &["--endpoint", "http://h:4317", "config"],
+        &["completions"],
+    ] {
+        let output = output(args);
+        let (stdout, stderr) = texts(&output);
+        assert_eq!(output.status.code(), Some(64), "{args:?}: {stderr}");
+        assert!(stdout.is_empty() && stderr.starts_with("flowtel: error: "), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_wrong_argument_cannot_act_on_the_terminal() {
+    let (_, stderr) = texts(&output(&["\u{1b}[2Jgone"]));
+    assert!(!stderr.contains('\u{1b}'), "{stderr:?}");
+}
+
+#[test]
+fn a_wrong_configuration_ends_with_78_before_anything_is_started() {
+    for args in [
+        &["--set", "export.endpiont=x"][..],
+        &["run", "--endpoint", "ftp://h"],
+        &["check", "--config", "/nonexistent/flowtel.toml"],
+        &["config", "--cgroup", "relative"],
+    ] {
+        let output = output(args);
+        let (stdout, stderr) = texts(&output);
+        assert_eq!(output.status.code(), Some(78), "{args:?}: {stderr}");
+        assert!(stdout.is_empty(), "{stdout}");
+        assert!(stderr.starts_with("flowtel: error: the configuration cannot be used\n  "), "{stderr}");
+    }
+    let variable = flowtel(&["config"]).env("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json").output().expect("it starts");
+    assert_eq!(variable.status.code(), Some(78));
+    assert!(texts(&variable).1.contains("OTEL_EXPORTER_OTLP_PROTOCOL: export.protocol: expected \"grpc\""));
+}
+
+#[test]
+fn the_settings_are_printed_with_their_origins_and_without_colour_in_a_pipe() {
+    let output = flowtel(&["config", "--log-level", "debug"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")
+        .output()
+        .expect("it starts");
+    let (stdout, stderr) = texts(&output);
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    assert!(stdout.contains("# OTEL_EXPORTER_OTLP_ENDPOINT\n") && stdout.contains("# flag --log-level\n"), "{stdout}");
+    assert!(!stdout.contains('\u{1b}'), "{stdout:?}");
+}
+
+#[test]
+fn what_is_probably_not_meant_is_said_on_standard_error_only() {
+    let output = output(&["config", "--endpoint", "http://h:4318", "--protocol", "grpc", "--json"]);
+    let (stdout, stderr) = texts(&output);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(stderr.starts_with("flowtel: warning: flag --protocol: "), "{stderr}");
+    assert!(serde_json::from_str::<serde_json::Value>(&stdout).is_ok(), "{stdout}");
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let mut child = flowtel(&["config", "--reference-docs"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    drop(child.stdout.take());
+    let mut said = String::new();
+    child.stderr.take().expect("a pipe").read_to_string(&mut said).expect("UTF-8");
+    assert_eq!((child.wait().expect("it ends").code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_reference_needs_no_configuration_that_is_right() {
+    let output = flowtel(&["config", "--reference"]).env("FLOWTEL_NONSENSE", "1").output().expect("it starts");
+    assert_eq!(output.status.code(), Some(0));
+    let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/flowtel.toml");
+    assert_eq!(texts(&output).0, std::fs::read_to_string(checked_in).expect("the reference file"));
+}
