@@ -8,4 +8,5 @@
 
 pub mod config;
 pub mod ledger;
+pub mod queue;
 pub mod record;
