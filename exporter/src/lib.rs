@@ -7,6 +7,7 @@
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
 pub mod config;
+pub mod export;
 pub mod ledger;
 pub mod queue;
 pub mod record;
