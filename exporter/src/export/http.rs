@@ -1,0 +1,127 @@
+//! OTLP/HTTP with binary protobuf (OTLP specification, "OTLP/HTTP"): one POST a batch over kept connections.
+//!
+//! Redirects are not followed: a receiver that moved is told in the log, not found by accident. HTTP_PROXY, HTTPS_PROXY
+//! and NO_PROXY are obeyed.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use flate2::{Compression as Level, write::GzEncoder};
+use http::header;
+use reqwest::{Client, Response, Url, redirect};
+use tokio_rustls::rustls::ClientConfig;
+
+use super::{
+    BuildError, Settings, USER_AGENT, build, cause,
+    verdict::{self, HttpAnswer, MAX_ANSWER, Reason, Verdict},
+};
+use crate::config::Compression;
+
+/// A client of one receiver.
+#[derive(Debug)]
+pub(super) struct Http {
+    client: Client,
+    url: Url,
+    endpoint: String,
+    gzip: bool,
+    timeout: Duration,
+}
+
+// === impl Http
+
+impl Http {
+    pub(super) fn build(url: Url, mut tls: ClientConfig, settings: &Settings) -> Result<Self, BuildError> {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let client = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(USER_AGENT)
+            .default_headers(build::headers(settings)?)
+            .redirect(redirect::Policy::none())
+            .connect_timeout(settings.timeout)
+            .tcp_nodelay(true)
+            // A receiver that vanished without a word is noticed even while no request is in flight.
+            .tcp_keepalive(Duration::from_secs(30))
+            .build()
+            .map_err(|e| BuildError::Http(cause::reason(&e, "").text))?;
+        Ok(Self {
+            client,
+            endpoint: build::shown(&url),
+            url,
+            gzip: settings.compression == Compression::Gzip,
+            timeout: settings.timeout,
+        })
+    }
+
+    pub(super) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    pub(super) async fn send(&self, request: Bytes) -> Verdict {
+        match tokio::time::timeout(self.timeout, self.exchange(request)).await {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(error)) => {
+                // The URL is in the log line already, and may hold a password here.
+                let error = error.without_url();
+                verdict::of_no_answer(cause::reason(
+                    &error,
+                    "the port answers, but not as HTTP: is it the receiver's gRPC port? Set export.protocol to grpc",
+                ))
+            }
+            Err(_) => verdict::of_no_answer(Reason::new(format!("no answer within {:?}", self.timeout), None)),
+        }
+    }
+
+    async fn exchange(&self, request: Bytes) -> Result<Verdict, reqwest::Error> {
+        let mut post = self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/x-protobuf");
+        let body = if self.gzip {
+            post = post.header(header::CONTENT_ENCODING, "gzip");
+            match gzip(&request) {
+                Ok(body) => body.into(),
+                Err(e) => return Ok(verdict::of_no_answer(Reason::new(format!("gzip: {e}"), None))),
+            }
+        } else {
+            request
+        };
+        let mut response = post.body(body).send().await?;
+        let body = beginning(&mut response).await;
+        let status = response.status();
+        let body = match body {
+            Ok(body) => body,
+            // A success that broke off may have been a partial one: only the records again can tell.
+            Err(error) if status.is_success() => return Err(error),
+            Err(_) => Vec::new(),
+        };
+        let text = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+        let answer = HttpAnswer {
+            status: status.as_u16(),
+            content_type: text(header::CONTENT_TYPE),
+            retry_after: text(header::RETRY_AFTER),
+            location: text(header::LOCATION),
+            body: &body,
+        };
+        Ok(verdict::of_http(&answer, SystemTime::now()))
+    }
+}
+
+/// The body's first [`MAX_ANSWER`] bytes. The rest is not read: the connection is dropped instead.
+async fn beginning(response: &mut Response) -> Result<Vec<u8>, reqwest::Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        let room = MAX_ANSWER - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() >= room {
+            break;
+        }
+    }
+    Ok(body)
+}
+
+fn gzip(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    // Records repeat each other so much that the fastest level already takes most of it.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Level::fast());
+    encoder.write_all(bytes)?;
+    encoder.finish()
+}

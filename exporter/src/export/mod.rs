@@ -1,0 +1,183 @@
+//! Sealed batches in, a receiver's verdict out: OTLP over gRPC, OTLP over HTTP, or standard output. The batch's bytes go
+//! out as they are; nothing here is done record by record, save on standard output.
+//!
+//! Must never retry what the receiver refused for good, give up what it may take later while the queue has room, or
+//! touch the capture thread.
+//!
+//! parse → validate → build → spawn: [`Settings`] say what is wanted, [`Exporter::build`] reads the files and reports
+//! what is wrong before anything runs, [`Exporter::spawn`] starts to deliver, [`ExportHandle::drain`] ends it.
+//!
+//! Read [`verdict`] first: it decides what becomes of a batch. `pool` acts on it, `grpc` and `http` obtain it, `stdout`
+//! needs none.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use tokio::{runtime, sync::watch, task::JoinHandle};
+
+use crate::{
+    config::{self, Compression, Format, Secret},
+    ledger::Ledger,
+    queue::Queue,
+};
+
+mod backoff;
+mod build;
+mod cause;
+mod grpc;
+mod http;
+mod outage;
+mod pool;
+mod probe;
+mod split;
+mod stdout;
+mod text;
+mod tls;
+pub mod verdict;
+
+pub use backoff::Backoff;
+pub use build::BuildError;
+pub use probe::ProbeError;
+pub use split::split;
+
+use build::Transport;
+
+/// `flowtel/VERSION`.
+const USER_AGENT: &str = concat!("flowtel/", env!("CARGO_PKG_VERSION"));
+
+/// What export has to know, resolved: no defaults are left to find.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where records go.
+    pub target: Target,
+    /// Compression of requests.
+    pub compression: Compression,
+    /// Headers, or gRPC metadata, of each request.
+    pub headers: BTreeMap<String, Secret>,
+    /// How long one request may take, from the connection to the end of the answer.
+    pub timeout: Duration,
+    /// Requests in flight at once; at least 1.
+    pub concurrency: u16,
+    /// The waits of retries.
+    pub retry: Backoff,
+    /// TLS for `https` URLs.
+    pub tls: config::Tls,
+}
+
+/// Where records go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout {
+        /// Its form.
+        format: Format,
+    },
+    /// OTLP/gRPC.
+    Grpc {
+        /// `http://host:port` or `https://host:port`; a path is ignored, for gRPC's is fixed.
+        url: String,
+    },
+    /// OTLP/HTTP with binary protobuf.
+    Http {
+        /// The full URL, path included.
+        url: String,
+    },
+}
+
+/// An exporter that could be built: its files are read, its URL and headers are valid. Nothing is connected.
+#[derive(Debug)]
+pub struct Exporter {
+    transport: Transport,
+    concurrency: usize,
+    retry: Backoff,
+}
+
+/// A running exporter.
+#[derive(Debug)]
+pub struct ExportHandle {
+    task: JoinHandle<()>,
+    queue: Queue,
+    closed: watch::Receiver<bool>,
+}
+
+// === impl Settings
+
+impl Settings {
+    /// The settings of `export` towards `target`, which whoever resolved protocol and URL provides.
+    pub fn new(export: &config::Export, target: Target) -> Self {
+        Self {
+            target,
+            compression: export.compression,
+            headers: export.headers.clone(),
+            timeout: export.timeout.0,
+            concurrency: export.concurrency,
+            retry: Backoff { initial: export.retry.initial.0, max: export.retry.max.0 },
+            tls: export.tls.clone(),
+        }
+    }
+}
+
+// === impl Exporter
+
+impl Exporter {
+    /// Reads the TLS files and checks URL and headers. Connects to nothing.
+    ///
+    /// # Errors
+    /// Whatever would make each request fail: the error names the file, header or URL and says what to do.
+    pub fn build(settings: &Settings) -> Result<Self, BuildError> {
+        Ok(Self {
+            transport: Transport::build(settings)?,
+            concurrency: settings.concurrency.max(1).into(),
+            retry: settings.retry,
+        })
+    }
+
+    /// Begins to deliver what is in `queue`, on `runtime`, and counts each record's fate in `ledger`.
+    pub fn spawn(self, queue: Queue, ledger: Arc<Ledger>, runtime: &runtime::Handle) -> ExportHandle {
+        let closed = watch::Sender::new(false);
+        let receiver = closed.subscribe();
+        let task = match self.transport {
+            Transport::Stdout(stdout) => runtime.spawn(stdout.run(queue.clone(), ledger, closed)),
+            Transport::Otlp(otlp) => {
+                let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger);
+                runtime.spawn(async move {
+                    pool.run().await;
+                    // Kept till here: to be dropped would read as closed.
+                    drop(closed);
+                })
+            }
+        };
+        ExportHandle { task, queue, closed: receiver }
+    }
+}
+
+// === impl ExportHandle
+
+impl ExportHandle {
+    /// Returns once standard output was closed by its reader: nothing more can be written, flowtel had better stop.
+    /// Never returns for other targets.
+    pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut closed = self.closed.clone();
+        async move {
+            if closed.wait_for(|closed| *closed).await.is_err() {
+                // The exporter has ended without that.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Ends the export: closes the queue and goes on delivering until it is empty, `grace` is over, or `cancel`
+    /// returns. What is left then is counted `undelivered`, requests in flight included.
+    pub async fn drain(mut self, grace: Duration, cancel: impl Future<Output = ()>) {
+        self.queue.close();
+        tokio::select! {
+            _ = &mut self.task => {}
+            () = tokio::time::sleep(grace) => {}
+            () = cancel => {}
+        }
+        let left = self.queue.abandon();
+        self.task.abort();
+        if left > 0 {
+            tracing::warn!(records = left, "stopped with records undelivered: they are lost");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Where sealed batches wait for the receiver. Batches come in from the capture thread ([`Queue::push`], which never
+//! blocks); export leases them, the oldest first, and settles each lease: done, given back, or replaced by its two
+//! halves. The same batches go out, in the order they came in, whatever was tried again in between.
+//!
+//! Must never lose a record without counting it, hand a batch to two leases at once, or stop the program.
+//!
+//! # The rules
+//!
+//! 1. A batch is *waiting*, *leased*, or gone. Gone means settled by [`Lease::done`], dropped and counted
+//!    `queue_full`, or abandoned and counted `undelivered`; each record ends in exactly one of them.
+//! 2. [`Queue::lease`] gives the oldest waiting batch. Age is the order of pushes; a batch given back is as old as it
+//!    was, and so are its halves.
+//! 3. The budget counts the bytes of waiting *and* leased batches, for both are in memory. A push that finds no room
+//!    drops waiting batches from the old end (`drop_oldest`) or the pushed one (`drop_newest`). A leased batch is never
+//!    dropped: the receiver may be storing it at this moment. A batch that can't fit beside the leased ones drops
+//!    nothing but itself.
+//! 4. Halves repeat the resource and scope of the whole, so a split may exceed the budget by that much; the next push
+//!    makes room for it too.
+//! 5. A lease that is dropped unsettled (its task was aborted, or panicked) is given back.
+//! 6. After [`Queue::close`] nothing comes in. A lease is `None` once nothing waits *and* nothing is leased, for what is
+//!    leased may come back.
+//! 7. [`Queue::abandon`] ends it: all that is there, leased batches included, is counted `undelivered`, and settling a
+//!    lease afterwards counts nothing.
+
+use std::sync::Arc;
+
+use crate::{config, ledger::Ledger, record::Batch};
+
+mod lease;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+pub use lease::Lease;
+use memory::Memory;
+
+/// Batches on their way to the receiver. A clone is another handle of the same queue.
+#[derive(Debug, Clone)]
+pub enum Queue {
+    /// Batches wait in memory, and what waits is lost when flowtel is killed.
+    Memory(Arc<Memory>),
+}
+
+/// How much is in the queue, leased batches included.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Batches.
+    pub batches: usize,
+    /// Records in them.
+    pub records: u64,
+    /// Bytes of them: what the budget counts.
+    pub bytes: u64,
+    /// Batches that are in flight: part of `batches`.
+    pub leased: usize,
+}
+
+// === impl Queue
+
+impl Queue {
+    /// An empty, open queue.
+    pub fn new(config: &config::Queue, ledger: Arc<Ledger>) -> Self {
+        match config.kind {
+            config::QueueKind::Memory => {
+                Self::Memory(Arc::new(Memory::new(config.max_bytes.0, config.on_full, ledger)))
+            }
+        }
+    }
+
+    /// Puts a batch at the young end. Returns at once: it waits for no reader and does no I/O, it holds a lock that
+    /// others hold for a map look-up. What the budget has no room for is counted `queue_full`; a batch that comes after
+    /// [`Queue::close`] is counted `undelivered`.
+    pub fn push(&self, batch: Batch) {
+        match self {
+            Self::Memory(memory) => memory.push(batch),
+        }
+    }
+
+    /// The oldest waiting batch, as soon as there is one; `None` once the queue is closed and holds nothing more.
+    /// Dropping the future loses nothing.
+    pub async fn lease(&self) -> Option<Lease> {
+        match self {
+            Self::Memory(memory) => memory.lease().await.map(|(at, batch)| Lease::new(self.clone(), at, batch)),
+        }
+    }
+
+    /// The oldest waiting batch, if one waits now.
+    pub fn try_lease(&self) -> Option<Lease> {
+        match self {
+            Self::Memory(memory) => memory.try_lease().map(|(at, batch)| Lease::new(self.clone(), at, batch)),
+        }
+    }
+
+    /// No more pushes. What is in the queue stays for export to take.
+    pub fn close(&self) {
+        match self {
+            Self::Memory(memory) => memory.close(),
+        }
+    }
+
+    /// Returns once [`Queue::close`] was called.
+    pub async fn closed(&self) {
+        match self {
+            Self::Memory(memory) => memory.closed().await,
+        }
+    }
+
+    /// Gives up on all that is in the queue, counts its records `undelivered`, and closes it. Returns how many records
+    /// that were.
+    pub fn abandon(&self) -> u64 {
+        match self {
+            Self::Memory(memory) => memory.abandon(),
+        }
+    }
+
+    /// How much is in the queue now.
+    pub fn waiting(&self) -> Waiting {
+        match self {
+            Self::Memory(memory) => memory.waiting(),
+        }
+    }
+
+    /// The budget, in bytes.
+    pub fn max_bytes(&self) -> u64 {
+        match self {
+            Self::Memory(memory) => memory.max_bytes(),
+        }
+    }
+
+    fn done(&self, at: Position) -> u32 {
+        match self {
+            Self::Memory(memory) => memory.done(at),
+        }
+    }
+
+    fn give_back(&self, at: Position) {
+        match self {
+            Self::Memory(memory) => memory.give_back(at),
+        }
+    }
+
+    fn replace(&self, at: Position, halves: [Batch; 2]) {
+        match self {
+            Self::Memory(memory) => memory.replace(at, halves),
+        }
+    }
+}
+
+/// A batch's place in the order of age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Position {
+    /// The push it came with.
+    push: u64,
+    /// Which of that push's records is its first: tells halves apart, and in which order they are.
+    record: u32,
+}
