@@ -18,3 +18,4 @@ pub mod ledger;
 pub mod pipeline;
 pub mod queue;
 pub mod record;
+pub mod telemetry;

@@ -26,9 +26,8 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        // === run and check are wired here, in place of `not_built_in`: cmd::run::run(loaded), cmd::check::check(loaded)
-        Command::Run(sources) => not_built_in("run", &load(&sources)?),
-        Command::Check(sources) => not_built_in("check", &load(&sources)?),
+        Command::Run(sources) => cmd::run::run(&load(&sources)?),
+        Command::Check(sources) => cmd::check::check(&load(&sources)?),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
@@ -37,10 +36,6 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::ReferenceDocs => print(config::reference_docs()),
         Command::Completions(shell) => print(cli::completions(shell)),
     }
-}
-
-fn not_built_in(command: &str, _loaded: &Loaded) -> Result<(), Failure> {
-    Err(Exit::Unavailable.with(anyhow::anyhow!("the command {command} is not built into this program")))
 }
 
 /// Loads the configuration and says what is probably not meant.

@@ -23,7 +23,7 @@ pub struct Pipeline {
     /// The record stage.
     pub encoder: Encoder,
     /// Where batches go.
-    pub queue: Arc<Queue>,
+    pub queue: Queue,
     /// What is counted.
     pub ledger: Arc<Ledger>,
     /// How often the rings are read.

@@ -1,0 +1,167 @@
+//! `flowtel check`: says, line by line with a reason and a remedy, whether this machine can run flowtel with this
+//! configuration. Everything is tried for real and taken back.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::{
+    capture::{
+        Error, PROGRAMS, Programs, Rings,
+        cgroup::{self, Cgroup},
+        rights, selftest,
+    },
+    config::Loaded,
+    escape::Escaped,
+    exit::{Exit, Failure},
+    export::{Exporter, Settings},
+    ledger::Ledger,
+};
+
+/// How long the receiver may take for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The outcome of one check.
+enum Outcome {
+    Holds(String),
+    Fails(String),
+    /// What it builds on does not hold.
+    NotTried(&'static str),
+}
+
+/// Lines for people, and what they come to.
+#[derive(Default)]
+struct Report {
+    text: String,
+    failed: u32,
+    rights_missing: bool,
+}
+
+/// Tries everything that `flowtel run` does at its start, and prints a line for each. Records nothing.
+///
+/// # Errors
+/// With 77 where rights are missing, with 69 where anything else doesn't hold; the lines say what.
+pub fn check(loaded: &Loaded) -> Result<(), Failure> {
+    let mut report = Report::default();
+    report.kernel_side(loaded);
+    report.receiver(loaded);
+    super::print(report.text.as_bytes()).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
+    match report.failed {
+        0 => Ok(()),
+        failed => {
+            let code = if report.rights_missing { Exit::NoPermission } else { Exit::Unavailable };
+            let what = if failed == 1 { "1 check fails".to_owned() } else { format!("{failed} checks fail") };
+            Err(code.with(anyhow::anyhow!("{what}: flowtel can't run here as it is configured")))
+        }
+    }
+}
+
+// === impl Report
+
+impl Report {
+    fn kernel_side(&mut self, loaded: &Loaded) {
+        const NO_PROGRAMS: Outcome = Outcome::NotTried("needs the lines above");
+        let capture = &loaded.config.capture;
+        let (major, minor) = rights::NEEDED_KERNEL;
+        self.result("kernel", rights::kernel(), |found| format!("Linux {found} ({major}.{minor} or newer is needed)"));
+        self.result("cgroup v2", cgroup::mount(), |path| format!("mounted at {}", path.display()));
+        let cgroup = self.result("cgroup", Cgroup::open(&capture.cgroup), |cgroup| {
+            let what = if cgroup.is_host_root() { "the host's root" } else { "not the host's root: its subtree only" };
+            format!("{} ({what})", cgroup.path.display())
+        });
+        let rights = rights::capabilities();
+        self.rights_missing = rights.is_err();
+        self.result("rights", rights, |()| "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are in effect".into());
+        if let Some(mode) = rights::lockdown() {
+            self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
+        }
+        let programs =
+            self.result("object", Programs::load(&capture.rings), |_| "maps and rings can be made".into());
+        let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
+            for program in &PROGRAMS {
+                self.line(program.name, &NO_PROGRAMS);
+            }
+            self.line("self-test", &NO_PROGRAMS);
+            return;
+        };
+        let ledger = Ledger::default();
+        let rings = self.result("rings", Rings::take(&mut programs), |_| {
+            format!("flows {}, owners {}", size(capture.rings.flows.0), size(capture.rings.owners.0))
+        });
+        let mut all = true;
+        for program in &PROGRAMS {
+            let attached = self.result(program.name, programs.attach(program, &cgroup), |()| {
+                format!("loads and attaches ({}): {}", program.attach, program.purpose)
+            });
+            all &= attached.is_some();
+        }
+        match rings {
+            Some(mut rings) if all => {
+                let test = selftest::run(&mut rings, &ledger.kernel);
+                self.result("self-test", test, |test| {
+                    format!("a connection over 127.0.0.1 came back from the kernel in {:.1?}", test.took)
+                });
+            }
+            _ => self.line("self-test", &NO_PROGRAMS),
+        }
+    }
+
+    fn receiver(&mut self, loaded: &Loaded) {
+        let outcome = match Exporter::build(&Settings::new(&loaded.config.export, &loaded.target)) {
+            Err(e) => Outcome::Fails(e.to_string()),
+            Ok(exporter) => match probe(&exporter) {
+                Ok(to) if matches!(loaded.target, crate::config::Target::Stdout { .. }) => Outcome::Holds(to),
+                Ok(to) => Outcome::Holds(format!("{to} takes OTLP")),
+                Err(reason) => Outcome::Fails(reason),
+            },
+        };
+        self.line("output", &outcome);
+    }
+
+    fn result<T>(&mut self, name: &str, result: Result<T, Error>, holds: impl FnOnce(&T) -> String) -> Option<T> {
+        match result {
+            Ok(value) => {
+                self.line(name, &Outcome::Holds(holds(&value)));
+                Some(value)
+            }
+            Err(e) => {
+                self.line(name, &Outcome::Fails(e.to_string()));
+                None
+            }
+        }
+    }
+
+    fn line(&mut self, name: &str, outcome: &Outcome) {
+        let (word, colour, text) = match outcome {
+            Outcome::Holds(text) => ("ok", AnsiColor::Green, text.as_str()),
+            Outcome::Fails(text) => {
+                self.failed += 1;
+                ("FAIL", AnsiColor::Red, text.as_str())
+            }
+            Outcome::NotTried(text) => ("-", AnsiColor::Yellow, *text),
+        };
+        let style = Style::new().fg_color(Some(colour.into()));
+        let mut lines = text.lines();
+        // Writing to a String can't fail.
+        let _ = writeln!(
+            self.text,
+            "{style}{word:<5}{style:#}{name:<18}{}",
+            Escaped(lines.next().unwrap_or_default())
+        );
+        for more in lines {
+            let _ = writeln!(self.text, "{:23}{}", "", Escaped(more));
+        }
+    }
+}
+
+fn probe(exporter: &Exporter) -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| format!("the asynchronous runtime does not start: {e}"))?;
+    runtime.block_on(exporter.probe(PATIENCE)).map_err(|e| e.to_string())
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
