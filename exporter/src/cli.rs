@@ -18,8 +18,8 @@ Examples:
   flowtel check                                  say what is missing on this host
   flowtel config                                 show the settings and where each came from
 
-Exit codes: 0 done, 64 wrong arguments, 69 something is not there, 77 rights are missing, 78 wrong configuration,
-1 anything else.";
+Exit codes:
+  0 done, 64 wrong arguments, 78 wrong configuration, 77 rights are missing, 69 something is not there, 1 the rest";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -28,8 +28,8 @@ Examples:
   flowtel config > flowtel.toml                  a file to feed back with --config
   flowtel config --reference                     every key with its meaning and default";
 
-/// What was typed.
-#[derive(Debug, Parser)]
+/// What was typed. Not to be shown by `Debug`: a header's value may be among it.
+#[derive(Parser)]
 #[command(
     name = "flowtel",
     version,
@@ -44,7 +44,7 @@ pub struct Cli {
     settings: Settings,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 enum Typed {
     /// Watch and ship connections; what flowtel does without a command
     Run(Settings),
@@ -66,7 +66,7 @@ enum Typed {
     },
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[group(multiple = false)]
 struct Form {
     /// Print JSON, for machines
@@ -80,7 +80,7 @@ struct Form {
     reference_docs: bool,
 }
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 struct Settings {
     /// Read this file too, after those of /etc/flowtel
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]

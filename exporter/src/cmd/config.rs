@@ -182,7 +182,7 @@ mod tests {
 
     const ENV: &[(&str, &str)] = &[
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector:4317"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a \"quoted\" one,deployment.environment.name=prod"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a \"quoted\" one,deployment.environment.name=prod,odd%22\\%1b=x"),
         ("FLOWTEL_QUEUE__MAX_BYTES", "5000001"),
         ("FLOWTEL_EXPORT__TIMEOUT", "1m 30s 5ms"),
         ("FLOWTEL_CAPTURE__CGROUP", "/sys/\u{202e}\\x"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::escape::Escaped;
+use super::toml_text;
 
 /// A key such as `export.batch.max_age`. Segments may hold dots: header names and Resource attributes do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -51,13 +51,14 @@ impl Key {
 }
 
 impl fmt::Display for Key {
+    /// As TOML writes it, with quotes only where they are needed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, segment) in self.0.iter().enumerate() {
             if i > 0 {
                 f.write_str(".")?;
             }
             let bare = !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-            if bare { f.write_str(segment)? } else { write!(f, "\"{}\"", Escaped(segment))? }
+            if bare { f.write_str(segment)? } else { f.write_str(&toml_text::string(segment))? }
         }
         Ok(())
     }

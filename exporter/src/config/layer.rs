@@ -100,6 +100,9 @@ fn found(kind: &Kind, value: &Value) -> String {
 
 /// The problem of a key that doesn't exist.
 pub(super) fn unknown(origin: &Origin, key: &Key) -> Problem {
+    if let Some(entry) = reference::within_table(key) {
+        return Problem::at(origin, key, format!("this is a table; set the keys within it, such as {}", entry.key));
+    }
     let message = match reference::nearest(key) {
         Some(near) => format!("unknown key; the nearest known one is {near}"),
         None => "unknown key; `flowtel config --reference` lists all".into(),

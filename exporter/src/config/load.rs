@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,7 @@ use super::{
     reference,
     target::Target,
     types::Config,
+    units::Secret,
     validate,
 };
 
@@ -26,7 +27,7 @@ use super::{
 pub const ETC: &str = "/etc/flowtel";
 
 /// All that a configuration is made from. Nothing else is read.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Sources {
     /// The directory of `flowtel.toml` and `conf.d/`; it may be missing.
     pub etc: PathBuf,
@@ -43,7 +44,8 @@ pub struct Sources {
 pub struct Override {
     flag: &'static str,
     key: Key,
-    value: String,
+    /// Any of them may be a header's value.
+    value: Secret,
 }
 
 /// A configuration that can be used.
@@ -132,9 +134,9 @@ fn flags(overrides: &[Override]) -> Layer {
     for Override { flag, key, value } in overrides {
         let origin = Origin::Flag(flag);
         let table = reference::find(key).is_some_and(|e| e.kind.is_map() && e.key == *key);
-        match file::inline_table(value).filter(|_| table) {
+        match file::inline_table(value.expose()).filter(|_| table) {
             Some(table) => layer.add(key.clone(), table, origin),
-            None => layer.add_text(key.clone(), value, origin),
+            None => layer.add_text(key.clone(), value.expose(), origin),
         }
     }
     layer
@@ -161,11 +163,22 @@ impl Sources {
     }
 }
 
+impl fmt::Debug for Sources {
+    /// Leaves out the environment: it belongs to the whole process, and any of it may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources")
+            .field("etc", &self.etc)
+            .field("config_file", &self.config_file)
+            .field("overrides", &self.overrides)
+            .finish_non_exhaustive()
+    }
+}
+
 // === impl Override
 
 impl Override {
     /// A flag's value. The key's kind says how the text is read; what is wrong with it comes out in [`load`].
     pub fn new(flag: &'static str, key: Key, value: impl Into<String>) -> Self {
-        Self { flag, key, value: value.into() }
+        Self { flag, key, value: Secret::new(value) }
     }
 }

@@ -87,6 +87,11 @@ pub fn find(key: &Key) -> Option<&'static Entry> {
     entries().find(|e| e.key == *key || (e.kind.is_map() && key.is_within(&e.key)))
 }
 
+/// The first setting within a table of settings; `None`: there is no such table.
+pub fn within_table(key: &Key) -> Option<&'static Entry> {
+    entries().find(|e| e.key != *key && e.key.is_within(key) && !key.segments().is_empty())
+}
+
 /// The known key most like an unknown one, if any is like it: the same last name in another table, or few letters off.
 pub fn nearest(key: &Key) -> Option<&'static Key> {
     let known =
@@ -129,8 +134,7 @@ impl Kind {
             Self::Duration(min, max) => format!("a duration from {min} to {max}, such as \"250ms\" or \"1m 30s\""),
             Self::Size(min, max) => format!("a size from {min} to {max}, such as \"64MiB\" or 1048576"),
             Self::Address => "an address such as \"http://host:4318\"".into(),
-            Self::Texts => "a table of texts".into(),
-            Self::Secrets => "a table of texts (their values are never shown)".into(),
+            Self::Texts | Self::Secrets => "a table of texts, such as { name = \"value\" }".into(),
         }
     }
 }

@@ -27,11 +27,12 @@ pub enum Target {
 }
 
 /// An OTLP receiver. Timeout, compression, TLS and the like are in [`Export`] as they are.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Otlp {
     /// The transport.
     pub protocol: Protocol,
-    /// For `http/protobuf` the full URL to post to; for `grpc` scheme, host and port. Holds no user and no password.
+    /// For `http/protobuf` the full URL to post to; for `grpc` scheme, host and port. Holds no user and no password, but
+    /// a query may hold a token: print the target instead.
     pub url: Uri,
     /// Headers, or gRPC metadata, of each request: the configured ones, and basic authorization where the address had a
     /// user. All are marked as sensitive: `Debug` does not show them.
@@ -220,6 +221,18 @@ fn wrong(key: &str, written: &Endpoint, why: &str) -> TargetError {
     TargetError {
         key: key.into(),
         message: format!("expected an address such as \"http://host:4318\", found \"{written}\": {why}"),
+    }
+}
+
+// === impl Otlp
+
+impl fmt::Debug for Otlp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Otlp")
+            .field("protocol", &self.protocol)
+            .field("url", &Endpoint::new(self.url.to_string()))
+            .field("headers", &self.headers)
+            .finish()
     }
 }
 

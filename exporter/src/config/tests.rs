@@ -99,10 +99,9 @@ fn secrets_do_not_show_in_debug_output() {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:hunter2@host:4318?token=hunter2"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=hunter2"),
     ]));
-    let text = format!("{:?} {}", loaded.config, loaded.target);
+    let text = format!("{loaded:?} {}", loaded.target);
     assert!(!text.contains("hunter2"), "{text}");
     // The URL that is posted to keeps its query: without it, the request wouldn't be let in.
     let Target::Otlp(otlp) = loaded.target else { panic!("not otlp") };
-    assert!(!format!("{:?}", otlp.headers).contains("hunter2"));
     assert_eq!(otlp.url.query(), Some("token=hunter2"));
 }

@@ -21,8 +21,8 @@ pub(crate) fn literal(value: &Json) -> String {
     }
 }
 
-/// A basic string.
-fn string(text: &str) -> String {
+/// A basic string, for values and for keys that need quotes.
+pub(super) fn string(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');
     for c in text.chars() {

@@ -13,7 +13,7 @@ use super::units::{Bytes, Endpoint, Secret, Span};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// What is watched, and how the kernel's events are read.
+    /// What is watched, and how the kernel's events are read. A change needs a restart.
     pub capture: Capture,
     /// How events become flows.
     pub flow: Flow,
@@ -38,7 +38,8 @@ pub struct Capture {
     pub tick: Span,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
-    /// Sizes of the rings between kernel and user space.
+    /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
+    /// mapped doubly.
     pub rings: Rings,
 }
 
@@ -116,7 +117,7 @@ pub enum OnFull {
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
     /// `stdout` or `otlp`. When not set: `otlp` where an endpoint is set, else `stdout`. `otlp` without an endpoint
-    /// means <http://localhost:4318>, or port 4317 with `grpc`, as the OTLP exporter specification says.
+    /// means `http://localhost:4318`, or port 4317 with `grpc`, as the OTLP exporter specification says.
     #[schemars(example = &"otlp")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<ExportKind>,
@@ -154,11 +155,12 @@ pub struct Export {
     /// How long flowtel goes on delivering after it was told to stop.
     #[schemars(extend("x-min" = "0s", "x-max" = "1h"))]
     pub grace: Span,
-    /// When a batch is sealed.
+    /// When a batch is sealed: at whichever limit comes first.
     pub batch: Batch,
-    /// How a request that failed is tried again.
+    /// How a request that failed is tried again: full jitter, between these waits, without an end while the queue has
+    /// room.
     pub retry: Retry,
-    /// TLS towards the receiver.
+    /// TLS towards the receiver, for `https` endpoints. A client's certificate and key go together.
     pub tls: Tls,
     /// Form on standard output: `auto` (lines for people on a terminal, OTLP/JSON in a pipe), `text` or `json`.
     pub format: Format,

@@ -115,6 +115,7 @@ fn an_unknown_variable_of_flowtel_is_refused_with_the_nearest_known_one() {
             format!("{name}: unknown variable; the nearest known one is {near}")
         );
     }
+    assert!(problem_of_env(&[("FLOWTEL_EXPORT", "x")]).contains("this is a table; set the keys within it"));
     assert!(problem_of_env(&[("FLOWTEL_COLOUR", "x")]).contains("unknown key"));
 }
 
