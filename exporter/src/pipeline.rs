@@ -5,7 +5,7 @@
 use std::{io, sync::Arc, thread};
 
 use crate::{
-    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait, WallTime},
+    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
     flow::{FlowEvent, Flows},
     ledger::Ledger,
     queue::Queue,
@@ -89,17 +89,16 @@ impl Pipeline {
         events.shrink_to(KEEP_EVENTS);
         let Self { flows, encoder, queue, ledger, .. } = self;
         let now = KernelTime::now();
-        let observed = clock.wall(now);
         let mut write = |event: FlowEvent| {
             ledger.records.made.add(1);
-            push(queue, encoder.write(&event, observed));
+            push(queue, encoder.write(&event));
         };
         if last {
             flows.flush(&mut write);
         } else {
             flows.settle(now, &mut write);
         }
-        let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(wall_now(&clock)) };
+        let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
     }
 }
@@ -108,10 +107,6 @@ impl Pipeline {
 const COUNT_EVERY: u32 = 20;
 /// Events whose memory is kept from tick to tick.
 const KEEP_EVENTS: usize = 1 << 14;
-
-fn wall_now(clock: &Clock) -> WallTime {
-    clock.wall(KernelTime::now())
-}
 
 fn push(queue: &Queue, batch: Option<Batch>) {
     if let Some(batch) = batch {

@@ -30,6 +30,8 @@ pub struct KernelEvent {
     pub time: KernelTime,
     /// When, by the wall clock as it was when the event was read.
     pub wall: WallTime,
+    /// When it was read.
+    pub read: WallTime,
     /// What.
     pub event: Event,
 }

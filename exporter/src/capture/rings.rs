@@ -47,10 +47,11 @@ impl Rings {
     /// cut makes sure that an owner's later event doesn't get before a flow event that the first reading missed.
     pub fn drain(&mut self, clock: &Clock, events: &mut Vec<KernelEvent>, ledger: &KernelEvents) {
         let cut = KernelTime::now();
+        let now = clock.wall(cut);
         let start = events.len();
         events.append(&mut self.pending);
-        read(&mut self.flows, clock, events, ledger);
-        read(&mut self.owners, clock, events, ledger);
+        read(&mut self.flows, clock, now, events, ledger);
+        read(&mut self.owners, clock, now, events, ledger);
         let new = &mut events[start..];
         // Two nearly sorted runs: the standard stable sort merges runs as it finds them.
         new.sort_by_key(|event| event.time);
@@ -59,7 +60,13 @@ impl Rings {
     }
 }
 
-fn read(ring: &mut RingBuf<MapData>, clock: &Clock, events: &mut Vec<KernelEvent>, ledger: &KernelEvents) {
+fn read(
+    ring: &mut RingBuf<MapData>,
+    clock: &Clock,
+    now: WallTime,
+    events: &mut Vec<KernelEvent>,
+    ledger: &KernelEvents,
+) {
     for _ in 0..MAX_DRAIN {
         let Some(record) = ring.next() else { return };
         let Some(event) = Event::decode(&record) else {
@@ -73,7 +80,6 @@ fn read(ring: &mut RingBuf<MapData>, clock: &Clock, events: &mut Vec<KernelEvent
         };
         kind.read.add(1);
         let time = KernelTime(time);
-        let wall: WallTime = clock.wall(time);
-        events.push(KernelEvent { time, wall, event });
+        events.push(KernelEvent { time, wall: clock.wall(time), read: now, event });
     }
 }

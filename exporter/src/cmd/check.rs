@@ -45,7 +45,8 @@ pub fn check(loaded: &Loaded) -> Result<(), Failure> {
     let mut report = Report::default();
     report.kernel_side(loaded);
     report.receiver(loaded);
-    super::print(report.text.as_bytes()).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
+    super::print(report.text.as_bytes())
+        .map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
     match report.failed {
         0 => Ok(()),
         failed => {
@@ -75,8 +76,7 @@ impl Report {
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs =
-            self.result("object", Programs::load(&capture.rings), |_| "maps and rings can be made".into());
+        let programs = self.result("object", Programs::load(&capture.rings), |_| "maps and rings can be made".into());
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
             for program in &PROGRAMS {
                 self.line(program.name, &NO_PROGRAMS);
@@ -107,7 +107,7 @@ impl Report {
     }
 
     fn receiver(&mut self, loaded: &Loaded) {
-        let outcome = match Exporter::build(&Settings::new(&loaded.config.export, &loaded.target)) {
+        let outcome = match Exporter::build(&Settings::resolved(loaded)) {
             Err(e) => Outcome::Fails(e.to_string()),
             Ok(exporter) => match probe(&exporter) {
                 Ok(to) if matches!(loaded.target, crate::config::Target::Stdout { .. }) => Outcome::Holds(to),
@@ -143,11 +143,7 @@ impl Report {
         let style = Style::new().fg_color(Some(colour.into()));
         let mut lines = text.lines();
         // Writing to a String can't fail.
-        let _ = writeln!(
-            self.text,
-            "{style}{word:<5}{style:#}{name:<18}{}",
-            Escaped(lines.next().unwrap_or_default())
-        );
+        let _ = writeln!(self.text, "{style}{word:<5}{style:#}{name:<18}{}", Escaped(lines.next().unwrap_or_default()));
         for more in lines {
             let _ = writeln!(self.text, "{:23}{}", "", Escaped(more));
         }

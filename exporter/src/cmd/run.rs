@@ -1,6 +1,6 @@
 //! `flowtel run`: builds each stage, connects them, waits for a signal, and stops them along the data's way.
 
-use std::{future::Future, io::Write as _, sync::Arc};
+use std::{io::Write as _, sync::Arc};
 
 use tokio::{runtime, signal::unix, sync::watch};
 
@@ -28,7 +28,7 @@ const WORKERS: usize = 2;
 pub fn run(loaded: &Loaded) -> Result<(), Failure> {
     let Loaded { config, target, .. } = loaded;
     telemetry::start_log(&config.log);
-    let exporter = Exporter::build(&export::Settings::new(&config.export, target)).map_err(|e| Exit::Config.with(e))?;
+    let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("flowtel-export")
@@ -67,7 +67,12 @@ pub fn run(loaded: &Loaded) -> Result<(), Failure> {
 }
 
 /// Everything from the kernel to the queue, attached and ready.
-fn pipeline(config: &Config, target: &config::Target, queue: &Queue, ledger: &Arc<Ledger>) -> Result<Pipeline, Failure> {
+fn pipeline(
+    config: &Config,
+    target: &config::Target,
+    queue: &Queue,
+    ledger: &Arc<Ledger>,
+) -> Result<Pipeline, Failure> {
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
@@ -133,12 +138,10 @@ fn signals() -> std::io::Result<watch::Receiver<u32>> {
 }
 
 /// Returns when the `n`th signal has come.
-fn nth(mut signals: watch::Receiver<u32>, n: u32) -> impl Future<Output = ()> {
-    async move {
-        if signals.wait_for(|count| *count >= n).await.is_err() {
-            // Nobody counts any more: the runtime is going down.
-            std::future::pending::<()>().await;
-        }
+async fn nth(mut signals: watch::Receiver<u32>, n: u32) {
+    if signals.wait_for(|count| *count >= n).await.is_err() {
+        // Nobody counts any more: the runtime is going down.
+        std::future::pending::<()>().await;
     }
 }
 

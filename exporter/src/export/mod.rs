@@ -28,6 +28,7 @@ mod http;
 mod outage;
 mod pool;
 mod probe;
+mod resolved;
 mod split;
 mod stdout;
 mod text;

@@ -47,6 +47,8 @@ pub struct Begin {
     pub time: KernelTime,
     /// The same by the wall clock.
     pub wall: WallTime,
+    /// When user space read that it began.
+    pub observed: WallTime,
     /// Who initiated the connection.
     pub source: SocketAddr,
     /// Who was asked.
@@ -185,6 +187,7 @@ impl Flows {
             time,
             // The event's own wall time, less the way back to the answer.
             wall: WallTime(event.wall.0.saturating_sub(event.time.since(time))),
+            observed: event.read,
             source,
             destination,
             direction,

@@ -26,7 +26,12 @@ impl Scene {
             Event::Established(_) => &self.ledger.kernel.established,
         };
         read.read.add(1);
-        self.flows.on(&KernelEvent { time: KernelTime(time), wall: WallTime(1_000_000 * MS + time), event });
+        self.flows.on(&KernelEvent {
+            time: KernelTime(time),
+            wall: WallTime(1_000_000 * MS + time),
+            read: WallTime(0),
+            event,
+        });
     }
 
     fn settle(&mut self, now: u64) {

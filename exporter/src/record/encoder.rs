@@ -98,15 +98,15 @@ impl Encoder {
         encoder
     }
 
-    /// Appends the record of `event`, read at `observed`. Returns a batch when this record filled it, or when there was
+    /// Appends the record of `event`. Returns a batch when this record filled it, or when there was
     /// no room for it in the open one.
-    pub fn write(&mut self, event: &FlowEvent, observed: WallTime) -> Option<Batch> {
+    pub fn write(&mut self, event: &FlowEvent) -> Option<Batch> {
         let start = self.open.buffer.len();
         let FlowEvent::Begin(begin) = event;
-        self.begin(begin, observed);
+        self.begin(begin);
         let full = self.open.buffer.len() > self.limits.bytes && self.open.records > 0;
         let sealed = full.then(|| self.seal_before(start)).flatten();
-        self.open.add(begin.wall.0, observed.0);
+        self.open.add(begin.wall.0, begin.observed.0);
         sealed.or_else(|| (self.open.records >= self.limits.records).then(|| self.seal()).flatten())
     }
 
@@ -164,14 +164,14 @@ impl Encoder {
         })
     }
 
-    fn begin(&mut self, begin: &Begin, observed: WallTime) {
+    fn begin(&mut self, begin: &Begin) {
         let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, .. } = self;
         text.set(begin);
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
 
         wire::fixed64(out, wire::log_record::TIME, begin.wall.0);
-        wire::fixed64(out, wire::log_record::OBSERVED_TIME, observed.0);
+        wire::fixed64(out, wire::log_record::OBSERVED_TIME, begin.observed.0);
         wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::INFO as u64);
         wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::INFO_TEXT.as_bytes());
         wire::bytes(out, wire::log_record::EVENT_NAME, schema::BEGIN.as_bytes());

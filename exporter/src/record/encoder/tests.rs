@@ -24,7 +24,7 @@ fn encoder(limits: Limits) -> Encoder {
 const WIDE: Limits = Limits { records: 10_000, bytes: 1 << 20, age: Duration::from_secs(1) };
 
 /// What a record should say, built as a tree from the schema's words and not from the encoder's.
-fn expected(begin: &Begin, observed: u64) -> LogRecord {
+fn expected(begin: &Begin) -> LogRecord {
     let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
     let int = |i: i64| AnyValue { value: Some(Value::IntValue(i)) };
     let show = |e: &SocketAddr| e.to_string();
@@ -72,7 +72,7 @@ fn expected(begin: &Begin, observed: u64) -> LogRecord {
     }
     LogRecord {
         time_unix_nano: begin.wall.0,
-        observed_time_unix_nano: observed,
+        observed_time_unix_nano: begin.observed.0,
         severity_number: 9,
         severity_text: "INFO".into(),
         event_name: "flowtel.tcp.flow.begin".into(),
@@ -91,17 +91,18 @@ fn begins() -> impl Strategy<Value = Begin> {
         (any::<u32>(), any::<u32>(), any::<[u8; 16]>()).prop_map(|(pid, uid, comm)| Connector { pid, uid, comm });
     (
         (ip.clone(), any::<u16>(), ip, any::<u16>()),
-        (any::<u128>(), any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>()),
+        (any::<u128>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>(), any::<bool>()),
         prop::option::of(any::<u32>().prop_map(|n| Duration::from_nanos(n.into()))),
         prop::option::of(connector),
     )
-        .prop_map(|((a, ap, b, bp), (id, time, wall, local, outgoing), handshake, connector)| {
+        .prop_map(|((a, ap, b, bp), (id, time, wall, observed, local, outgoing), handshake, connector)| {
             let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
             Begin {
                 id: FlowId(id),
                 community_id: CommunityId::tcp(source, destination),
                 time: KernelTime(time),
                 wall: WallTime(wall),
+                observed: WallTime(observed),
                 source,
                 destination,
                 direction: if outgoing { Direction::Outgoing } else { Direction::Incoming },
@@ -121,18 +122,18 @@ fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
 
 proptest! {
     #[test]
-    fn every_record_decodes_to_what_the_schema_says(events in prop::collection::vec((begins(), any::<u64>()), 1..20)) {
+    fn every_record_decodes_to_what_the_schema_says(events in prop::collection::vec(begins(), 1..20)) {
         let mut encoder = encoder(WIDE);
-        for (begin, observed) in &events {
-            prop_assert_eq!(encoder.write(&FlowEvent::Begin(begin.clone()), WallTime(*observed)), None);
+        for begin in &events {
+            prop_assert_eq!(encoder.write(&FlowEvent::Begin(begin.clone())), None);
         }
         let batch = encoder.seal().expect("records were written");
         let (records, request) = decode(&batch);
         prop_assert_eq!(batch.records as usize, events.len());
-        prop_assert_eq!(Some(batch.first), events.iter().map(|(b, _)| b.wall.0).min());
-        prop_assert_eq!(Some(batch.last), events.iter().map(|(b, _)| b.wall.0).max());
-        for (record, (begin, observed)) in records.iter().zip(&events) {
-            prop_assert_eq!(record, &expected(begin, *observed));
+        prop_assert_eq!(Some(batch.first), events.iter().map(|b| b.wall.0).min());
+        prop_assert_eq!(Some(batch.last), events.iter().map(|b| b.wall.0).max());
+        for (record, begin) in records.iter().zip(&events) {
+            prop_assert_eq!(record, &expected(begin));
         }
         let scope = &request.resource_logs[0].scope_logs[0];
         prop_assert_eq!(scope.schema_url.as_str(), schema::SCHEMA_URL);
@@ -150,7 +151,7 @@ proptest! {
         let mut encoder = encoder(Limits { records: most, bytes: kib << 10, age: Duration::from_secs(1) });
         let mut batches = Vec::new();
         for begin in &events {
-            batches.extend(encoder.write(&FlowEvent::Begin(begin.clone()), WallTime(1)));
+            batches.extend(encoder.write(&FlowEvent::Begin(begin.clone())));
         }
         batches.extend(encoder.seal());
         let mut all = Vec::new();
@@ -161,7 +162,7 @@ proptest! {
             prop_assert_eq!(records.len(), batch.records as usize);
             all.extend(records);
         }
-        let wanted: Vec<LogRecord> = events.iter().map(|b| expected(b, 1)).collect();
+        let wanted: Vec<LogRecord> = events.iter().map(expected).collect();
         prop_assert_eq!(all, wanted);
     }
 }
@@ -171,12 +172,13 @@ fn the_age_of_the_first_record_seals_a_batch_and_so_does_a_clock_that_was_set_ba
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let begin = begins().new_tree(&mut runner).expect("a value").current();
     let second = 1_000_000_000;
+    let at = |observed| FlowEvent::Begin(Begin { observed: WallTime(observed), ..begin.clone() });
     let mut encoder = encoder(WIDE);
     assert!(encoder.seal_if_old(WallTime(u64::MAX)).is_none(), "nothing to seal");
-    encoder.write(&FlowEvent::Begin(begin.clone()), WallTime(10 * second));
-    encoder.write(&FlowEvent::Begin(begin.clone()), WallTime(11 * second - 2));
+    encoder.write(&at(10 * second));
+    encoder.write(&at(11 * second - 2));
     assert!(encoder.seal_if_old(WallTime(11 * second - 1)).is_none());
     assert_eq!(encoder.seal_if_old(WallTime(11 * second)).map(|b| b.records), Some(2));
-    encoder.write(&FlowEvent::Begin(begin), WallTime(10 * second));
+    encoder.write(&at(10 * second));
     assert!(encoder.seal_if_old(WallTime(9 * second)).is_some());
 }

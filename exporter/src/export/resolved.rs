@@ -1,0 +1,27 @@
+//! From the configuration's words to this room's: where records go was decided by the configuration room.
+
+use crate::config::{self, Protocol, Secret};
+
+use super::{Settings, Target};
+
+impl Settings {
+    /// What a loaded configuration says of export.
+    pub fn resolved(loaded: &config::Loaded) -> Self {
+        let export = &loaded.config.export;
+        match &loaded.target {
+            config::Target::Stdout { format } => Self::new(export, Target::Stdout { format: *format }),
+            config::Target::Otlp(otlp) => {
+                let url = otlp.url.to_string();
+                let target = match otlp.protocol {
+                    Protocol::Grpc => Target::Grpc { url },
+                    Protocol::HttpProtobuf => Target::Http { url },
+                };
+                let headers = otlp.headers.iter().filter_map(|(name, value)| {
+                    // The values came from text, so they are text.
+                    Some((name.as_str().to_owned(), Secret::new(value.to_str().ok()?)))
+                });
+                Self { headers: headers.collect(), ..Self::new(export, target) }
+            }
+        }
+    }
+}
