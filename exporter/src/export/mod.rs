@@ -34,6 +34,9 @@ mod text;
 mod tls;
 pub mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 pub use backoff::Backoff;
 pub use build::BuildError;
 pub use probe::ProbeError;

@@ -43,10 +43,10 @@ struct Landed {
 // === impl Pool
 
 impl Pool {
-    pub(super) fn new(otlp: Otlp, concurrency: usize, retry: Backoff, queue: Queue, ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(otlp: Arc<Otlp>, concurrency: usize, retry: Backoff, queue: Queue, ledger: Arc<Ledger>) -> Self {
         Self {
             link: Link::new(otlp.endpoint(), retry),
-            otlp: Arc::new(otlp),
+            otlp,
             concurrency,
             queue,
             ledger,
