@@ -145,7 +145,7 @@ impl Pool {
                 records,
                 %reason,
                 more_such_answers = held,
-                "the receiver rejected a batch for good; it is not sent again"
+                "the receiver rejected a batch for good, though it may have kept some of it; it is not sent again"
             );
         }
     }
