@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::export::stdout::{Form, Stdout};
+use crate::export::stdout::{Form, Raw, Stdout};
 
 /// What was written, and what to do at the next write.
 #[derive(Default)]
@@ -54,13 +54,17 @@ impl Write for Sink {
 
 fn export(form: Form) -> (Export, Arc<Pipe>) {
     let pipe = Arc::new(Pipe::default());
-    let stdout = Stdout::with_sink(form, Box::new(Sink(pipe.clone()))).unwrap();
+    (export_to(form, Sink(pipe.clone())), pipe)
+}
+
+fn export_to(form: Form, sink: impl Write + Send + 'static) -> Export {
+    let stdout = Stdout::with_sink(form, Box::new(sink)).unwrap();
     let exporter = Exporter {
         transport: Transport::Stdout(stdout),
         concurrency: 1,
         retry: settings(Target::Stdout { format: Format::Json }).retry,
     };
-    (Export::spawn(exporter), pipe)
+    Export::spawn(exporter)
 }
 
 const LINES: Form = Form::Lines { colour: false };
@@ -122,4 +126,25 @@ async fn closed_is_never_told_by_an_export_that_ended_well() {
     let closed = export.handle.closed();
     export.finish().await;
     assert!(tokio::time::timeout(Duration::from_millis(20), closed).await.is_err());
+}
+
+#[tokio::test]
+async fn a_pipe_whose_reader_went_away_is_told() {
+    let (reader, writer) = io::pipe().unwrap();
+    drop(reader);
+    let export = export_to(LINES, Raw(writer));
+    export.push(batch(0, 5));
+    tokio::time::timeout(LONG, export.handle.closed()).await.expect("it is told");
+    assert_eq!(export.finish().await, Fates { write_failed: 5, ..Fates::default() });
+}
+
+#[tokio::test]
+async fn a_pipe_that_does_not_block_gets_everything() {
+    let (mut reader, writer) = io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    let read = std::thread::spawn(move || io::read_to_string(&mut reader).unwrap());
+    let export = export_to(LINES, Raw(writer));
+    (0..20).for_each(|n| export.push(batch(n * 1000, 1000)));
+    assert_eq!(export.finish().await, Fates { delivered: 20_000, ..Fates::default() });
+    assert_eq!(read.join().unwrap().lines().count(), 20_000);
 }
