@@ -1,6 +1,6 @@
 //! Settings in, a transport that can work out; or an error that says what to mend.
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -11,13 +11,13 @@ use super::{Settings, Target, grpc::Grpc, http::Http, stdout::Stdout, tls, verdi
 #[derive(Debug)]
 pub(super) enum Transport {
     Stdout(Stdout),
-    Otlp(Otlp),
+    Otlp(Arc<Otlp>),
 }
 
 /// A client of an OTLP receiver.
 #[derive(Debug)]
 pub(super) enum Otlp {
-    Grpc(Grpc),
+    Grpc(Box<Grpc>),
     Http(Http),
 }
 
@@ -86,11 +86,11 @@ impl Transport {
             Target::Stdout { format } => Self::Stdout(Stdout::build(*format)?),
             Target::Grpc { url } => {
                 let (url, tls) = checked(url, settings)?;
-                Self::Otlp(Otlp::Grpc(Grpc::build(&url, tls, settings)?))
+                Self::Otlp(Arc::new(Otlp::Grpc(Box::new(Grpc::build(&url, tls, settings)?))))
             }
             Target::Http { url } => {
                 let (url, tls) = checked(url, settings)?;
-                Self::Otlp(Otlp::Http(Http::build(url, tls, settings)?))
+                Self::Otlp(Arc::new(Otlp::Http(Http::build(url, tls, settings)?)))
             }
         })
     }
@@ -121,7 +121,7 @@ impl Otlp {
 fn checked(url: &str, settings: &Settings) -> Result<(reqwest::Url, tokio_rustls::rustls::ClientConfig), BuildError> {
     let parsed =
         reqwest::Url::parse(url).map_err(|e| BuildError::Url { url: without_user(url).into(), why: e.to_string() })?;
-    let error = |why: &str| BuildError::Url { url: shown(&parsed), why: why.into() };
+    let error = |why: &str| BuildError::Url { url: without_user(&shown(&parsed)).into(), why: why.into() };
     let https = match parsed.scheme() {
         "http" => false,
         "https" => true,

@@ -35,17 +35,20 @@ pub(super) fn reason(error: &(dyn Error + 'static), remedy_for_garbage: &'static
     Reason::new(printable(&text, WORDS), remedy)
 }
 
-/// The TLS error that an I/O error wraps.
+/// The TLS error that an I/O error wraps, as deep as it is: each layer of a connector wraps it once more, and
+/// [`Error::source`] skips what an I/O error wraps.
 fn inside_io<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> {
-    error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref()
+    let inner: &(dyn Error + 'static) = error.downcast_ref::<io::Error>()?.get_ref()?;
+    inner.downcast_ref().or_else(|| inside_io(inner))
 }
 
 fn tls_remedy(error: &rustls::Error) -> Option<&'static str> {
     use rustls::{AlertDescription as Alert, CertificateError as Certificate, Error as Tls};
     match error {
-        Tls::InvalidCertificate(Certificate::UnknownIssuer) => {
-            Some("the receiver's certificate is signed by an unknown authority: set export.tls.ca_file to it")
-        }
+        // A bad signature is what another authority of the same name gives.
+        Tls::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => Some(
+            "the receiver's certificate is signed by an authority that is not trusted: set export.tls.ca_file to it",
+        ),
         Tls::InvalidCertificate(Certificate::NotValidForName | Certificate::NotValidForNameContext { .. }) => {
             Some("the receiver's certificate is for another name: use that name in the endpoint")
         }

@@ -1,7 +1,8 @@
 //! OTLP/gRPC (OTLP specification, "OTLP/gRPC"): one unary call a batch, many at once over one HTTP/2 connection.
 //!
 //! A codec puts the batch's bytes on the wire as they are. The connection is made at the first request and made anew,
-//! name look-up included, after it broke or a request got no answer in time.
+//! name look-up included, after it broke or a request got no answer in time. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are
+//! obeyed; a proxy has to let CONNECT through.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,7 +10,8 @@ use std::{
 };
 
 use bytes::{Buf, BufMut, Bytes};
-use http::uri::PathAndQuery;
+use http::{Uri, uri::PathAndQuery};
+use hyper_util::client::proxy::matcher::Matcher;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message;
 use tokio_rustls::rustls::ClientConfig;
@@ -57,14 +59,17 @@ impl Grpc {
         // The connector does TLS itself, so tonic dials a plain URL; the origin says what the receiver is told.
         let dial = format!("http://{host}:{port}");
         let origin = format!("{}://{host}:{port}", url.scheme());
+        let origin_uri: Uri = origin.parse().map_err(|e: http::uri::InvalidUri| error(e.to_string()))?;
         let to = Endpoint::from_shared(dial)
             .and_then(|to| to.user_agent(USER_AGENT))
             .map_err(|e| error(e.to_string()))?
-            .origin(origin.parse().map_err(|e: http::uri::InvalidUri| error(e.to_string()))?);
+            .origin(origin_uri.clone())
+            .http2_max_header_list_size(MAX_ANSWER as u32);
+        let proxy = Matcher::from_env().intercept(&origin_uri);
         let tls = (url.scheme() == "https").then_some((tls, host));
         Ok(Self {
             to,
-            connector: Connector::build(tls, settings.timeout).map_err(error)?,
+            connector: Connector::build(proxy, tls, settings.timeout).map_err(error)?,
             channel: Mutex::new(None),
             endpoint: origin,
             headers: MetadataMap::from_headers(build::headers(settings)?),

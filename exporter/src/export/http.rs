@@ -44,6 +44,8 @@ impl Http {
             .tcp_nodelay(true)
             // A receiver that vanished without a word is noticed even while no request is in flight.
             .tcp_keepalive(Duration::from_secs(30))
+            .tcp_user_timeout(Duration::from_secs(30))
+            .http2_max_header_list_size(MAX_ANSWER as u32)
             .build()
             .map_err(|e| BuildError::Http(cause::reason(&e, "").text))?;
         Ok(Self {

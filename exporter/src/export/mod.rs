@@ -35,6 +35,9 @@ mod text;
 mod tls;
 pub mod verdict;
 
+#[cfg(test)]
+mod tests;
+
 pub use backoff::Backoff;
 pub use build::BuildError;
 pub use probe::ProbeError;
@@ -74,7 +77,8 @@ pub enum Target {
     },
     /// OTLP/gRPC.
     Grpc {
-        /// `http://host:port` or `https://host:port`; a path is ignored, for gRPC's is fixed.
+        /// `http://host:port` or `https://host:port`; without a port it is the scheme's own. A path is ignored, for
+        /// gRPC's is fixed.
         url: String,
     },
     /// OTLP/HTTP with binary protobuf.

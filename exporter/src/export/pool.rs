@@ -43,10 +43,10 @@ struct Landed {
 // === impl Pool
 
 impl Pool {
-    pub(super) fn new(otlp: Otlp, concurrency: usize, retry: Backoff, queue: Queue, ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(otlp: Arc<Otlp>, concurrency: usize, retry: Backoff, queue: Queue, ledger: Arc<Ledger>) -> Self {
         Self {
             link: Link::new(otlp.endpoint(), retry),
-            otlp: Arc::new(otlp),
+            otlp,
             concurrency,
             queue,
             ledger,
@@ -145,7 +145,7 @@ impl Pool {
                 records,
                 %reason,
                 more_such_answers = held,
-                "the receiver rejected a batch for good; it is not sent again"
+                "the receiver rejected a batch for good, though it may have kept some of it; it is not sent again"
             );
         }
     }

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, IsTerminal, Write},
+    os::fd::AsFd,
     sync::{Arc, mpsc},
     thread,
 };
@@ -57,14 +58,14 @@ struct Writer {
     torn: bool,
 }
 
-/// Standard output without std's buffer, which would write line by line.
-struct Raw;
+/// A file descriptor without std's buffer, which would write line by line.
+pub(super) struct Raw<F>(pub(super) F);
 
 // === impl Stdout
 
 impl Stdout {
     pub(super) fn build(format: Format) -> Result<Self, BuildError> {
-        Self::with_sink(Form::of(format), Box::new(Raw))
+        Self::with_sink(Form::of(format), Box::new(Raw(rustix::stdio::stdout())))
     }
 
     pub(super) fn with_sink(form: Form, sink: Box<dyn Write + Send>) -> Result<Self, BuildError> {
@@ -188,13 +189,12 @@ impl Writer {
 
 // === impl Raw
 
-impl Write for Raw {
+impl<F: AsFd> Write for Raw<F> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let stdout = rustix::stdio::stdout();
         loop {
-            match rustix::io::write(stdout, bytes) {
+            match rustix::io::write(&self.0, bytes) {
                 // Whoever shares the terminal or pipe may have made it non-blocking.
-                Err(rustix::io::Errno::AGAIN) => match poll(&mut [PollFd::new(&stdout, PollFlags::OUT)], None) {
+                Err(rustix::io::Errno::AGAIN) => match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
                     Ok(_) | Err(rustix::io::Errno::INTR) => {}
                     Err(e) => return Err(e.into()),
                 },

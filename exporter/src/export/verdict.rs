@@ -12,6 +12,7 @@ use std::{
 
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message;
+use serde::Deserialize;
 use tonic::Code;
 
 use super::text::{WORDS, printable, printable_bytes};
@@ -182,7 +183,7 @@ fn of_http_success(answer: &HttpAnswer<'_>) -> Verdict {
             ),
         };
     } else if media_type.eq_ignore_ascii_case("application/json") {
-        serde_json::from_slice::<ExportLogsServiceResponse>(answer.body).ok()
+        serde_json::from_slice::<JsonResponse>(answer.body).ok().map(Into::into)
     } else if media_type.eq_ignore_ascii_case("application/x-protobuf") || media_type.is_empty() {
         ExportLogsServiceResponse::decode(answer.body).ok()
     } else {
@@ -252,6 +253,47 @@ fn http_remedy(status: u16) -> Option<&'static str> {
         404 | 405 => Some("the path is wrong, or the receiver takes no logs: OTLP's is /v1/logs, Loki's /otlp/v1/logs"),
         415 => Some("the receiver takes no binary protobuf"),
         _ => None,
+    }
+}
+
+// === an answer in JSON: int64 is text there, but some receivers write a number
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct JsonResponse {
+    partial_success: Option<JsonPartialSuccess>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct JsonPartialSuccess {
+    rejected_log_records: JsonNumber,
+    error_message: String,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum JsonNumber {
+    Number(i64),
+    Text(String),
+}
+
+impl Default for JsonPartialSuccess {
+    fn default() -> Self {
+        Self { rejected_log_records: JsonNumber::Number(0), error_message: String::new() }
+    }
+}
+
+impl From<JsonResponse> for ExportLogsServiceResponse {
+    fn from(json: JsonResponse) -> Self {
+        let partial_success = json.partial_success.map(|partial| ExportLogsPartialSuccess {
+            rejected_log_records: match partial.rejected_log_records {
+                JsonNumber::Number(n) => n,
+                JsonNumber::Text(text) => text.parse().unwrap_or(0),
+            },
+            error_message: partial.error_message,
+        });
+        Self { partial_success }
     }
 }
 

@@ -1,5 +1,7 @@
 //! The truth tables of the specification.
 
+use proptest::prelude::*;
+
 use super::*;
 
 fn details(seconds: i64, nanos: i32) -> Vec<u8> {
@@ -139,9 +141,14 @@ fn a_partial_success_is_told_with_the_receivers_words() {
     let protobuf = HttpAnswer { content_type: Some("application/x-protobuf"), body: &body, ..http(200) };
     let expected = Verdict::Partial { rejected: 3, message: r"too\nold".into() };
     assert_eq!(of_http(&protobuf, SystemTime::UNIX_EPOCH), expected);
-    let json = br#"{"partialSuccess":{"rejectedLogRecords":3,"errorMessage":"too\nold"}}"#;
-    let json = HttpAnswer { content_type: Some("application/json; charset=utf-8"), body: json, ..http(200) };
-    assert_eq!(of_http(&json, SystemTime::UNIX_EPOCH), expected);
+    for json in [
+        r#"{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"too\nold"}}"#,
+        r#"{"partialSuccess":{"rejectedLogRecords":3,"errorMessage":"too\nold","new":[]}}"#,
+    ] {
+        let json =
+            HttpAnswer { content_type: Some("application/json; charset=utf-8"), body: json.as_bytes(), ..http(200) };
+        assert_eq!(of_http(&json, SystemTime::UNIX_EPOCH), expected);
+    }
     assert_eq!(of_response(answer(0, "")), Verdict::Delivered);
     assert_eq!(of_response(answer(0, "slow down")), Verdict::Partial { rejected: 0, message: "slow down".into() });
     assert_eq!(of_response(answer(-9, "what")), Verdict::Partial { rejected: 0, message: "what".into() });
@@ -165,4 +172,30 @@ fn a_receivers_words_are_cut_and_can_not_act_on_a_terminal() {
     };
     assert!(reason.text.starts_with(r"HTTP 400 Bad Request: \x1b[2Jxxx"), "{}", reason.text);
     assert!(reason.text.len() < 400);
+}
+
+proptest! {
+    #[test]
+    fn no_answer_makes_it_panic_or_wait_for_ever(
+        status in any::<u16>(),
+        code in 0..20i32,
+        texts in prop::array::uniform4(prop::option::of(".{0,40}")),
+        body in prop::collection::vec(any::<u8>(), 0..300),
+        kind in prop::sample::select(vec!["application/x-protobuf", "application/json", "text/plain", "text/html"]),
+    ) {
+        let [retry_after, location, message, date] = &texts;
+        for content_type in [Some(kind), date.as_deref(), None] {
+            let answer = HttpAnswer {
+                status,
+                content_type,
+                retry_after: retry_after.as_deref(),
+                location: location.as_deref(),
+                body: &body,
+            };
+            let verdict = of_http(&answer, SystemTime::now());
+            prop_assert!(after(&verdict).unwrap_or_default() <= MAX_RETRY_AFTER);
+        }
+        let verdict = of_grpc(Code::from(code), message.as_deref().unwrap_or_default(), &body);
+        prop_assert!(after(&verdict).unwrap_or_default() <= MAX_RETRY_AFTER);
+    }
 }

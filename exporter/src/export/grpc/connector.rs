@@ -1,5 +1,5 @@
-//! A place in, a connection out: TCP, and TLS over it where the URL says so. tonic's own TLS can't take the
-//! configuration that HTTP uses.
+//! A place in, a connection out: TCP, through a proxy's tunnel where one is set, and TLS over it where the URL says so.
+//! tonic's own TLS can't take the configuration that HTTP uses, and it knows no proxies.
 
 use std::{
     future::Future,
@@ -11,7 +11,13 @@ use std::{
 };
 
 use http::Uri;
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::{
+    client::{
+        legacy::connect::{HttpConnector, proxy::Tunnel},
+        proxy::matcher::Intercept,
+    },
+    rt::TokioIo,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsConnector,
@@ -23,6 +29,7 @@ use tonic::codegen::Service;
 #[derive(Clone)]
 pub(super) struct Connector {
     tcp: HttpConnector,
+    proxy: Option<Intercept>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
 }
@@ -34,14 +41,20 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 // === impl Connector
 
 impl Connector {
-    /// `tls` is the configuration and the host that the receiver's certificate must be for.
-    pub(super) fn build(tls: Option<(ClientConfig, &str)>, timeout: Duration) -> Result<Self, String> {
+    /// `proxy` is an HTTP proxy to CONNECT through; `tls` is the configuration and the host that the receiver's
+    /// certificate must be for.
+    pub(super) fn build(
+        proxy: Option<Intercept>,
+        tls: Option<(ClientConfig, &str)>,
+        timeout: Duration,
+    ) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(timeout));
         // A receiver that vanished without a word is noticed while nothing is in flight; HTTP/2's own pings would make
         // many servers hang up on a client that sends them this often.
         tcp.set_keepalive(Some(Duration::from_secs(30)));
+        tcp.set_tcp_user_timeout(Some(Duration::from_secs(30)));
         let tls = match tls {
             None => None,
             Some((mut config, host)) => {
@@ -51,7 +64,7 @@ impl Connector {
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
         };
-        Ok(Self { tcp, tls, timeout })
+        Ok(Self { tcp, proxy, tls, timeout })
     }
 }
 
@@ -65,9 +78,20 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (tcp, tls, timeout) = (self.tcp.call(to), self.tls.clone(), self.timeout);
+        let (mut tcp, proxy, tls, timeout) = (self.tcp.clone(), self.proxy.clone(), self.tls.clone(), self.timeout);
         let connect = async move {
-            let tcp = tcp.await?.into_inner();
+            let tcp = match proxy {
+                None => tcp.call(to).await?,
+                Some(proxy) => {
+                    let tunnel = Tunnel::new(proxy.uri().clone(), tcp);
+                    let mut tunnel = match proxy.basic_auth() {
+                        None => tunnel,
+                        Some(auth) => tunnel.with_auth(auth.clone()),
+                    };
+                    tunnel.call(to).await.map_err(|e| format!("proxy {}: {e}", proxy.uri()))?
+                }
+            };
+            let tcp = tcp.into_inner();
             let io: Box<dyn Io> = match tls {
                 None => Box::new(tcp),
                 Some((tls, name)) => Box::new(tls.connect(name, tcp).await?),
@@ -85,6 +109,43 @@ impl Service<Uri> for Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").field("tls", &self.tls.is_some()).finish_non_exhaustive()
+        f.debug_struct("Connector")
+            .field("proxy", &self.proxy)
+            .field("tls", &self.tls.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::client::proxy::matcher::Matcher;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_proxy_is_asked_for_a_tunnel_to_the_receiver() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let matcher = Matcher::builder().https(format!("http://me:secret@{}", listener.local_addr().unwrap())).build();
+        let asked = tokio::spawn(async move {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            let (mut request, mut byte) = (Vec::new(), [0]);
+            while !request.ends_with(b"\r\n\r\n") {
+                tcp.read_exact(&mut byte).await.unwrap();
+                request.extend_from_slice(&byte);
+            }
+            tcp.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            String::from_utf8(request).unwrap()
+        });
+        let proxy = matcher.intercept(&"https://receiver.example:4317".parse().unwrap());
+        let mut connector = Connector::build(proxy, None, Duration::from_secs(5)).unwrap();
+        connector.call("http://receiver.example:4317".parse().unwrap()).await.map(|_| ()).unwrap();
+        let asked = asked.await.unwrap();
+        assert!(asked.starts_with("CONNECT receiver.example:4317 HTTP/1.1\r\n"), "{asked}");
+        assert!(asked.contains("Proxy-Authorization: Basic "), "{asked}");
+        assert!(!format!("{connector:?}").contains("secret"));
     }
 }

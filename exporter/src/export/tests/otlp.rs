@@ -1,0 +1,67 @@
+//! What a request looks like on the wire.
+
+use super::{server::Answer, *};
+use crate::config::{Compression, Secret};
+
+async fn delivered(target: impl Fn(&Server) -> Target, compression: Compression) -> (Batch, server::Received) {
+    let server = Server::start(|_, _| Answer::Success(vec![])).await;
+    let mut settings = Settings { compression, ..settings(target(&server)) };
+    settings.headers.insert("x-scope-orgid".into(), Secret::new("tenant"));
+    let export = Export::start(&settings);
+    let batch = batch(0, 500);
+    export.push(batch.clone());
+    assert_eq!(export.finish().await, Fates { delivered: 500, ..Fates::default() });
+    (batch, server.received().remove(0))
+}
+
+fn grpc(server: &Server) -> Target {
+    Target::Grpc { url: server.url() }
+}
+
+fn http(server: &Server) -> Target {
+    Target::Http { url: format!("{}/otlp/v1/logs", server.url()) }
+}
+
+#[tokio::test]
+async fn grpc_sends_the_bytes_as_they_are_with_metadata_and_user_agent() {
+    let (batch, received) = delivered(grpc, Compression::None).await;
+    assert_eq!(received.bytes, batch.bytes);
+    assert_eq!(received.path, "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
+    assert_eq!(received.headers["x-scope-orgid"], "tenant");
+    let agent = received.headers["user-agent"].to_str().unwrap();
+    assert!(agent.starts_with(&format!("{USER_AGENT} tonic/")), "{agent}");
+}
+
+#[tokio::test]
+async fn http_sends_the_bytes_as_they_are_with_headers_and_user_agent() {
+    let (batch, received) = delivered(http, Compression::None).await;
+    assert_eq!(received.bytes, batch.bytes);
+    assert_eq!(received.path, "/otlp/v1/logs");
+    assert_eq!(received.headers["content-type"], "application/x-protobuf");
+    assert_eq!(received.headers["x-scope-orgid"], "tenant");
+    assert_eq!(received.headers["user-agent"], USER_AGENT);
+}
+
+#[tokio::test]
+async fn gzip_is_sent_when_it_is_configured() {
+    let (batch, received) = delivered(grpc, Compression::Gzip).await;
+    assert_eq!(received.headers["grpc-encoding"], "gzip");
+    assert_eq!(received.bytes, batch.bytes);
+    let (batch, received) = delivered(http, Compression::Gzip).await;
+    assert_eq!(received.headers["content-encoding"], "gzip");
+    assert_eq!(received.bytes, batch.bytes);
+}
+
+#[test]
+fn what_would_make_each_request_fail_is_told_before_anything_starts() {
+    let error = |settings: &Settings| Exporter::build(settings).map(|_| ()).expect_err("it is wrong").to_string();
+    let url = |url: &str| error(&settings(Target::Http { url: url.into() }));
+    assert!(url("ftp://user:secret@host/").contains("the scheme is neither http nor https"));
+    assert!(!url("ftp://user:secret@host/").contains("secret"));
+    assert!(!url("user:secret@host").contains("secret"));
+    assert!(url("").contains("expected http://HOST:PORT"));
+    let mut header = settings(Target::Grpc { url: "http://localhost:4317".into() });
+    header.headers.insert("authorization".into(), Secret::new("a\nb"));
+    assert!(error(&header).contains("\"authorization\""));
+    assert!(!error(&header).contains("a\nb"));
+}

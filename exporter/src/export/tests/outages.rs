@@ -1,0 +1,117 @@
+//! Receivers that are away, slow, flapping or broken: nothing is lost that may be tried again.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering::SeqCst},
+};
+
+use tonic::Code;
+
+use super::{server::Answer, *};
+
+#[tokio::test]
+async fn nothing_is_lost_when_seven_of_ten_requests_are_refused() {
+    for target in [0, 1] {
+        let server = Server::start(move |n, _| match (n * 7) % 10 {
+            0..3 => Answer::Success(vec![]),
+            _ if target == 0 => Answer::Grpc(Code::Unavailable, "busy", vec![]),
+            _ => Answer::Http(503, vec![], vec![]),
+        })
+        .await;
+        let export = Export::start(&settings(targets(&server)[target].clone()));
+        (0..100).for_each(|n| export.push(batch(n * 10, 10)));
+        assert_eq!(export.finish().await, Fates { delivered: 1000, ..Fates::default() });
+        let accepted = server.accepted();
+        assert_eq!(accepted.len(), 1000, "none twice");
+        assert_eq!(accepted.into_iter().collect::<BTreeSet<_>>(), (0..1000).collect());
+    }
+}
+
+#[tokio::test]
+async fn while_the_receiver_is_down_one_probe_goes_out_and_afterwards_all_workers() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let server = Server::bind("127.0.0.1:0".parse().unwrap(), Duration::from_millis(5), None, move |_, _| {
+        if is_down.load(SeqCst) { Answer::Http(503, vec![], vec![]) } else { Answer::Success(vec![]) }
+    })
+    .await;
+    let export = Export::start(&settings(targets(&server)[1].clone()));
+    (0..40).for_each(|n| export.push(batch(n, 1)));
+    until("the first answers", || server.requests() > 6).await;
+    server.most_at_once();
+    let before = server.requests();
+    until("some probes", || server.requests() > before + 5).await;
+    assert_eq!(server.most_at_once(), 1);
+    let probed: BTreeSet<u64> = server.received()[before..].iter().flat_map(|r| names(&r.bytes)).collect();
+    assert_eq!(probed, BTreeSet::from([0]), "the probe is the oldest batch");
+    down.store(false, SeqCst);
+    assert_eq!(export.finish().await, Fates { delivered: 40, ..Fates::default() });
+    assert!(server.most_at_once() > 1);
+}
+
+#[tokio::test]
+async fn a_receiver_that_comes_up_late_gets_everything_oldest_first() {
+    for target in [0, 1] {
+        let address = Server::start(|_, _| Answer::Silence).await.address;
+        let url = format!("http://{address}");
+        let target = [Target::Grpc { url: url.clone() }, Target::Http { url }][target].clone();
+        let export = Export::start(&Settings { concurrency: 1, ..settings(target) });
+        (0..10).for_each(|n| export.push(batch(n, 1)));
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        assert_eq!(export.queue.waiting().records, 10);
+        let server = Server::bind(address, Duration::ZERO, None, |_, _| Answer::Success(vec![])).await;
+        assert_eq!(export.finish().await, Fates { delivered: 10, ..Fates::default() });
+        assert_eq!(server.accepted(), (0..10).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_restarts_on_the_same_port_is_found_again() {
+    for target in [0, 1] {
+        let first = Server::start(|_, _| Answer::Success(vec![])).await;
+        let address = first.address;
+        let export = Export::start(&settings(targets(&first)[target].clone()));
+        export.push(batch(0, 1));
+        until("the first delivery", || export.ledger.records.delivered.get() == 1).await;
+        drop(first);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        export.push(batch(1, 1));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let second = Server::bind(address, Duration::ZERO, None, |_, _| Answer::Success(vec![])).await;
+        assert_eq!(export.finish().await, Fates { delivered: 2, ..Fates::default() });
+        assert_eq!(second.accepted(), [1]);
+    }
+}
+
+#[tokio::test]
+async fn a_request_without_an_answer_is_tried_again_after_the_timeout() {
+    for target in [0, 1] {
+        let server = Server::start(|n, _| if n == 0 { Answer::Silence } else { Answer::Success(vec![]) }).await;
+        let settings = Settings { timeout: Duration::from_millis(100), ..settings(targets(&server)[target].clone()) };
+        let export = Export::start(&settings);
+        export.push(batch(0, 3));
+        assert_eq!(export.finish().await, Fates { delivered: 3, ..Fates::default() });
+        assert_eq!(server.requests(), 2);
+    }
+}
+
+#[tokio::test]
+async fn garbage_and_half_closed_connections_lose_nothing_and_are_counted_at_the_end() {
+    let cases: [&[u8]; 4] = [
+        b"",
+        b"\x00\x01\x02 garbage \xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 100\r\n\r\nhalf",
+        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ];
+    for bytes in cases {
+        let (address, _task) = server::garbage(bytes).await;
+        let url = format!("http://{address}");
+        for target in [Target::Grpc { url: url.clone() }, Target::Http { url: url.clone() }] {
+            let export = Export::start(&settings(target));
+            export.push(batch(0, 3));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let fates = export.stop(Duration::from_millis(20), std::future::pending()).await;
+            assert_eq!(fates, Fates { undelivered: 3, ..Fates::default() });
+        }
+    }
+}
