@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # flowtel as one static binary in an empty image: docker build -t flowtel:local .
 #
 # musl, not glibc: a static glibc looks host names up through libraries that an empty image does not have; musl brings its
