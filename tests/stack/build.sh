@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# Builds the third-party servers that the tests talk to, from Go modules pinned by a committed go.sum.
+#   tests/stack/build.sh otelcol [loki]     (or: all)
+# Each lands in target/stack/NAME-HASH, HASH being that of everything it is built from; target/stack/NAME points at it.
+# Up to date means: nothing is done, and Go is not needed.
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+out=${CARGO_TARGET_DIR:-$root/target}/stack
+
+say() { printf 'stack: %s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+# What is built, and how. The recipe is part of the hash.
+package() {
+    case $1 in
+        otelcol) echo . ;;
+        loki) echo github.com/grafana/loki/v3/cmd/loki ;;
+        *) die "unknown server '$1': otelcol, loki or all" ;;
+    esac
+}
+# -mod=readonly: what is not in go.mod and go.sum is not built. So the checksum database has nothing to add (GOSUMDB=off),
+# and machines that can reach only a module proxy build too.
+flags=(-mod=readonly -trimpath -buildvcs=false)
+ldflags='-s -w'
+
+hash_of() {
+    (
+        cd "$here/$1"
+        export LC_ALL=C
+        { printf '%s\n' "$(package "$1")" "${flags[*]}" "$ldflags"; cat -- *.go go.mod go.sum; } | sha256sum | cut -c1-16
+    )
+}
+
+need_go() {
+    local want have
+    want=$(sed -n 's/^go //p' "$here/$1/go.mod")
+    command -v go >/dev/null ||
+        die "Go $want or newer is needed to build $1, and there is no 'go' here. Debian: apt-get install golang-go (from backports where the release's own is older), else https://go.dev/dl"
+    # Asked inside the module: a newer Go may switch its tool chain for it, an older one says only what it is.
+    have=$(cd "$here/$1" && go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//')
+    if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n1)" != "$want" ]; then
+        die "Go $want or newer is needed to build $1; $(GOTOOLCHAIN=local go version 2>/dev/null || echo 'this one') is too old. Debian: apt-get install golang-go (from backports where the release's own is older), else https://go.dev/dl"
+    fi
+}
+
+build() {
+    local name=$1 pkg hash dest start
+    pkg=$(package "$name")
+    [ -f "$here/$name/go.mod" ] || die "$here/$name/go.mod is missing"
+    hash=$(hash_of "$name")
+    dest=$out/$name-$hash
+    if [ ! -x "$dest" ]; then
+        need_go "$name"
+        mkdir -p "$out"
+        say "building $name ($(du -sh "$here/$name" | cut -f1) of sources, the rest from modules; minutes when nothing is cached) …"
+        start=$SECONDS
+        # Under another name until it is whole, so that an interrupted build is never taken for a finished one.
+        (cd "$here/$name" && GOSUMDB=off CGO_ENABLED=0 GOWORK=off GOFLAGS='' \
+            nice go build "${flags[@]}" -ldflags "$ldflags" -o "$dest.part.$$" "$pkg") ||
+            { rm -f "$dest.part.$$"; die "go build of $name failed, see above"; }
+        mv "$dest.part.$$" "$dest"
+        say "built $name in $((SECONDS - start)) s: $(du -h "$dest" | cut -f1) $dest"
+    else
+        say "$name is up to date"
+    fi
+    ln -sfn "$name-$hash" "$out/$name"
+}
+
+[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|all …"
+for name; do [ "$name" = all ] || package "$name" >/dev/null; done # a wrong name is told before minutes of building
+for name; do
+    if [ "$name" = all ]; then build otelcol; build loki; else build "$name"; fi
+done

@@ -1,0 +1,221 @@
+#!/usr/bin/env python3
+"""Asks a real Loki, behind a real collector, what docs/loki.md and the dashboard ask, and compares with what was sent.
+
+Starts target/stack/otelcol and target/stack/loki on free loopback ports with the shipped configurations (only addresses
+and folders changed), sends 1,000 records shaped as docs/schema says, and ends both again. Needs only Python's library.
+    tests/stack/build.sh all && tests/stack/queries.py
+"""
+import collections, ipaddress, json, os, pathlib, random, re, shutil, socket, subprocess, sys, tempfile, time
+import urllib.error, urllib.parse, urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+STACK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "stack"
+SITES = [("93.184.216.34", ["example.com", "www.example.com"]), ("140.82.121.4", ["github.com"]), ("203.0.113.9", []),
+         ("10.96.0.10", ["kube-dns.kube-system.svc.cluster.local"]), ("2001:db8::5", ["v6.example.net"]),
+         ("192.168.7.7", ["db.example"]), ("151.101.1.140", ["reddit.com", "www.reddit.com", "old.reddit.com"])]
+HOSTS = ["node-1", "node-2"]
+BEGIN, FAILED, GAP = "flowtel.tcp.flow.begin", "flowtel.tcp.flow.failed", "flowtel.gap"
+
+
+# === records
+
+def flows(n, t0):
+    """n records as plain dictionaries: what is asked for is counted from these."""
+    rnd = random.Random(1)
+    for i in range(n):
+        address, names = SITES[rnd.randrange(len(SITES))]
+        v6 = ":" in address
+        mine = f"fd00::{rnd.randrange(1, 9999):x}" if v6 else str(ipaddress.ip_address("10.0.0.0") + rnd.randrange(1, 65535))
+        out, program = rnd.random() < 0.7, rnd.choice(["curl", "python3", "nginx", "postgres", "ssh"])
+        event = GAP if i % 500 == 499 else FAILED if i % 10 == 3 else BEGIN
+        own, port = rnd.randrange(32768, 61000), rnd.choice([443, 443, 80, 5432, 22])
+        a = {"event.name": event, "log.record.uid": f"uid-{i:06d}"}
+        if event == GAP:
+            a |= {"flowtel.gap.events": 7, "flowtel.gap.stage": "capture", "flowtel.gap.reason": "ring_full"}
+        else:
+            s, d = ((mine, own, []), (address, port, names)) if out else ((address, own, names), (mine, port, ["here.example"]))
+            a |= {"source.address": s[0], "source.port": s[1], "destination.address": d[0], "destination.port": d[1],
+                  "network.transport": "tcp", "network.type": "ipv6" if v6 else "ipv4",
+                  "flowtel.flow.direction": "outgoing" if out else "incoming", "flowtel.flow.id": f"{i:032x}",
+                  "process.pid": 1000 + rnd.randrange(50), "thread.name": program, "process.executable.name": program}
+            for side, end in (("source", s), ("destination", d)):
+                if end[2]:  # never an empty list
+                    a[f"flowtel.{side}.dns.names"] = end[2]
+        if event == BEGIN:
+            a["flowtel.tcp.handshake.duration"] = round(rnd.choice([0.0004, 0.02, 0.15, 0.25, 1.2]) * (1 + rnd.random() / 10), 6)
+        if event == FAILED:
+            a["error.type"] = rnd.choice(["refused", "timed_out"])
+        body = f"{program} flow {i}"
+        yield {"host": HOSTS[i % 2], "time": t0 + i * 1_000_000, "event": event, "body": body, "attributes": a}
+
+
+def otlp(records):
+    def value(v):
+        if isinstance(v, list): return {"arrayValue": {"values": [value(x) for x in v]}}
+        if isinstance(v, int): return {"intValue": str(v)}
+        return {"doubleValue": v} if isinstance(v, float) else {"stringValue": v}
+    def pairs(d): return [{"key": k, "value": value(v)} for k, v in d.items()]
+    by_host = collections.defaultdict(list)
+    for r in records:
+        by_host[r["host"]].append({"timeUnixNano": str(r["time"]), "observedTimeUnixNano": str(r["time"] + 250_000), "severityNumber": 9,
+                                   "eventName": r["event"], "body": {"stringValue": r["body"]}, "attributes": pairs(r["attributes"])})
+    return {"resourceLogs": [{"resource": {"attributes": pairs({
+        "service.name": "flowtel", "service.version": "0.1.0", "service.instance.id": f"instance-{h}", "host.name": h, "host.id": f"id-{h}",
+        "os.type": "linux"})}, "scopeLogs": [{"scope": {"name": "flowtel"}, "logRecords": rs}]} for h, rs in by_host.items()]}
+
+
+# === servers
+
+def free_ports(n):
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
+    try: return [s.getsockname()[1] for s in held]
+    finally: [s.close() for s in held]
+
+
+def wait(what, url, child, seconds=90):
+    end = time.time() + seconds
+    while time.time() < end:
+        if child.poll() is not None: sys.exit(f"{what} ended with {child.returncode}, see its log")
+        try:
+            with urllib.request.urlopen(url, timeout=2) as r:
+                if r.status == 200: return
+        except OSError: pass
+        time.sleep(0.3)
+    sys.exit(f"{what}: {url} did not answer within {seconds} s")
+
+
+def start(name, arguments, folder):
+    log = open(folder / f"{name}.log", "w")
+    return subprocess.Popen([STACK / name, *map(str, arguments)], cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+
+class Loki:
+    def __init__(self, port): self.base = f"http://127.0.0.1:{port}"
+
+    def ask(self, query, kind="query", **more):
+        more = {"query": query, "limit": 5000, **more}
+        try:
+            with urllib.request.urlopen(f"{self.base}/loki/api/v1/{kind}?{urllib.parse.urlencode(more)}", timeout=30) as r:
+                return json.load(r)["data"]["result"]
+        except urllib.error.HTTPError as e:
+            raise AssertionError(f"HTTP {e.code}: {e.read().decode().strip()}") from None
+
+    def entries(self, query):
+        """How many records a query for lines finds."""
+        now = time.time_ns()
+        return sum(len(s["values"]) for s in self.ask(query, "query_range", start=now - 3600 * 10**9, end=now + 10**9))
+
+    def table(self, query):
+        """A metric query's answer: label values → number."""
+        return {tuple(v for _, v in sorted(r["metric"].items())): float(r["value"][1]) for r in self.ask(query)}
+
+
+# === what is asked, and what must come
+
+def expectations(records):
+    """Each query of docs/loki.md, in its order, with what it must find: a number of lines or a table."""
+    flat = [{"host_name": r["host"], "event": r["event"], "body": r["body"], **r["attributes"]} for r in records]
+    begins = [f for f in flat if f["event"] == BEGIN]
+    def net(f, side, cidr):
+        a, n = ipaddress.ip_address(f.get(f"{side}.address", "::")), ipaddress.ip_network(cidr)
+        return a.version == n.version and a in n
+    def count(rows, *keys):
+        # Loki leaves an absent label out of the answer; labels come sorted by name.
+        return dict(collections.Counter(tuple(x for x in (text(f.get(k)) for k in sorted(keys, key=lambda k: k.replace(".", "_"))) if x) for f in rows))
+    def text(v): return json.dumps(v, separators=(",", ":")) if isinstance(v, list) else "" if v is None else str(v)
+    private = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+    slow = collections.defaultdict(float)
+    for f in begins: slow[(f["host_name"],)] = max(slow[(f["host_name"],)], f["flowtel.tcp.handshake.duration"])
+    out = [f for f in begins if f["flowtel.flow.direction"] == "outgoing"]
+    names = "flowtel.destination.dns.names"
+    return [
+        count([f for f in out if f["destination.port"] != 443 and not any(net(f, "destination", c) for c in private)],
+              "host_name", "destination.address", "destination.port", names),
+        sum(names not in f for f in out),
+        sum(net(f, "source", "10.0.0.0/17") or net(f, "destination", "10.0.0.0/17") for f in flat),
+        sum(net(f, "destination", "2001:db8::/32") for f in flat),
+        sum("curl" in f["body"] and "example.com" in f.get(names, []) for f in begins),
+        sum(f["flowtel.tcp.handshake.duration"] > 0.2 for f in begins),
+        dict(slow),
+        count([f for f in flat if f["event"] == FAILED], "error.type"),
+        dict(sorted(count(begins, "process.executable.name").items(), key=lambda x: -x[1])[:3]),
+        sum(f["event"] == GAP for f in flat),
+    ]
+
+
+def main():
+    for name in ("otelcol", "loki"):
+        if not (STACK / name).exists():
+            print(f"skipped: {STACK / name} is not built (tests/stack/build.sh {name})")
+            return 0
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="flowtel-stack-"))
+    http, rpc, o_grpc, o_http, o_health, o_metrics = free_ports(6)
+    config = (ROOT / "config/loki/loki.yaml").read_text()
+    for a, b in (("0.0.0.0", "127.0.0.1"), (": 3100", f": {http}"), (": 9096", f": {rpc}"), (" /loki", f" {folder}/loki")):
+        assert a in config, a
+        config = config.replace(a, b)
+    (folder / "loki.yaml").write_text(config)
+    config = (ROOT / "config/collector/loki.yaml").read_text()
+    for a, b in (("0.0.0.0:4317", f"127.0.0.1:{o_grpc}"), ("0.0.0.0:4318", f"127.0.0.1:{o_http}"), ("0.0.0.0:13133", f"127.0.0.1:{o_health}"),
+                 ("0.0.0.0", "127.0.0.1"), ("port: 8888", f"port: {o_metrics}"), ("http://loki:3100", f"http://127.0.0.1:{http}"),
+                 ("/var/lib/otelcol", str(folder / "otelcol"))):
+        assert a in config, a
+        config = config.replace(a, b)
+    (folder / "collector.yaml").write_text(config)
+
+    children, passed, failed = [], 0, 0
+    def check(what, test):
+        nonlocal passed, failed
+        try:
+            test()
+            passed += 1
+            print(f"ok      {what}")
+        except AssertionError as e:
+            failed += 1
+            print(f"FAILED  {what}\n        {e}")
+    def equal(got, want): assert got == want, f"found {got}\n        wanted {want}"
+    try:
+        children.append(start("loki", ["-config.file=loki.yaml"], folder))
+        children.append(start("otelcol", ["--config=collector.yaml", f"--config={ROOT}/config/collector/forward-none.yaml"], folder))
+        wait("otelcol", f"http://127.0.0.1:{o_health}/", children[1])
+        # Sent before Loki is ready: the collector has to keep them.
+        records = list(flows(1000, time.time_ns() - 60 * 10**9))
+        for i in range(0, len(records), 100):
+            request = urllib.request.Request(f"http://127.0.0.1:{o_http}/v1/logs", json.dumps(otlp(records[i:i + 100])).encode(),
+                                             {"content-type": "application/json"})
+            with urllib.request.urlopen(request, timeout=30) as r: assert r.status == 200, r.status
+        wait("loki", f"http://127.0.0.1:{http}/ready", children[0])
+        loki, end, have = Loki(http), time.time() + 60, 0.0
+        while have != len(records) and time.time() < end:
+            have = sum(loki.table('sum(count_over_time({service_name="flowtel"}[1h]))').values())
+            time.sleep(0.5)
+        check("every record arrived, once", lambda: equal(have, len(records)))
+
+        asked = re.findall(r"```logql\n(.*?)\n```", (ROOT / "docs/loki.md").read_text(), re.S)
+        wanted = expectations(records)
+        check("each query of docs/loki.md has its expectation", lambda: equal(len(asked), len(wanted)))
+        for query, want in zip(asked, wanted):
+            ask = loki.entries if isinstance(want, int) else loki.table
+            check(f"docs: {query}", lambda: equal(ask(query), want))
+
+        board = json.loads((ROOT / "config/grafana/dashboards/flowtel.json").read_text())
+        for panel in board["panels"]:
+            query = panel["targets"][0]["expr"].replace("$host", ".+").replace("$__range", "1h")
+            kind = {"instant": "query", "range": "query_range"}[panel["targets"][0]["queryType"]]
+            check(f"dashboard: {panel['title']}", lambda: equal(bool(loki.ask(query, kind)), True))
+        with urllib.request.urlopen(f"{loki.base}/loki/api/v1/label/host_name/values") as r:
+            hosts = json.load(r)["data"]
+        check("dashboard: hosts to choose from", lambda: equal(hosts, HOSTS))
+    finally:
+        for c in children: c.terminate()
+        for c in children:
+            try: c.wait(20)
+            except subprocess.TimeoutExpired: c.kill()
+        if failed == 0 and sys.exc_info()[0] is None: shutil.rmtree(folder)
+        else: print(f"logs: {folder}")
+    print(f"queries: {passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
