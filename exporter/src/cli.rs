@@ -58,6 +58,8 @@ enum Typed {
         #[command(flatten)]
         form: Form,
     },
+    /// Print every attribute of a record, as Markdown
+    Schema,
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
     Completions {
@@ -132,6 +134,8 @@ pub enum Command {
     Reference,
     /// Print the reference as Markdown.
     ReferenceDocs,
+    /// Print the record's attributes.
+    Schema,
     /// Print a completion script.
     Completions(Shell),
 }
@@ -153,6 +157,7 @@ pub fn parse(
         Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
         Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
+        Some(Typed::Schema) => Command::Schema,
         Some(Typed::Completions { shell }) => Command::Completions(shell),
     })
 }

@@ -8,6 +8,7 @@ use flowtel::{
     config::{self, Loaded, Sources},
     escape::Escaped,
     exit::{Exit, Failure},
+    record,
 };
 
 fn main() -> ExitCode {
@@ -34,6 +35,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         }
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
+        Command::Schema => print(record::schema::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
     }
 }
