@@ -18,7 +18,7 @@ if [ "${PROFILES-elastic}" != elastic ]; then
     exit 1
 fi
 
-put() {
+put() { # name, file
     "${curl[@]}" -X PUT "$es/_index_template/$1" -H 'content-type: application/json' --data-binary "@$here/$2" ||
         { echo >&2; echo "setup: $es did not take the template $1 ($2)" >&2; exit 1; }
     echo " $1"
