@@ -1,0 +1,75 @@
+# flowtel. `make run` shows connections as they begin on this machine; `make test` passes the tests here.
+# Further: make help
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Arguments for flowtel: make run ARGS="--endpoint http://127.0.0.1:4317"
+ARGS ?=
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: build ## Build, and print each TCP connection as it begins (root by sudo where needed); ARGS="..." for flowtel
+	@if [ "$$(id -u)" = 0 ]; then exec $(TARGET)/debug/flowtel $(ARGS); else exec sudo $(TARGET)/debug/flowtel $(ARGS); fi
+
+.PHONY: build
+build: need-cargo
+	@$(CARGO) build --locked -p flowtel
+
+.PHONY: release
+release: need-cargo ## The optimized binary, target/release/flowtel
+	@$(CARGO) build --locked --release -p flowtel
+
+.PHONY: test
+test: need-cargo ## Unit tests, property tests, and tests with the real kernel and a real collector
+	@scripts/prepare-tests
+	@tests/stack/build.sh otelcol || echo "make test: no collector could be built: the tests that need one are skipped" >&2
+	@$(CARGO) build --locked -p flowtel
+	@$(CARGO) test --locked --workspace --all-features
+
+.PHONY: test-stores
+test-stores: ## What docs/loki.md says, asked of a real Loki behind a real collector (builds Loki: 6 to 15 minutes)
+	@tests/stack/build.sh otelcol loki
+	@python3 tests/stack/queries.py
+
+.PHONY: test-compose
+test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
+	@tests/stack/validate.sh
+
+.PHONY: lint
+lint: need-cargo ## Formatting, clippy with warnings denied, licences and sources of dependencies
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	@$(CARGO) deny --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities of dependencies (fetches the advisory database)
+	@$(CARGO) deny --locked check advisories
+
+.PHONY: ebpf
+ebpf: ## Build the kernel object anew (exporter-ebpf/install.sh installs what it needs on Debian)
+	@exporter-ebpf/build.sh exporter/bpf/flowtel.bpf.o
+
+.PHONY: ebpf-check
+ebpf-check: ## Check that the checked-in kernel object belongs to its sources
+	@exporter-ebpf/check.sh
+
+.PHONY: docs
+docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md, config/flowtel.toml
+	@$(TARGET)/debug/flowtel config --reference > config/flowtel.toml
+	@$(TARGET)/debug/flowtel config --reference-docs > docs/configuration.md
+	@$(TARGET)/debug/flowtel schema > docs/schema.md
+
+.PHONY: image
+image: ## The container image flowtel:latest
+	docker build -t flowtel:latest .
+
+.PHONY: need-cargo
+need-cargo:
+	@command -v $(CARGO) >/dev/null || { echo "make: Rust is missing. https://rustup.rs has it, or your distribution (1.89 or newer)." >&2; exit 69; }
+	@command -v cc >/dev/null || { echo "make: a C compiler is missing (Debian: apt-get install build-essential)." >&2; exit 69; }
