@@ -9,12 +9,54 @@ use core::net::{IpAddr, Ipv6Addr};
 #[cfg(feature = "user")]
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
-/// First word of an event: [`Connect`].
+/// First word of a [`Call`]: connect().
 pub const CONNECT: u32 = 1;
-/// First word of an event: [`SynAck`].
+/// First word of an [`Instant`]: the peer answered a SYN of this socket (cgroup_skb ingress: SYN and ACK at a socket in
+/// SYN_SENT). It gives a time and proves nothing: a forged answer with a wrong ACK number looks the same.
 pub const SYN_ACK: u32 = 2;
 /// First word of an event: [`Established`].
 pub const ESTABLISHED: u32 = 3;
+/// First word of a [`Segment`] with FIN.
+pub const FIN: u32 = 4;
+/// First word of a [`Segment`] with RST.
+pub const RESET: u32 = 5;
+/// First word of an event: [`Close`].
+pub const CLOSE: u32 = 6;
+/// First word of an event: [`Refused`].
+pub const REFUSED: u32 = 7;
+/// First word of an event: [`Accept`].
+pub const ACCEPT: u32 = 8;
+/// First word of a [`Call`]: bind().
+pub const LISTEN: u32 = 9;
+/// First word of an event: [`Release`].
+pub const RELEASE: u32 = 10;
+/// First word of an event: [`Dns`].
+pub const DNS: u32 = 11;
+/// First word of an [`Instant`]: the first SYN is about to leave (sockops, BPF_SOCK_OPS_TCP_CONNECT_CB).
+pub const SYN: u32 = 12;
+/// First word of an [`Instant`]: a SYN leaves again (cgroup_skb egress).
+pub const SYN_AGAIN: u32 = 13;
+
+/// States of a TCP socket (include/net/tcp_states.h).
+pub mod state {
+    #![expect(missing_docs, reason = "RFC 9293, 3.3.2, defines them")]
+    pub const ESTABLISHED: u32 = 1;
+    pub const SYN_SENT: u32 = 2;
+    pub const SYN_RECV: u32 = 3;
+    pub const FIN_WAIT1: u32 = 4;
+    pub const FIN_WAIT2: u32 = 5;
+    pub const TIME_WAIT: u32 = 6;
+    pub const CLOSE: u32 = 7;
+    pub const CLOSE_WAIT: u32 = 8;
+    pub const LAST_ACK: u32 = 9;
+    pub const LISTEN: u32 = 10;
+    pub const CLOSING: u32 = 11;
+}
+
+/// [`Segment::way`]: it arrives.
+pub const IN: u32 = 1;
+/// [`Segment::way`]: it leaves.
+pub const OUT: u32 = 2;
 
 /// [`Established::how`]: the handshake of a connection that this socket asked for
 /// (BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, include/uapi/linux/bpf.h).
@@ -30,12 +72,13 @@ pub type Address = [u32; 4];
 /// Length of a thread's name in the kernel, with its final zero (TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
 
-/// A process asks for a TCP connection (cgroup/connect4, cgroup/connect6). Ring: owners.
+/// A process asks for a TCP connection (cgroup/connect4, connect6) or for a port of its own (post_bind4, post_bind6).
+/// Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
-pub struct Connect {
-    /// [`CONNECT`].
+pub struct Call {
+    /// [`CONNECT`] or [`LISTEN`].
     pub kind: u32,
     /// Process id in the initial pid namespace.
     pub tgid: u32,
@@ -45,7 +88,7 @@ pub struct Connect {
     pub cookie: u64,
     /// The process's cgroup: inode number of its cgroup v2 directory.
     pub cgroup: u64,
-    /// The socket's network namespace (bpf_get_netns_cookie).
+    /// The socket's network namespace (bpf_get_netns_cookie); 0 where the hook can't tell.
     pub netns: u64,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
@@ -53,7 +96,7 @@ pub struct Connect {
     pub uid: u32,
     /// The thread's name, up to the first zero.
     pub comm: [u8; COMM_LEN],
-    /// Where to, as the process said it: before any address translation.
+    /// connect(): where to, as the process said it, before any address translation. bind(): the address.
     pub address: Address,
     /// Which port, likewise.
     pub port: u16,
@@ -63,14 +106,192 @@ pub struct Connect {
     pub reserved_2: u32,
 }
 
-/// The peer answered a SYN of this socket (cgroup_skb ingress: SYN and ACK at a socket in SYN_SENT). Ring: flows.
-///
-/// It gives a time and proves nothing: a forged answer with a wrong ACK number looks the same.
+/// A process took a connection (cgroup/getpeername4, getpeername6, which run inside accept(), and in getpeername()).
+/// Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
-pub struct SynAck {
-    /// [`SYN_ACK`].
+pub struct Accept {
+    /// [`ACCEPT`].
+    pub kind: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// When.
+    pub time: u64,
+    /// The accepted socket (SO_COOKIE); with MPTCP at both ends the listener's.
+    pub cookie: u64,
+    /// The process's cgroup.
+    pub cgroup: u64,
+    /// Thread id in the initial pid namespace.
+    pub tid: u32,
+    /// User id in the initial user namespace.
+    pub uid: u32,
+    /// The thread's name, up to the first zero.
+    pub comm: [u8; COMM_LEN],
+    /// The peer's address.
+    pub remote: Address,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// The socket's own port.
+    pub local_port: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A process dropped its last reference to a TCP socket that was not listening (cgroup/sock_release).
+/// Ring: owners.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Release {
+    /// [`RELEASE`].
+    pub kind: u32,
+    /// Process id in the initial pid namespace.
+    pub tgid: u32,
+    /// When.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// Its [`state`] then.
+    pub state: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// What a TCP socket has counted.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Counters {
+    /// Sequence numbers that the peer has acknowledged: payload, and 1 each for SYN and FIN.
+    pub bytes_acked: u64,
+    /// Sequence numbers received in order: payload, and 1 for FIN.
+    pub bytes_received: u64,
+    /// Segments received.
+    pub segments_in: u32,
+    /// Segments sent, repeated ones included.
+    pub segments_out: u32,
+    /// Segments sent again.
+    pub retransmits: u32,
+    /// Smoothed round trip time, microseconds; 0 where there is none.
+    pub srtt_us: u32,
+}
+
+/// A segment that ends a connection, or one way of it (cgroup_skb, FIN or RST at a stream socket). Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Segment {
+    /// [`FIN`] or [`RESET`] (both flags: [`RESET`]).
+    pub kind: u32,
+    /// [`IN`] or [`OUT`].
+    pub way: u32,
+    /// When.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// The socket's cgroup, fixed when it was made.
+    pub cgroup: u64,
+    /// The socket's own address.
+    pub local: Address,
+    /// The peer's address.
+    pub remote: Address,
+    /// The socket's own port; after a local reset as the packet says it, which may be after address translation.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// The socket's [`state`].
+    pub state: u32,
+    /// What the socket had counted before this segment (in), or with it (out).
+    pub counters: Counters,
+}
+
+/// A TCP socket went to CLOSE (sockops, BPF_SOCK_OPS_STATE_CB). Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Close {
+    /// [`CLOSE`].
+    pub kind: u32,
+    /// The [`state`] that it came from.
+    pub old_state: u32,
+    /// When.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// The socket's own address.
+    pub local: Address,
+    /// The peer's address.
+    pub remote: Address,
+    /// The socket's own port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// Zero.
+    pub reserved: u32,
+    /// What it counted.
+    pub counters: Counters,
+}
+
+/// A SYN to a port where nobody listens was answered with a reset (cgroup_skb egress: RST and ACK with sequence number 0
+/// from the kernel's own socket; IPv4 only). Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Refused {
+    /// [`REFUSED`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// When.
+    pub time: u64,
+    /// The address that was asked.
+    pub local: Address,
+    /// Who asked.
+    pub remote: Address,
+    /// The closed port.
+    pub local_port: u16,
+    /// The asker's port.
+    pub remote_port: u16,
+    /// Zero.
+    pub reserved_2: u32,
+}
+
+/// The most bytes of a DNS message that are carried: a power of two, for the verifier.
+pub const DNS_PAYLOAD: usize = 2048;
+/// The most bytes of a question that are compared.
+pub const DNS_ASKED: usize = 64;
+
+/// The head of a DNS answer to a query that was seen leaving the same socket for the same server (cgroup_skb ingress, UDP
+/// from port 53). The message follows, up to [`DNS_PAYLOAD`] bytes of it. Ring: dns.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Dns {
+    /// [`DNS`].
+    pub kind: u32,
+    /// Bytes that follow.
+    pub length: u32,
+    /// When it arrived.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// The socket's cgroup.
+    pub cgroup: u64,
+    /// Bytes of the whole message.
+    pub whole: u32,
+    /// Bytes in `asked` that are the query's.
+    pub asked_length: u32,
+    /// The query's bytes behind its header: its question, and perhaps what follows that.
+    pub asked: [u8; DNS_ASKED],
+}
+
+/// Something happened to a socket, and only the time of it is news. Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Instant {
+    /// [`SYN_ACK`], [`SYN`] or [`SYN_AGAIN`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
@@ -107,16 +328,27 @@ pub struct Established {
     pub retransmits: u32,
     /// Segments received so far.
     pub segments_in: u32,
+    /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
+    pub netns: u64,
 }
 
-/// One event, decoded.
+/// One event of the rings for flows and owners, decoded.
 #[cfg(feature = "user")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each names the type it holds")]
+#[expect(missing_docs, reason = "each names what it holds")]
 pub enum Event {
-    Connect(Connect),
-    SynAck(SynAck),
+    Connect(Call),
+    Listen(Call),
+    Accept(Accept),
+    Release(Release),
+    Syn(Instant),
+    SynAgain(Instant),
+    SynAck(Instant),
     Established(Established),
+    Fin(Segment),
+    Reset(Segment),
+    Close(Close),
+    Refused(Refused),
 }
 
 // === impl Event
@@ -128,11 +360,45 @@ impl Event {
     pub fn decode(record: &[u8]) -> Option<Self> {
         let (kind, _) = u32::read_from_prefix(record).ok()?;
         match kind {
-            CONNECT => Connect::read_from_bytes(record).ok().map(Self::Connect),
-            SYN_ACK => SynAck::read_from_bytes(record).ok().map(Self::SynAck),
+            CONNECT => Call::read_from_bytes(record).ok().map(Self::Connect),
+            LISTEN => Call::read_from_bytes(record).ok().map(Self::Listen),
+            ACCEPT => Accept::read_from_bytes(record).ok().map(Self::Accept),
+            RELEASE => Release::read_from_bytes(record).ok().map(Self::Release),
+            SYN => Instant::read_from_bytes(record).ok().map(Self::Syn),
+            SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
+            SYN_ACK => Instant::read_from_bytes(record).ok().map(Self::SynAck),
             ESTABLISHED => Established::read_from_bytes(record).ok().map(Self::Established),
+            FIN => Segment::read_from_bytes(record).ok().map(Self::Fin),
+            RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
+            CLOSE => Close::read_from_bytes(record).ok().map(Self::Close),
+            REFUSED => Refused::read_from_bytes(record).ok().map(Self::Refused),
             _ => None,
         }
+    }
+
+    /// When it happened: CLOCK_BOOTTIME, nanoseconds.
+    pub fn time(&self) -> u64 {
+        match self {
+            Self::Connect(e) | Self::Listen(e) => e.time,
+            Self::Accept(e) => e.time,
+            Self::Release(e) => e.time,
+            Self::Syn(e) | Self::SynAgain(e) | Self::SynAck(e) => e.time,
+            Self::Established(e) => e.time,
+            Self::Fin(e) | Self::Reset(e) => e.time,
+            Self::Close(e) => e.time,
+            Self::Refused(e) => e.time,
+        }
+    }
+}
+
+#[cfg(feature = "user")]
+impl Dns {
+    /// Reads the head and the message that follows it. `None` where the lengths do not belong together.
+    pub fn decode(record: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = Self::read_from_prefix(record).ok()?;
+        let message = rest.get(..usize::try_from(head.length).ok()?)?;
+        let asked = usize::try_from(head.asked_length).ok()?;
+        (head.kind == DNS && asked <= DNS_ASKED).then_some((head, message))
     }
 }
 
@@ -157,9 +423,16 @@ mod tests {
     #[test]
     fn the_layouts_have_no_padding_and_the_sizes_that_the_rings_are_planned_for() {
         // A layout with padding would carry stale ring bytes to user space.
-        assert_eq!(size_of::<Connect>(), 88);
-        assert_eq!(size_of::<SynAck>(), 24);
-        assert_eq!(size_of::<Established>(), 72);
+        assert_eq!(size_of::<Call>(), 88);
+        assert_eq!(size_of::<Accept>(), 80);
+        assert_eq!(size_of::<Release>(), 32);
+        assert_eq!(size_of::<Counters>(), 32);
+        assert_eq!(size_of::<Segment>(), 104);
+        assert_eq!(size_of::<Close>(), 96);
+        assert_eq!(size_of::<Refused>(), 56);
+        assert_eq!(size_of::<Dns>(), 40 + DNS_ASKED);
+        assert_eq!(size_of::<Instant>(), 24);
+        assert_eq!(size_of::<Established>(), 80);
     }
 
     #[test]

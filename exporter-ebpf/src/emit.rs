@@ -1,47 +1,102 @@
 //! The rings and the counters: an event is written whole, or lost and counted.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
+    helpers::bpf_ktime_get_boot_ns,
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
-use flowtel_common::tally::{self, Tally};
+use flowtel_common::{
+    event::Instant,
+    tally::{self, Tally},
+};
 
-/// Handshakes: what a flow is made of. User space sets the size before loading.
+/// What a flow is made of. User space sets the sizes before loading.
 #[map(name = "FLOWS")]
 pub static FLOWS: RingBuf = RingBuf::with_byte_size(2 << 20, 0);
 
-/// Who asks for a connection: apart, so that a process in a connect loop can't crowd out flows.
+/// Who asks, takes and drops: apart, so that a process in a loop of calls can't crowd out flows.
 #[map(name = "OWNERS")]
 pub static OWNERS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Answers of name servers.
+#[map(name = "ANSWERS")]
+pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
 /// One tally for each kind of event.
 #[map(name = "TALLIES")]
 static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(tally::LEN, 0);
 
+/// The counters of one kind on this CPU.
+#[derive(Clone, Copy)]
+pub struct Count(*mut Tally);
+
+impl Count {
+    /// Of `kind`, with one more seen.
+    #[inline(always)]
+    pub fn seen(kind: u32) -> Option<Self> {
+        let tally = TALLIES.get_ptr_mut(kind)?;
+        // SAFETY: the map's value lives as long as the program; only `add` touches it.
+        add(unsafe { &raw mut (*tally).seen });
+        Some(Self(tally))
+    }
+
+    /// One more that the rate limit left out.
+    #[inline(always)]
+    pub fn limited(self) {
+        // SAFETY: as in `seen`.
+        add(unsafe { &raw mut (*self.0).limited });
+    }
+
+    /// One more that was written into its ring, or was not.
+    #[inline(always)]
+    pub fn written(self, written: bool) {
+        // SAFETY: as in `seen`.
+        add(unsafe { if written { &raw mut (*self.0).emitted } else { &raw mut (*self.0).ring_full } });
+    }
+}
+
 /// Writes one event of `kind` into `ring`: `fill` gets the record's memory and must write every field of it.
 #[inline(always)]
 pub fn emit<T: 'static>(ring: &RingBuf, kind: u32, fill: impl FnOnce(*mut T)) {
-    let Some(tally) = TALLIES.get_ptr_mut(kind) else { return };
-    // SAFETY: the map's values are `Tally`s of this CPU; only `add` below touches them.
-    let (seen, emitted, ring_full) =
-        unsafe { (&raw mut (*tally).seen, &raw mut (*tally).emitted, &raw mut (*tally).ring_full) };
-    add(seen);
+    if let Some(count) = Count::seen(kind) {
+        emit_counted(ring, count, fill);
+    }
+}
+
+/// The same for an event that was counted as seen before.
+#[inline(always)]
+pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(*mut T)) {
     match ring.reserve::<T>(0) {
         Some(mut record) => {
             fill(record.as_mut_ptr());
             record.submit(wake_up(ring));
-            add(emitted);
+            count.written(true);
         }
-        None => add(ring_full),
+        None => count.written(false),
     }
+}
+
+/// Reports that something happened to the socket `cookie` now.
+#[inline(always)]
+pub fn instant(tally: u32, kind: u32, cookie: u64) {
+    emit::<Instant>(&FLOWS, tally, |record| {
+        // SAFETY: `record` is a reserved record of this type; every field is written.
+        unsafe {
+            (*record).kind = kind;
+            (*record).reserved = 0;
+            (*record).time = bpf_ktime_get_boot_ns();
+            (*record).cookie = cookie;
+        }
+    });
 }
 
 /// A wake-up costs some 20 µs in the packet path, so the reader comes by its own clock; only a ring that is half full
 /// calls it.
 #[inline(always)]
-fn wake_up(ring: &RingBuf) -> u64 {
+pub fn wake_up(ring: &RingBuf) -> u64 {
     if ring.query(BPF_RB_AVAIL_DATA as u64) > ring.query(BPF_RB_RING_SIZE as u64) / 2 {
         BPF_RB_FORCE_WAKEUP as u64
     } else {

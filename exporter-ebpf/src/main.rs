@@ -1,10 +1,15 @@
-//! flowtel's kernel programs: they report facts, and keep no state.
+//! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer.
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
-//! | [`flowtel_in`] | cgroup_skb ingress | `SynAck` |
-//! | [`flowtel_ops`] | sockops | `Established` |
+//! | [`flowtel_in`] | cgroup_skb ingress | `SynAck`, `Fin`, `Reset`, `Dns` |
+//! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
+//! | [`flowtel_ops`] | sockops | `Established`, `Close` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
+//! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
+//! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Listen` |
+//! | [`flowtel_release`] | cgroup/sock_release | `Release` |
+//! | [`flowtel_send4`], [`flowtel_send6`] | cgroup/sendmsg4, sendmsg6 | notes where an unconnected socket sends DNS queries |
 //!
 //! Every program allows: no packet and no call is ever changed, held or denied. Everything used is UAPI of Linux 5.10
 //! (no kprobe, no CO-RE), and every event is lost or written whole, and counted either way.
@@ -14,16 +19,20 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the only way to an atomic add on this target; see emit::add")]
 
-mod connect;
+mod calls;
 mod direct;
+mod dns;
 mod emit;
-mod ingress;
 mod ops;
+mod packets;
+mod socket;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock_addr, sock_ops},
-    programs::{SkBuffContext, SockAddrContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops},
+    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
+
+use crate::calls::Family;
 
 /// What a cgroup program answers so that packet or call goes on.
 const ALLOW: i32 = 1;
@@ -31,7 +40,14 @@ const ALLOW: i32 = 1;
 /// Sees every packet that arrives at a socket below the cgroup.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in(ctx: SkBuffContext) -> i32 {
-    ingress::packet(&ctx);
+    packets::arrives(&ctx);
+    ALLOW
+}
+
+/// Sees every packet that leaves a socket below the cgroup.
+#[cgroup_skb(egress)]
+pub fn flowtel_out(ctx: SkBuffContext) -> i32 {
+    packets::leaves(&ctx);
     ALLOW
 }
 
@@ -45,14 +61,63 @@ pub fn flowtel_ops(ctx: SockOpsContext) -> u32 {
 /// Sees each connect() of an AF_INET socket.
 #[cgroup_sock_addr(connect4)]
 pub fn flowtel_connect4(ctx: SockAddrContext) -> i32 {
-    connect::call(&ctx, connect::Family::V4);
+    calls::connect(&ctx, Family::V4);
     ALLOW
 }
 
 /// Sees each connect() of an AF_INET6 socket, to an IPv4-mapped address too.
 #[cgroup_sock_addr(connect6)]
 pub fn flowtel_connect6(ctx: SockAddrContext) -> i32 {
-    connect::call(&ctx, connect::Family::V6);
+    calls::connect(&ctx, Family::V6);
+    ALLOW
+}
+
+/// Sees each accept() with an address, and each getpeername(), of an AF_INET socket.
+#[cgroup_sock_addr(getpeername4)]
+pub fn flowtel_accept4(ctx: SockAddrContext) -> i32 {
+    calls::accept(&ctx, Family::V4);
+    ALLOW
+}
+
+/// The same of an AF_INET6 socket.
+#[cgroup_sock_addr(getpeername6)]
+pub fn flowtel_accept6(ctx: SockAddrContext) -> i32 {
+    calls::accept(&ctx, Family::V6);
+    ALLOW
+}
+
+/// Sees each bind() of an AF_INET socket.
+#[cgroup_sock(post_bind4)]
+pub fn flowtel_bind4(ctx: SockContext) -> i32 {
+    calls::bind(&ctx, Family::V4);
+    ALLOW
+}
+
+/// Sees each bind() of an AF_INET6 socket.
+#[cgroup_sock(post_bind6)]
+pub fn flowtel_bind6(ctx: SockContext) -> i32 {
+    calls::bind(&ctx, Family::V6);
+    ALLOW
+}
+
+/// Sees when a process drops its last reference to a socket.
+#[cgroup_sock(sock_release)]
+pub fn flowtel_release(ctx: SockContext) -> i32 {
+    calls::release(&ctx);
+    ALLOW
+}
+
+/// Sees each sendto() and sendmsg() with an address of an unconnected AF_INET UDP socket.
+#[cgroup_sock_addr(sendmsg4)]
+pub fn flowtel_send4(ctx: SockAddrContext) -> i32 {
+    dns::send(&ctx, Family::V4);
+    ALLOW
+}
+
+/// The same of an AF_INET6 socket.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn flowtel_send6(ctx: SockAddrContext) -> i32 {
+    dns::send(&ctx, Family::V6);
     ALLOW
 }
 

@@ -1,43 +1,70 @@
-//! The life cycle of sockets: the only proof on every kernel that a handshake was completed.
+//! The life cycle of sockets: the only proof on every kernel that a handshake was completed, and the end of it.
 
 use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::bpf_sock_ops,
-    helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns},
+    helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns},
     programs::SockOpsContext,
 };
 use flowtel_common::{
-    event::{self, Address, Established, mapped},
+    event::{self, Address, Close, Established, mapped, state},
     tally,
 };
 
-use crate::emit::{FLOWS, emit};
+use crate::{
+    emit::{FLOWS, emit, instant},
+    socket::AF_INET,
+};
 
 // include/uapi/linux/bpf.h: the callbacks ...
+const TCP_CONNECT_CB: u32 = 3;
 const ACTIVE_ESTABLISHED_CB: u32 = 4;
 const PASSIVE_ESTABLISHED_CB: u32 = 5;
 const STATE_CB: u32 = 10;
-/// ... the flag that asks for STATE_CB ...
+const TCP_LISTEN_CB: u32 = 11;
+/// ... and the flag that asks for STATE_CB.
 const STATE_CB_FLAG: i32 = 1 << 2;
-/// ... and the states it speaks of.
-const ESTABLISHED: u32 = 1;
-const SYN_RECV: u32 = 3;
 
-const AF_INET: u32 = 2;
+/// Whether bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer. Set by user space before loading.
+#[unsafe(no_mangle)]
+static SOCKOPS_NETNS: u8 = 0;
 
-/// Reports a completed handshake.
+/// Reports a completed handshake and a socket's end.
 #[inline(always)]
 pub fn callback(ctx: &SockOpsContext) {
     match ctx.op() {
-        ACTIVE_ESTABLISHED_CB => established(ctx, event::ACTIVE),
-        // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
-        // on the callback that does. Flags that other programs have set stay.
-        PASSIVE_ESTABLISHED_CB => {
-            let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | STATE_CB_FLAG);
+        // Children inherit a listener's flag.
+        TCP_LISTEN_CB => watch(ctx),
+        TCP_CONNECT_CB => {
+            watch(ctx);
+            // SAFETY: the program's context.
+            let cookie = unsafe { bpf_get_socket_cookie(ctx.ops.cast()) };
+            instant(tally::SYN, event::SYN, cookie);
         }
-        STATE_CB if ctx.arg(0) == SYN_RECV && ctx.arg(1) == ESTABLISHED => established(ctx, event::PASSIVE),
+        ACTIVE_ESTABLISHED_CB => {
+            watch(ctx);
+            established(ctx, event::ACTIVE);
+        }
+        // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
+        // on the callback that does, for children of listeners that are older than flowtel.
+        PASSIVE_ESTABLISHED_CB => watch(ctx),
+        STATE_CB => match (ctx.arg(0), ctx.arg(1)) {
+            (state::SYN_RECV, state::ESTABLISHED) => established(ctx, event::PASSIVE),
+            (state::CLOSE, _) => {}
+            (old, state::CLOSE) => close(ctx, old),
+            _ => {}
+        },
         _ => {}
+    }
+}
+
+/// Asks for the socket's changes of state. Flags that other programs have set stay.
+#[inline(always)]
+fn watch(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() as i32;
+    if flags & STATE_CB_FLAG == 0 {
+        let _ = ctx.set_cb_flags(flags | STATE_CB_FLAG);
     }
 }
 
@@ -59,6 +86,37 @@ fn established(ctx: &SockOpsContext, how: u32) {
             (*record).srtt_us = (*ops).srtt_us >> 3;
             (*record).retransmits = (*ops).total_retrans;
             (*record).segments_in = (*ops).segs_in;
+            // Behind a constant that user space sets: where it is 0 the verifier never sees the call.
+            (*record).netns =
+                if read_volatile(&raw const SOCKOPS_NETNS) != 0 { bpf_get_netns_cookie(ops.cast()) } else { 0 };
+        }
+    });
+}
+
+#[inline(always)]
+fn close(ctx: &SockOpsContext, old_state: u32) {
+    let ops = ctx.ops;
+    if old_state == state::LISTEN {
+        return;
+    }
+    emit::<Close>(&FLOWS, tally::CLOSE, |record| {
+        // SAFETY: `record` is a reserved record of this type and `ops` the program's context; every field is written.
+        unsafe {
+            (*record).kind = event::CLOSE;
+            (*record).old_state = old_state;
+            (*record).time = bpf_ktime_get_boot_ns();
+            (*record).cookie = bpf_get_socket_cookie(ops.cast());
+            (*record).local = address(ops, &raw const (*ops).local_ip4, &raw const (*ops).local_ip6);
+            (*record).remote = address(ops, &raw const (*ops).remote_ip4, &raw const (*ops).remote_ip6);
+            (*record).local_port = (*ops).local_port as u16;
+            (*record).remote_port = u32::from_be((*ops).remote_port) as u16;
+            (*record).reserved = 0;
+            (*record).counters.bytes_acked = (*ops).bytes_acked;
+            (*record).counters.bytes_received = (*ops).bytes_received;
+            (*record).counters.segments_in = (*ops).segs_in;
+            (*record).counters.segments_out = (*ops).segs_out;
+            (*record).counters.retransmits = (*ops).total_retrans;
+            (*record).counters.srtt_us = (*ops).srtt_us >> 3;
         }
     });
 }

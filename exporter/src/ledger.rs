@@ -21,6 +21,8 @@ pub struct Counter(AtomicU64);
 pub struct Ledger {
     /// Events from the kernel.
     pub kernel: KernelEvents,
+    /// Flows that began while `flow.max_flows` were open already: their begin and end are told, but not together.
+    pub flows_not_followed: Counter,
     /// Records on their way to the receiver.
     pub records: Records,
 }
@@ -30,10 +32,30 @@ pub struct Ledger {
 pub struct KernelEvents {
     /// A process asked for a connection.
     pub connect: Kind,
+    /// The first SYN of a connection left.
+    pub syn: Kind,
+    /// A SYN left again.
+    pub syn_again: Kind,
     /// A SYN was answered.
     pub syn_ack: Kind,
     /// A handshake was completed.
     pub established: Kind,
+    /// A process bound a port.
+    pub listen: Kind,
+    /// A process took a connection, or asked who its peer is.
+    pub accept: Kind,
+    /// A segment with FIN.
+    pub fin: Kind,
+    /// A segment with RST.
+    pub reset: Kind,
+    /// A process dropped a socket.
+    pub release: Kind,
+    /// A socket was closed.
+    pub close: Kind,
+    /// A SYN at a closed port was answered with a reset.
+    pub refused: Kind,
+    /// A name server answered.
+    pub dns: Kind,
     /// Ring records that no kind accounts for (a kernel object of another version): never in a sound build.
     pub unknown: Counter,
 }
@@ -45,15 +67,18 @@ pub struct Kind {
     pub seen: Counter,
     /// Lost because the ring had no room (the kernel's own count).
     pub ring_full: Counter,
+    /// Left out by the kernel side's rate limit (its own count).
+    pub limited: Counter,
     /// Taken out of the ring.
     pub read: Counter,
     /// Became part of a flow, or was a flow's begin.
     pub joined: Counter,
     /// Belonged to a connection of flowtel's own.
     pub own: Counter,
-    /// Led to no flow: an attempt given up, a forged or repeated SYN-ACK, an attempt that another one replaced.
+    /// Told nothing new: a repeated or forged segment, a call on a socket that is not followed, an attempt that another
+    /// one replaced.
     pub unused: Counter,
-    /// Forgotten because more attempts were open than `flow.max_attempts`.
+    /// Forgotten because a table was full.
     pub evicted: Counter,
 }
 
@@ -93,6 +118,29 @@ impl Counter {
     }
 }
 
+// === impl KernelEvents
+
+impl KernelEvents {
+    /// Every kind with its name, in the order of a connection's life.
+    pub fn kinds(&self) -> [(&'static str, &Kind); 13] {
+        [
+            ("connect", &self.connect),
+            ("syn", &self.syn),
+            ("syn again", &self.syn_again),
+            ("syn-ack", &self.syn_ack),
+            ("established", &self.established),
+            ("listen", &self.listen),
+            ("accept", &self.accept),
+            ("fin", &self.fin),
+            ("reset", &self.reset),
+            ("release", &self.release),
+            ("close", &self.close),
+            ("refused", &self.refused),
+            ("dns", &self.dns),
+        ]
+    }
+}
+
 // === impl Kind
 
 impl Kind {
@@ -100,6 +148,12 @@ impl Kind {
     pub fn open(&self) -> i128 {
         i128::from(self.read.get())
             - [&self.joined, &self.own, &self.unused, &self.evicted].iter().map(|c| i128::from(c.get())).sum::<i128>()
+    }
+
+    /// Events written that were not read: in the ring, or there when the programs went.
+    pub fn unread(&self) -> i128 {
+        i128::from(self.seen.get())
+            - [&self.ring_full, &self.limited, &self.read].iter().map(|c| i128::from(c.get())).sum::<i128>()
     }
 }
 
@@ -122,19 +176,14 @@ impl fmt::Display for Ledger {
     /// Both balances, a line each; losses only where there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kernel events:")?;
-        let kinds = [
-            ("connect", &self.kernel.connect),
-            ("syn-ack", &self.kernel.syn_ack),
-            ("established", &self.kernel.established),
-        ];
-        for (i, (name, kind)) in kinds.into_iter().enumerate() {
-            write!(
-                f,
-                "{} {name} {} seen = {} joined",
-                if i == 0 { "" } else { ";" },
-                kind.seen.get(),
-                kind.joined.get()
-            )?;
+        let mut separator = "";
+        for (name, kind) in self.kernel.kinds() {
+            // What never happened needs no line; an attempt and its proof are always shown.
+            if kind.seen.get() == 0 && !matches!(name, "connect" | "established") {
+                continue;
+            }
+            write!(f, "{separator} {name} {} seen = {} joined", kind.seen.get(), kind.joined.get())?;
+            separator = ";";
             terms(
                 f,
                 &[
@@ -142,13 +191,14 @@ impl fmt::Display for Ledger {
                     ("unused", kind.unused.get().into()),
                     ("evicted", kind.evicted.get().into()),
                     ("ring full", kind.ring_full.get().into()),
+                    ("rate limited", kind.limited.get().into()),
                     ("open", kind.open()),
-                    (
-                        "unread",
-                        i128::from(kind.seen.get()) - i128::from(kind.ring_full.get()) - i128::from(kind.read.get()),
-                    ),
+                    ("unread", kind.unread()),
                 ],
             )?;
+        }
+        if self.flows_not_followed.get() > 0 {
+            write!(f, "; {} flows not followed (flow.max_flows)", self.flows_not_followed.get())?;
         }
         if self.kernel.unknown.get() > 0 {
             write!(f, "; unknown {}", self.kernel.unknown.get())?;

@@ -20,7 +20,7 @@ use std::{io, path::PathBuf};
 pub use clock::{Clock, KernelTime, WallTime};
 pub use flowtel_common::event::{self, Event};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
-pub use rings::Rings;
+pub use rings::{Rings, kind_of};
 pub use wait::{Stop, Wait};
 
 /// A fact from the kernel, and when it happened.

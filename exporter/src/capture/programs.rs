@@ -7,7 +7,8 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData, PerCpuArray, RingBuf},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSockAddr, Program as AyaProgram, ProgramError, SockOps,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program as AyaProgram,
+        ProgramError, SockOps,
     },
 };
 use flowtel_common::tally;
@@ -31,17 +32,25 @@ pub struct Program {
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 4] = [
+pub const PROGRAMS: [Program; 12] = [
+    Program { name: "flowtel_bind4", attach: "cgroup_inet4_post_bind", purpose: "who listens (IPv4)" },
+    Program { name: "flowtel_bind6", attach: "cgroup_inet6_post_bind", purpose: "who listens (IPv6)" },
+    Program { name: "flowtel_accept4", attach: "cgroup_inet4_getpeername", purpose: "who accepts (IPv4)" },
+    Program { name: "flowtel_accept6", attach: "cgroup_inet6_getpeername", purpose: "who accepts (IPv6)" },
     Program { name: "flowtel_connect4", attach: "cgroup_inet4_connect", purpose: "who asks for a connection (IPv4)" },
     Program { name: "flowtel_connect6", attach: "cgroup_inet6_connect", purpose: "who asks for a connection (IPv6)" },
-    Program { name: "flowtel_in", attach: "cgroup_inet_ingress", purpose: "when a SYN is answered" },
-    Program { name: "flowtel_ops", attach: "cgroup_sock_ops", purpose: "when a handshake is complete" },
+    Program { name: "flowtel_release", attach: "cgroup_inet_sock_release", purpose: "who drops a connection" },
+    Program { name: "flowtel_send4", attach: "cgroup_udp4_sendmsg", purpose: "where DNS queries go (IPv4)" },
+    Program { name: "flowtel_send6", attach: "cgroup_udp6_sendmsg", purpose: "where DNS queries go (IPv6)" },
+    Program { name: "flowtel_in", attach: "cgroup_inet_ingress", purpose: "answers, ends and names that arrive" },
+    Program { name: "flowtel_out", attach: "cgroup_inet_egress", purpose: "ends, refusals and queries that leave" },
+    Program { name: "flowtel_ops", attach: "cgroup_sock_ops", purpose: "begins and ends of connections" },
 ];
 
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
-    tallies: PerCpuArray<MapData, [u64; 3]>,
+    tallies: PerCpuArray<MapData, [u64; 4]>,
 }
 
 impl Programs {
@@ -53,9 +62,12 @@ impl Programs {
         rights::kernel()?;
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
+        let sockops_netns = u8::from(rights::kernel_is_at_least((6, 1)));
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
+            .map_max_entries("ANSWERS", size(rings.answers))
+            .override_global("SOCKOPS_NETNS", &sockops_netns, true)
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
@@ -105,6 +117,7 @@ impl Programs {
             let _ = match program {
                 AyaProgram::CgroupSkb(p) => p.unload(),
                 AyaProgram::CgroupSockAddr(p) => p.unload(),
+                AyaProgram::CgroupSock(p) => p.unload(),
                 AyaProgram::SockOps(p) => p.unload(),
                 _ => Ok(()),
             };
@@ -120,15 +133,26 @@ impl Programs {
     pub fn count(&self, ledger: &KernelEvents) {
         let kinds = [
             (tally::CONNECT, &ledger.connect),
+            (tally::SYN, &ledger.syn),
+            (tally::SYN_AGAIN, &ledger.syn_again),
             (tally::SYN_ACK, &ledger.syn_ack),
             (tally::ESTABLISHED, &ledger.established),
+            (tally::LISTEN, &ledger.listen),
+            (tally::ACCEPT, &ledger.accept),
+            (tally::FIN, &ledger.fin),
+            (tally::RESET, &ledger.reset),
+            (tally::RELEASE, &ledger.release),
+            (tally::CLOSE, &ledger.close),
+            (tally::REFUSED, &ledger.refused),
+            (tally::DNS, &ledger.dns),
         ];
         for (index, kind) in kinds {
-            // The map is an array of three: the look-up can't miss. Should it be refused, the old counts stay.
+            // The map is an array of them all: the look-up can't miss. Should it be refused, the old counts stay.
             let Ok(per_cpu) = self.tallies.get(&index, 0) else { continue };
-            let sum = per_cpu.iter().fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
+            let sum = per_cpu.iter().fold([0; 4], |sum, cpu| std::array::from_fn(|i| sum[i] + cpu[i]));
             kind.seen.set(sum[0]);
             kind.ring_full.set(sum[2]);
+            kind.limited.set(sum[3]);
         }
     }
 }
@@ -143,6 +167,7 @@ fn load(program: &mut AyaProgram) -> Result<(), ProgramError> {
     match program {
         AyaProgram::CgroupSkb(p) => p.load(),
         AyaProgram::CgroupSockAddr(p) => p.load(),
+        AyaProgram::CgroupSock(p) => p.load(),
         AyaProgram::SockOps(p) => p.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
@@ -153,8 +178,11 @@ fn attach(program: &mut AyaProgram, cgroup: &Cgroup) -> Result<(), ProgramError>
     let directory = cgroup.directory.as_fd();
     match program {
         AyaProgram::CgroupSkb(p) => {
-            CgroupSkb::attach(p, directory, CgroupSkbAttachType::Ingress, CgroupAttachMode::Single).map(drop)
+            // The object says which way each program looks; without a word it would be all the same to the kernel.
+            let way = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Ingress);
+            CgroupSkb::attach(p, directory, way, CgroupAttachMode::Single).map(drop)
         }
+        AyaProgram::CgroupSock(p) => CgroupSock::attach(p, directory, CgroupAttachMode::Single).map(drop),
         AyaProgram::CgroupSockAddr(p) => CgroupSockAddr::attach(p, directory, CgroupAttachMode::Single).map(drop),
         AyaProgram::SockOps(p) => SockOps::attach(p, directory, CgroupAttachMode::Single).map(drop),
         _ => Err(ProgramError::UnexpectedProgramType),

@@ -26,6 +26,12 @@ pub fn kernel() -> Result<String, Error> {
     }
 }
 
+/// Whether the running kernel is at least this version. `false` where its release can't be read.
+pub fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    version(&release).is_some_and(|found| found >= wanted)
+}
+
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -4,7 +4,7 @@ use aya::maps::{MapData, RingBuf};
 use flowtel_common::event::Event;
 
 use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, WallTime};
-use crate::ledger::KernelEvents;
+use crate::ledger::{KernelEvents, Kind};
 
 /// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
 const MAX_DRAIN: usize = 1 << 16;
@@ -60,6 +60,24 @@ impl Rings {
     }
 }
 
+/// The count of an event's kind.
+pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
+    match event {
+        Event::Connect(_) => &ledger.connect,
+        Event::Listen(_) => &ledger.listen,
+        Event::Accept(_) => &ledger.accept,
+        Event::Release(_) => &ledger.release,
+        Event::Syn(_) => &ledger.syn,
+        Event::SynAgain(_) => &ledger.syn_again,
+        Event::SynAck(_) => &ledger.syn_ack,
+        Event::Established(_) => &ledger.established,
+        Event::Fin(_) => &ledger.fin,
+        Event::Reset(_) => &ledger.reset,
+        Event::Close(_) => &ledger.close,
+        Event::Refused(_) => &ledger.refused,
+    }
+}
+
 fn read(
     ring: &mut RingBuf<MapData>,
     clock: &Clock,
@@ -73,13 +91,8 @@ fn read(
             ledger.unknown.add(1);
             continue;
         };
-        let (time, kind) = match &event {
-            Event::Connect(e) => (e.time, &ledger.connect),
-            Event::SynAck(e) => (e.time, &ledger.syn_ack),
-            Event::Established(e) => (e.time, &ledger.established),
-        };
-        kind.read.add(1);
-        let time = KernelTime(time);
+        kind_of(&event, ledger).read.add(1);
+        let time = KernelTime(event.time());
         events.push(KernelEvent { time, wall: clock.wall(time), read: now, event });
     }
 }

@@ -20,13 +20,13 @@ impl Default for Capture {
 
 impl Default for Rings {
     fn default() -> Self {
-        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20) }
+        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20), answers: Bytes(512 << 10) }
     }
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { max_attempts: 131_072, attempt_age: Span(Duration::from_secs(600)) }
+        Self { max_attempts: 131_072, max_flows: 131_072, attempt_age: Span(Duration::from_secs(600)) }
     }
 }
 

@@ -47,12 +47,15 @@ pub struct Capture {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Rings {
-    /// The ring of flow events: handshakes answered and completed.
+    /// The ring of flow events: what begins, ends and fails.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub flows: Bytes,
-    /// The ring of owner events: who asks for a connection.
+    /// The ring of owner events: who asks for a connection, takes one, binds a port, drops a socket.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub owners: Bytes,
+    /// The ring of name servers' answers.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
+    pub answers: Bytes,
 }
 
 /// How events become flows.
@@ -63,6 +66,10 @@ pub struct Flow {
     /// is still told, without handshake duration and owner.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub max_attempts: u32,
+    /// The most flows followed from begin to end at once. Past it new ones are not followed, and counted: their begin and
+    /// their end are told, the end without duration and direction.
+    #[schemars(range(min = 1024, max = 16_777_216))]
+    pub max_flows: u32,
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,

@@ -64,9 +64,12 @@ fn capture(config: &Config, check: &mut Check<'_>) {
     let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
     check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
     // The kernel takes rings of a power of two of pages only; the limits are above the largest page size, 64 KiB.
-    let rings =
-        [("capture.rings.flows", config.capture.rings.flows), ("capture.rings.owners", config.capture.rings.owners)];
-    for (key, size) in rings {
+    let rings = &config.capture.rings;
+    for (key, size) in [
+        ("capture.rings.flows", rings.flows),
+        ("capture.rings.owners", rings.owners),
+        ("capture.rings.answers", rings.answers),
+    ] {
         let message =
             format!("expected a power of two, such as \"{}\", found {size}", Bytes(size.0.next_power_of_two()));
         check.require(size.0.is_power_of_two(), key, message);

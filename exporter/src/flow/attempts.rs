@@ -2,22 +2,31 @@
 //! forgotten, for it is the least likely to be answered still, and a process that connects in a loop costs others at most
 //! the time and the owner of very slow handshakes, never a flow.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use hashbrown::HashMap;
 
-use super::Connector;
+use super::Owner;
 use crate::{capture::KernelTime, ledger::KernelEvents};
 
 /// A connection that was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Attempt {
     pub asked: KernelTime,
+    /// Where to, as the process said it.
+    pub destination: SocketAddr,
+    /// When the first SYN left: with Fast Open on connect() that is at the first write.
+    pub syn: Option<KernelTime>,
+    /// When a SYN last left.
+    pub last_syn: Option<KernelTime>,
     /// When the peer last answered. The last answer is the one that completes the handshake: forged ones before it are
     /// ignored by the socket, and after the right one it is no longer in SYN_SENT.
     pub answered: Option<KernelTime>,
-    pub answers: u32,
-    pub connector: Connector,
+    /// A reset came.
+    pub reset_in: bool,
+    /// The process dropped the socket.
+    pub released: bool,
+    pub owner: Owner,
 }
 
 /// Open attempts.
@@ -59,15 +68,9 @@ impl Attempts {
         replaced
     }
 
-    /// Notes an answer. Returns whether there is an attempt that it answers.
-    pub fn answer(&mut self, cookie: u64, time: KernelTime) -> bool {
-        let Some(attempt) = self.by_cookie.get_mut(&cookie) else { return false };
-        if time < attempt.asked {
-            return false; // it answers an earlier call on the same socket
-        }
-        attempt.answered = Some(time);
-        attempt.answers = attempt.answers.saturating_add(1);
-        true
+    /// The attempt on this socket that something at `time` can belong to: not one that was asked for later.
+    pub fn get(&mut self, cookie: u64, time: KernelTime) -> Option<&mut Attempt> {
+        self.by_cookie.get_mut(&cookie).filter(|attempt| attempt.asked <= time)
     }
 
     /// Ends an attempt and hands it out.
@@ -76,7 +79,7 @@ impl Attempts {
     }
 
     /// Forgets one attempt that is older than the age limit at `now` and hands it out; `None` when there is none left.
-    pub fn expire(&mut self, now: KernelTime) -> Option<Attempt> {
+    pub fn expire(&mut self, now: KernelTime) -> Option<(u64, Attempt)> {
         while let Some((asked, cookie)) = self.by_age.front().copied() {
             let live = self.by_cookie.get(&cookie).is_some_and(|a| a.asked == asked);
             if live && now.since(asked) <= self.age {
@@ -84,7 +87,7 @@ impl Attempts {
             }
             self.by_age.pop_front();
             if live {
-                return self.by_cookie.remove(&cookie);
+                return self.by_cookie.remove(&cookie).map(|attempt| (cookie, attempt));
             }
         }
         None
@@ -95,10 +98,8 @@ impl Attempts {
             if self.by_cookie.get(&cookie).is_none_or(|a| a.asked != asked) {
                 continue;
             }
-            if let Some(evicted) = self.by_cookie.remove(&cookie) {
-                ledger.connect.evicted.add(1);
-                ledger.syn_ack.evicted.add(evicted.answers.into());
-            }
+            self.by_cookie.remove(&cookie);
+            ledger.connect.evicted.add(1);
             return;
         }
     }
@@ -109,13 +110,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::flow::Role;
 
     fn attempt(asked: u64) -> Attempt {
         Attempt {
             asked: KernelTime(asked),
+            destination: SocketAddr::from(([192, 0, 2, 2], 80)),
+            syn: None,
+            last_syn: None,
             answered: None,
-            answers: 0,
-            connector: Connector { pid: 1, uid: 0, comm: [0; 16] },
+            reset_in: false,
+            released: false,
+            owner: Owner { pid: 1, uid: 0, comm: [0; 16], cgroup: 1, since: KernelTime(asked), role: Role::Connector },
         }
     }
 
@@ -160,7 +166,7 @@ mod tests {
                 match step {
                     0 => { opened += 1; out += u64::from(attempts.open(cookie, attempt(now), &ledger).is_some()); }
                     1 => out += u64::from(attempts.close(cookie).is_some()),
-                    2 => { attempts.answer(cookie, KernelTime(now)); }
+                    2 => { attempts.get(cookie, KernelTime(now)).map(|a| a.answered = Some(KernelTime(now))); }
                     _ => while attempts.expire(KernelTime(now)).is_some() { out += 1; },
                 }
                 prop_assert!(attempts.len() <= most);

@@ -1,67 +1,132 @@
-//! Kernel events in, [`FlowEvent`]s out: which connections began, which way round, and since when.
+//! Kernel events in, [`FlowEvent`]s out: which connections began, ended and failed, which way round, and why.
 //!
 //! - [`Flows`] joins events by socket cookie and decides;
 //! - `attempts`: connections that were asked for and are not established yet, bounded;
-//! - `settle`: begins that wait a moment, until their other end on this host can have been seen;
+//! - `open`: flows between their begin and their end, bounded;
+//! - `listeners`: who listens on which port, for flows that nobody was seen to accept;
+//! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
+//! - `refusals`: refused attempts from outside, folded when they are many;
+//! - [`reason`]: why a flow ended, or an attempt failed: pure functions;
 //! - [`id`], [`community_id`]: a flow's two identities.
 //!
-//! It never blocks and looks nothing up. Each begin is told once; every wait has a limit; what led to nothing is counted.
+//! It never blocks and looks nothing up. Everything is told once; every wait has a limit; what led to nothing is counted.
 
 mod attempts;
 pub mod community_id;
+mod flows;
 pub mod id;
+mod listeners;
+mod open;
+pub mod reason;
+mod refusals;
 mod settle;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 pub use community_id::CommunityId;
-use flowtel_common::event::{self, COMM_LEN, Event};
+pub use flows::Flows;
+use flowtel_common::event::COMM_LEN;
 pub use id::{BootId, FlowId};
+pub use reason::{EndReason, FailReason};
 
-use self::{
-    attempts::{Attempt, Attempts},
-    settle::Settling,
-};
-use crate::{
-    capture::{KernelEvent, KernelTime, WallTime},
-    config,
-    ledger::Ledger,
-};
+use crate::capture::{KernelTime, WallTime};
 
-/// Something that a record tells.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum FlowEvent {
-    /// A TCP flow began: its handshake is complete.
-    Begin(Begin),
+/// Something that a record tells: what happened, when, to which flow.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FlowEvent {
+    /// When.
+    pub at: Stamp,
+    /// Which flow, as this side of it sees it.
+    pub flow: Flow,
+    /// What.
+    pub what: What,
 }
 
-/// A TCP flow began, as one of its two sides saw it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Begin {
-    /// This side of the flow.
-    pub id: FlowId,
-    /// The same on both sides and both hosts.
-    pub community_id: CommunityId,
-    /// When it began, by the kernel's clock: outgoing, when the peer's answer arrived; incoming, when the handshake was
-    /// complete.
+/// When something happened, and when it was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp {
+    /// By the kernel's clock.
     pub time: KernelTime,
-    /// The same by the wall clock.
+    /// By the wall clock.
     pub wall: WallTime,
-    /// When user space read that it began.
+    /// When user space read of it.
     pub observed: WallTime,
-    /// Who initiated the connection.
+}
+
+/// A flow, or an attempt at one, as one of its two sides sees it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Flow {
+    /// This side of the flow. `None` where many were folded into one.
+    pub id: Option<FlowId>,
+    /// The same on both sides and both hosts. `None` where a port is not known.
+    pub community_id: Option<CommunityId>,
+    /// Who initiated the connection. Port 0 and an unspecified address stand for "not known".
     pub source: SocketAddr,
-    /// Who was asked.
+    /// Who was asked. Port 0 stands for "several".
     pub destination: SocketAddr,
-    /// Whether this side initiated it.
-    pub direction: Direction,
-    /// Both ends are on this host: the other side's begin exists too.
+    /// Whether this side initiated it; `None` where nobody saw.
+    pub direction: Option<Direction>,
+    /// Both ends are on this host: the other side's records exist too.
     pub local: bool,
-    /// Outgoing: from the call of connect() to the peer's answer. Incoming: from the answer to the peer's completing
-    /// segment. `None` where it is not known for certain; never zero.
-    pub handshake: Option<Duration>,
-    /// The process that asked for the connection, where this side did.
-    pub connector: Option<Connector>,
+    /// The process that owns this side.
+    pub owner: Option<Owner>,
+}
+
+/// What happened to a flow.
+#[derive(Debug, Clone, PartialEq)]
+pub enum What {
+    /// Its handshake is complete.
+    Begin {
+        /// Outgoing: from SYN to SYN-ACK. Incoming: from SYN-ACK to the completing segment. `None` where it is not known
+        /// for certain; never zero.
+        handshake: Option<Duration>,
+    },
+    /// It is over.
+    End {
+        /// Why.
+        reason: EndReason,
+        /// Since its begin; `None` where that was not seen.
+        duration: Option<Duration>,
+        /// What passed.
+        traffic: Traffic,
+    },
+    /// It never began.
+    Failed {
+        /// Why.
+        reason: FailReason,
+        /// SYNs sent, or seen; 0 where none was.
+        attempts: u32,
+        /// This stands for so many attempts alike.
+        fold: Option<Fold>,
+    },
+}
+
+/// What passed over a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// Payload bytes that the source sent and the destination acknowledged.
+    pub source_bytes: u64,
+    /// The other way round.
+    pub destination_bytes: u64,
+    /// Segments of the source.
+    pub source_segments: u32,
+    /// Segments of the destination.
+    pub destination_segments: u32,
+    /// Segments that the local side sent again.
+    pub retransmits: u32,
+    /// Smoothed round trip time of the local side; `None` where there is none.
+    pub rtt: Option<Duration>,
+}
+
+/// Many alike, told as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fold {
+    /// How many.
+    pub count: u64,
+    /// From the first to the last.
+    pub duration: Duration,
+    /// Different destination ports among them; as many as were told apart.
+    pub destination_ports: u32,
 }
 
 /// Which side initiated a connection.
@@ -73,161 +138,54 @@ pub enum Direction {
     Incoming,
 }
 
-/// The process that asked for a connection, as it was at that time.
+/// The process that owns one side of a flow, as it was at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Connector {
+pub struct Owner {
     /// Process id in the initial pid namespace.
     pub pid: u32,
     /// User id in the initial user namespace.
     pub uid: u32,
     /// The thread's name, up to the first zero.
     pub comm: [u8; COMM_LEN],
+    /// Its cgroup then: inode number of the cgroup v2 directory.
+    pub cgroup: u64,
+    /// When it made the call, by the kernel's clock.
+    pub since: KernelTime,
+    /// How it came by the connection.
+    pub role: Role,
 }
 
-/// The flow stage.
-#[derive(Debug)]
-pub struct Flows {
-    attempts: Attempts,
-    settling: Settling,
-    boot: BootId,
-    own: Option<u32>,
-    ledger: Arc<Ledger>,
+/// How a process came by a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It asked for it.
+    Connector,
+    /// It accepted it.
+    Acceptor,
+    /// It listens on the port.
+    Listener,
 }
 
-// === impl Flows
+// === impl Flow
 
-impl Flows {
-    /// A fresh stage. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
-    /// connections are to be left out.
-    pub fn new(config: &config::Flow, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
-        Self {
-            attempts: Attempts::new(config.max_attempts as usize, config.attempt_age.0),
-            settling: Settling::default(),
-            boot,
-            own,
-            ledger,
-        }
-    }
-
-    /// Takes one event. Events come in the order of kernel time, but some may be missing or late.
-    pub fn on(&mut self, event: &KernelEvent) {
-        match &event.event {
-            Event::Connect(connect) => {
-                let attempt = Attempt {
-                    asked: event.time,
-                    answered: None,
-                    answers: 0,
-                    connector: Connector { pid: connect.tgid, uid: connect.uid, comm: connect.comm },
-                };
-                let replaced = self.attempts.open(connect.cookie, attempt, &self.ledger.kernel);
-                self.unused(replaced);
-            }
-            Event::SynAck(syn_ack) => {
-                if !self.attempts.answer(syn_ack.cookie, event.time) {
-                    self.ledger.kernel.syn_ack.unused.add(1);
-                }
-            }
-            Event::Established(established) => self.begin(event, established),
-        }
-    }
-
-    /// Gives out what has settled by `now`, in the order in which it was established, and forgets attempts that are too
-    /// old.
-    pub fn settle(&mut self, now: KernelTime, out: impl FnMut(FlowEvent)) {
-        while let Some(attempt) = self.attempts.expire(now) {
-            self.unused(Some(attempt));
-        }
-        self.settling.release(Some(now), &self.ledger.kernel, out);
-    }
-
-    /// Gives out everything that waits: nothing more will come.
-    pub fn flush(&mut self, out: impl FnMut(FlowEvent)) {
-        self.settling.release(None, &self.ledger.kernel, out);
-    }
-
-    /// How many attempts are open.
-    pub fn open_attempts(&self) -> usize {
-        self.attempts.len()
-    }
-
-    fn begin(&mut self, event: &KernelEvent, established: &event::Established) {
-        // A later call on the same socket is not what this handshake answers.
-        let attempt = match self.attempts.close(established.cookie) {
-            Some(attempt) if attempt.asked > event.time => {
-                self.unused(Some(attempt));
-                None
-            }
-            other => other,
-        };
-        let direction = if established.how == event::ACTIVE || attempt.is_some() {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        };
-        let local = SocketAddr::new(event::ip(established.local), established.local_port);
-        let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
+impl Flow {
+    /// The flow on a socket, between these addresses as the socket sees them.
+    fn new(boot: &BootId, cookie: u64, local: SocketAddr, remote: SocketAddr, direction: Option<Direction>) -> Self {
         let (source, destination) = match direction {
-            Direction::Outgoing => (local, remote),
-            Direction::Incoming => (remote, local),
+            Some(Direction::Incoming) => (remote, local),
+            _ => (local, remote),
         };
-        let answered = attempt.and_then(|a| a.answered);
-        let handshake = match (&attempt, direction) {
-            (Some(attempt), _) => answered.map(|answered| answered.since(attempt.asked)),
-            (None, Direction::Incoming) => incoming_handshake(established),
-            (None, Direction::Outgoing) => None,
-        };
-        let time = answered.unwrap_or(event.time);
-        let own = attempt.is_some_and(|a| Some(a.connector.pid) == self.own);
-        if let Some(attempt) = &attempt {
-            self.joined(attempt, own);
-        }
-        let begin = Begin {
-            id: FlowId::new(&self.boot, established.cookie, local, remote),
-            community_id: CommunityId::tcp(source, destination),
-            time,
-            // The event's own wall time, less the way back to the answer.
-            wall: WallTime(event.wall.0.saturating_sub(event.time.since(time))),
-            observed: event.read,
+        let known = source.port() != 0 && destination.port() != 0;
+        Self {
+            id: Some(FlowId::new(boot, cookie, local, remote)),
+            community_id: known.then(|| CommunityId::tcp(source, destination)),
             source,
             destination,
             direction,
-            local: false,
-            handshake: handshake.filter(|n| *n > 0).map(Duration::from_nanos),
-            connector: attempt.map(|a| a.connector),
-        };
-        self.settling.hold(begin, event.time, own);
-    }
-
-    /// Counts the events of an attempt that became a flow.
-    fn joined(&self, attempt: &Attempt, own: bool) {
-        let (connect, syn_ack) = (&self.ledger.kernel.connect, &self.ledger.kernel.syn_ack);
-        let answers = u64::from(attempt.answers);
-        if own {
-            connect.own.add(1);
-            syn_ack.own.add(answers);
-        } else {
-            // The last answer completed the handshake; any before it were repeated or forged.
-            connect.joined.add(1);
-            syn_ack.joined.add(answers.min(1));
-            syn_ack.unused.add(answers.saturating_sub(1));
+            local: source.ip().is_loopback() || (source.ip() == destination.ip() && known),
+            owner: None,
         }
     }
-
-    /// Counts the events of an attempt that led to nothing.
-    fn unused(&self, attempt: Option<Attempt>) {
-        if let Some(attempt) = attempt {
-            self.ledger.kernel.connect.unused.add(1);
-            self.ledger.kernel.syn_ack.unused.add(attempt.answers.into());
-        }
-    }
-}
-
-/// From SYN-ACK to the completing ACK, nanoseconds, by the kernel's own first round trip sample. It is trusted only where
-/// it was measured to be right: not after a retransmission, and not when it is a whole number of milliseconds, for then
-/// it came from timestamps (with SYN cookies up to 64 ms wrong).
-fn incoming_handshake(established: &event::Established) -> Option<u64> {
-    let us = established.srtt_us;
-    (us != 0 && established.retransmits == 0 && !us.is_multiple_of(1000)).then(|| u64::from(us) * 1000)
 }
 
 // === impl Direction
@@ -242,12 +200,25 @@ impl Direction {
     }
 }
 
-// === impl Connector
+// === impl Owner
 
-impl Connector {
+impl Owner {
     /// The thread's name without its final zeros.
     pub fn name(&self) -> &[u8] {
         self.comm.split(|b| *b == 0).next().unwrap_or_default()
+    }
+}
+
+// === impl Role
+
+impl Role {
+    /// As it stands in a record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connector => "connector",
+            Self::Acceptor => "acceptor",
+            Self::Listener => "listener",
+        }
     }
 }
 

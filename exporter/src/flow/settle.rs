@@ -1,79 +1,88 @@
-//! Begins that wait a moment. The two ends of a connection on one host are established one after the other, the time of
-//! one segment apart; only when both have been seen is it known that both are here. So a begin is held until it is
-//! [`SETTLE`] old at a reading of the rings.
+//! What waits a moment before it is told, in the order in which it happened. Three things come late: the other end of a
+//! connection on the same host is established a segment later; accept() runs after the handshake; and a local reset leaves
+//! after its socket is closed. So everything is held until it is [`SETTLE`] old, and an incoming begin without an owner
+//! until it is [`OWNER_WAIT`] old.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
-use hashbrown::HashMap;
+use super::{EndReason, FlowEvent, Owner, What};
+use crate::capture::KernelTime;
 
-use super::{Begin, FlowEvent};
-use crate::{capture::KernelTime, ledger::KernelEvents};
-
-/// How long a begin waits for its other end. With the tick it bounds how long a record takes: at most two ticks.
+/// How long everything waits. With the tick it bounds how long a record takes.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
+/// How long an incoming begin waits for its owner.
+pub(super) const OWNER_WAIT: Duration = Duration::from_millis(50);
 
-/// Begins that wait, in the order in which they came.
+/// Where something is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(u64);
+
+/// What is held.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub event: FlowEvent,
+    pub cookie: u64,
+    /// Part of a connection of flowtel's own: not told.
+    pub own: bool,
+    /// It may still get an owner.
+    pub wants_owner: bool,
+    since: KernelTime,
+}
+
+/// The waiting line.
 #[derive(Debug, Default)]
 pub(super) struct Settling {
-    held: Vec<Held>,
-    /// Places in `held` of begins whose other end was not seen yet, by connection.
-    unmatched: HashMap<Connection, usize, foldhash::fast::RandomState>,
-}
-
-#[derive(Debug)]
-struct Held {
-    begin: Begin,
-    since: KernelTime,
-    /// Part of a connection of flowtel's own.
-    own: bool,
-}
-
-/// A connection, whichever side looks at it: the two endpoints in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Connection(SocketAddr, SocketAddr);
-
-impl Connection {
-    fn of(begin: &Begin) -> Self {
-        let (a, b) = (begin.source, begin.destination);
-        if a <= b { Self(a, b) } else { Self(b, a) }
-    }
+    held: VecDeque<Held>,
+    /// The place of the front.
+    base: u64,
 }
 
 impl Settling {
-    /// Holds a begin that was established at `since`. `own`: it is flowtel's, and so is its other end.
-    pub fn hold(&mut self, mut begin: Begin, since: KernelTime, mut own: bool) {
-        begin.local = begin.source.ip().is_loopback() || begin.source.ip() == begin.destination.ip();
-        let connection = Connection::of(&begin);
-        if let Some(place) = self.unmatched.remove(&connection) {
-            let other = &mut self.held[place];
-            other.begin.local = true;
-            begin.local = true;
-            own |= other.own;
-            other.own = own;
-        } else {
-            self.unmatched.insert(connection, self.held.len());
-        }
-        self.held.push(Held { begin, since, own });
+    /// Holds an event that was known at `since`.
+    pub fn hold(&mut self, event: FlowEvent, cookie: u64, since: KernelTime, own: bool, wants_owner: bool) -> Place {
+        self.held.push_back(Held { event, cookie, own, wants_owner, since });
+        Place(self.base + self.held.len() as u64 - 1)
     }
 
-    /// Gives out what is old enough at `now`, or all where it is `None`.
-    pub fn release(&mut self, now: Option<KernelTime>, ledger: &KernelEvents, mut out: impl FnMut(FlowEvent)) {
-        // Established times rise in the list, but for what came late: the first that must wait ends the round.
-        let settled = now
-            .and_then(|now| self.held.iter().position(|held| u128::from(now.since(held.since)) < SETTLE.as_nanos()))
-            .unwrap_or(self.held.len());
-        if settled == 0 {
-            return;
+    /// What is held there, unless it was told already.
+    pub fn get(&mut self, place: Place) -> Option<&mut Held> {
+        let index = usize::try_from(place.0.checked_sub(self.base)?).ok()?;
+        self.held.get_mut(index)
+    }
+
+    /// Gives a begin its owner, if it is still held.
+    pub fn give_owner(&mut self, place: Place, owner: Owner) {
+        if let Some(held) = self.get(place) {
+            held.event.flow.owner = Some(owner);
+            held.wants_owner = false;
         }
-        for held in self.held.drain(..settled) {
-            if held.own {
-                ledger.established.own.add(1);
-            } else {
-                ledger.established.joined.add(1);
-                out(FlowEvent::Begin(held.begin));
+    }
+
+    /// Corrects the reason of an end, if it is still held.
+    pub fn correct_end(&mut self, place: Place, correct: EndReason) {
+        if let Some(Held { event: FlowEvent { what: What::End { reason, .. }, .. }, .. }) = self.get(place) {
+            *reason = correct;
+        }
+    }
+
+    /// The next that may be told at `now`, or at any time where it is `None`.
+    pub fn next(&mut self, now: Option<KernelTime>) -> Option<(Place, Held)> {
+        let front = self.held.front()?;
+        if let Some(now) = now {
+            let wait = if front.wants_owner { OWNER_WAIT } else { SETTLE };
+            if u128::from(now.since(front.since)) < wait.as_nanos() {
+                return None;
             }
         }
-        self.unmatched.retain(|_, place| *place >= settled);
-        self.unmatched.values_mut().for_each(|place| *place -= settled);
+        let place = Place(self.base);
+        self.base += 1;
+        self.held.pop_front().map(|held| (place, held))
+    }
+
+    /// Gives back memory that one busy moment took.
+    pub fn shrink(&mut self, keep: usize) {
+        if self.held.is_empty() {
+            self.held.shrink_to(keep);
+        }
     }
 }

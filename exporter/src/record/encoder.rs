@@ -14,7 +14,7 @@ use prost::{Message, encoding::encoded_len_varint};
 use super::{Batch, resource, schema, wire};
 use crate::{
     capture::WallTime,
-    flow::{Begin, BootId, FlowEvent},
+    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Traffic, What},
 };
 
 /// Where the lengths of `ExportLogsServiceRequest.resource_logs` and `ResourceLogs.scope_logs` go: a tag and at most five
@@ -98,15 +98,14 @@ impl Encoder {
         encoder
     }
 
-    /// Appends the record of `event`. Returns a batch when this record filled it, or when there was
-    /// no room for it in the open one.
+    /// Appends the record of `event`. Returns a batch when this record filled it, or when there was no room for it in the
+    /// open one.
     pub fn write(&mut self, event: &FlowEvent) -> Option<Batch> {
         let start = self.open.buffer.len();
-        let FlowEvent::Begin(begin) = event;
-        self.begin(begin);
+        self.record(event);
         let full = self.open.buffer.len() > self.limits.bytes && self.open.records > 0;
         let sealed = full.then(|| self.seal_before(start)).flatten();
-        self.open.add(begin.wall.0, begin.observed.0);
+        self.open.add(event.at.wall.0, event.at.observed.0);
         sealed.or_else(|| (self.open.records >= self.limits.records).then(|| self.seal()).flatten())
     }
 
@@ -164,45 +163,104 @@ impl Encoder {
         })
     }
 
-    fn begin(&mut self, begin: &Begin) {
+    fn record(&mut self, event: &FlowEvent) {
         let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, .. } = self;
-        text.set(begin);
+        let FlowEvent { at, flow, what } = event;
+        let name = name(what);
+        text.set(event);
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
 
-        wire::fixed64(out, wire::log_record::TIME, begin.wall.0);
-        wire::fixed64(out, wire::log_record::OBSERVED_TIME, begin.observed.0);
-        wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::INFO as u64);
-        wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::INFO_TEXT.as_bytes());
-        wire::bytes(out, wire::log_record::EVENT_NAME, schema::BEGIN.as_bytes());
+        let (severity, severity_text) = match what {
+            What::Failed { .. } => (schema::WARN, schema::WARN_TEXT),
+            What::Begin { .. } | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
+        };
+        wire::fixed64(out, wire::log_record::TIME, at.wall.0);
+        wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
+        wire::varint(out, wire::log_record::SEVERITY_NUMBER, severity as u64);
+        wire::bytes(out, wire::log_record::SEVERITY_TEXT, severity_text.as_bytes());
+        wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
         wire::any_string(out, wire::log_record::BODY, text.body.as_bytes());
 
         if *event_name_attribute {
-            wire::string_attribute(out, schema::EVENT_NAME, schema::BEGIN.as_bytes());
+            wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
         }
-        wire::string_attribute(out, schema::UID, &hex(uid(boot, begin)));
-        wire::string_attribute(out, schema::FLOW_ID, &hex(begin.id.0));
-        wire::string_attribute(out, schema::COMMUNITY_ID, &begin.community_id.text());
-        wire::string_attribute(out, schema::DIRECTION, begin.direction.as_str().as_bytes());
-        if begin.local {
+        wire::string_attribute(out, schema::UID, &hex(uid(boot, event, name)));
+        if let Some(id) = flow.id {
+            wire::string_attribute(out, schema::FLOW_ID, &hex(id.0));
+        }
+        if let Some(id) = flow.community_id {
+            wire::string_attribute(out, schema::COMMUNITY_ID, &id.text());
+        }
+        if let Some(direction) = flow.direction {
+            wire::string_attribute(out, schema::DIRECTION, direction.as_str().as_bytes());
+        }
+        if flow.local {
             wire::bool_attribute(out, schema::LOCAL, true);
         }
-        wire::string_attribute(out, schema::SOURCE_ADDRESS, text.source.as_bytes());
-        wire::int_attribute(out, schema::SOURCE_PORT, begin.source.port().into());
+        if !flow.source.ip().is_unspecified() {
+            wire::string_attribute(out, schema::SOURCE_ADDRESS, text.source.as_bytes());
+        }
+        port(out, schema::SOURCE_PORT, &flow.source);
         wire::string_attribute(out, schema::DESTINATION_ADDRESS, text.destination.as_bytes());
-        wire::int_attribute(out, schema::DESTINATION_PORT, begin.destination.port().into());
+        port(out, schema::DESTINATION_PORT, &flow.destination);
         wire::string_attribute(out, schema::TRANSPORT, b"tcp");
-        wire::string_attribute(out, schema::NETWORK_TYPE, if begin.source.is_ipv4() { b"ipv4" } else { b"ipv6" });
-        if let Some(handshake) = begin.handshake {
+        wire::string_attribute(out, schema::NETWORK_TYPE, if flow.destination.is_ipv4() { b"ipv4" } else { b"ipv6" });
+        if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
         }
-        if let Some(connector) = &begin.connector {
-            wire::int_attribute(out, schema::PID, connector.pid.into());
-            wire::int_attribute(out, schema::USER_ID, connector.uid.into());
+        if let Some(owner) = &flow.owner {
+            wire::int_attribute(out, schema::PID, owner.pid.into());
+            wire::int_attribute(out, schema::USER_ID, owner.uid.into());
             wire::string_attribute(out, schema::THREAD_NAME, text.name.as_bytes());
-            wire::string_attribute(out, schema::PROCESS_ROLE, b"connector");
+            wire::string_attribute(out, schema::PROCESS_ROLE, owner.role.as_str().as_bytes());
+        }
+        match what {
+            What::Begin { .. } => {}
+            What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
+            What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
         close_record(out, start);
+    }
+}
+
+/// The event's name.
+fn name(what: &What) -> &'static str {
+    match what {
+        What::Begin { .. } => schema::BEGIN,
+        What::End { .. } => schema::END,
+        What::Failed { .. } => schema::FAILED,
+    }
+}
+
+fn port(out: &mut Vec<u8>, key: &str, end: &SocketAddr) {
+    if end.port() != 0 {
+        wire::int_attribute(out, key, end.port().into());
+    }
+}
+
+fn end(out: &mut Vec<u8>, reason: EndReason, duration: Option<Duration>, traffic: &Traffic) {
+    if let Some(duration) = duration {
+        wire::double_attribute(out, schema::DURATION, duration.as_secs_f64());
+    }
+    wire::string_attribute(out, schema::END_REASON, reason.as_str().as_bytes());
+    wire::int_attribute(out, schema::SOURCE_BYTES, traffic.source_bytes);
+    wire::int_attribute(out, schema::DESTINATION_BYTES, traffic.destination_bytes);
+    wire::int_attribute(out, schema::SOURCE_PACKETS, traffic.source_segments.into());
+    wire::int_attribute(out, schema::DESTINATION_PACKETS, traffic.destination_segments.into());
+    wire::int_attribute(out, schema::RETRANSMITS, traffic.retransmits.into());
+    if let Some(rtt) = traffic.rtt {
+        wire::double_attribute(out, schema::RTT, rtt.as_secs_f64());
+    }
+}
+
+fn failed(out: &mut Vec<u8>, reason: FailReason, attempts: u32, fold: Option<&Fold>) {
+    wire::string_attribute(out, schema::ERROR_TYPE, reason.as_str().as_bytes());
+    wire::int_attribute(out, schema::ATTEMPTS, attempts.into());
+    if let Some(fold) = fold {
+        wire::int_attribute(out, schema::FOLD_COUNT, fold.count);
+        wire::double_attribute(out, schema::FOLD_DURATION, fold.duration.as_secs_f64());
+        wire::int_attribute(out, schema::FOLD_PORTS, fold.destination_ports.into());
     }
 }
 
@@ -221,30 +279,54 @@ impl Open {
 
 impl Text {
     /// Sets the texts of a record. (Writing to a `String` can't fail.)
-    fn set(&mut self, begin: &Begin) {
+    fn set(&mut self, event: &FlowEvent) {
         for text in [&mut self.source, &mut self.destination, &mut self.name, &mut self.body] {
             text.clear();
         }
-        let _ = write!(self.source, "{}", begin.source.ip());
-        let _ = write!(self.destination, "{}", begin.destination.ip());
-        self.body.push_str(begin.direction.as_str());
-        self.body.push_str(" tcp ");
-        endpoint(&mut self.body, &self.source, &begin.source);
-        self.body.push_str(" -> ");
-        endpoint(&mut self.body, &self.destination, &begin.destination);
-        if let Some(connector) = &begin.connector {
-            self.name.push_str(&String::from_utf8_lossy(connector.name()));
-            self.body.push(' ');
-            escape(&mut self.body, &self.name);
-            let _ = write!(self.body, "[{}]", connector.pid);
+        let flow = &event.flow;
+        let _ = write!(self.source, "{}", flow.source.ip());
+        let _ = write!(self.destination, "{}", flow.destination.ip());
+        let body = &mut self.body;
+        if let Some(direction) = flow.direction {
+            body.push_str(direction.as_str());
+            body.push(' ');
         }
+        body.push_str("tcp ");
+        if flow.source.ip().is_unspecified() {
+            body.push('?');
+        } else {
+            endpoint(body, &self.source, &flow.source);
+        }
+        body.push_str(" -> ");
+        endpoint(body, &self.destination, &flow.destination);
+        if let Some(owner) = &flow.owner {
+            self.name.push_str(&String::from_utf8_lossy(owner.name()));
+            body.push(' ');
+            escape(body, &self.name);
+            let _ = write!(body, "[{}]", owner.pid);
+        }
+        let _ = match &event.what {
+            What::Begin { .. } => Ok(()),
+            What::End { reason, .. } => write!(body, " ended: {}", reason.as_str()),
+            What::Failed { reason, fold: None, .. } => write!(body, " failed: {}", reason.as_str()),
+            What::Failed { reason, fold: Some(fold), .. } if fold.destination_ports > 1 => {
+                let Fold { count, destination_ports: ports, .. } = fold;
+                write!(body, " failed {count} times at {ports} ports: {}", reason.as_str())
+            }
+            What::Failed { reason, fold: Some(fold), .. } => {
+                write!(body, " failed {} times: {}", fold.count, reason.as_str())
+            }
+        };
     }
 }
 
-/// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2).
+/// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.
 fn endpoint(out: &mut String, address: &str, end: &SocketAddr) {
-    let _ =
-        if end.is_ipv4() { write!(out, "{address}:{}", end.port()) } else { write!(out, "[{address}]:{}", end.port()) };
+    let _ = match end {
+        _ if end.port() == 0 => write!(out, "{address}"),
+        SocketAddr::V4(_) => write!(out, "{address}:{}", end.port()),
+        SocketAddr::V6(_) => write!(out, "[{address}]:{}", end.port()),
+    };
 }
 
 /// Appends `text` with its control characters escaped: a body is shown on terminals.
@@ -258,13 +340,15 @@ fn escape(out: &mut String, text: &str) {
     }
 }
 
-/// Id of the record itself: the same for a copy, and for nothing else.
-fn uid(boot: &BootId, begin: &Begin) -> u128 {
-    let mut bytes = [0; 16 + 8 + schema::BEGIN.len()];
-    bytes[..16].copy_from_slice(&begin.id.0.to_be_bytes());
-    bytes[16..24].copy_from_slice(&begin.time.0.to_be_bytes());
-    bytes[24..].copy_from_slice(schema::BEGIN.as_bytes());
-    boot.hash(&bytes)
+/// Id of the record itself: the same for a copy, and for nothing else. Without a flow's id the endpoints stand for it.
+fn uid(boot: &BootId, event: &FlowEvent, name: &str) -> u128 {
+    let id = event.flow.id.unwrap_or_else(|| FlowId::new(boot, 0, event.flow.source, event.flow.destination));
+    let mut bytes = [0; 16 + 8 + 32];
+    bytes[..16].copy_from_slice(&id.0.to_be_bytes());
+    bytes[16..24].copy_from_slice(&event.at.time.0.to_be_bytes());
+    // Names are shorter than 32 bytes: a test sees to it.
+    bytes[24..24 + name.len()].copy_from_slice(name.as_bytes());
+    boot.hash(&bytes[..24 + name.len()])
 }
 
 /// 32 hex digits.

@@ -12,11 +12,19 @@ pub const SCOPE: &str = "flowtel";
 
 /// Event name: a TCP flow began.
 pub const BEGIN: &str = "flowtel.tcp.flow.begin";
+/// Event name: a TCP flow ended.
+pub const END: &str = "flowtel.tcp.flow.end";
+/// Event name: an attempt never became a flow.
+pub const FAILED: &str = "flowtel.tcp.flow.failed";
 
 /// SeverityNumber INFO (opentelemetry/proto/logs/v1/logs.proto).
 pub const INFO: i32 = 9;
 /// SeverityText that goes with [`INFO`].
 pub const INFO_TEXT: &str = "INFO";
+/// SeverityNumber WARN.
+pub const WARN: i32 = 13;
+/// SeverityText that goes with [`WARN`].
+pub const WARN_TEXT: &str = "WARN";
 
 /// An attribute of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,21 +61,21 @@ attributes! {
         "The event's name again: the log record has a field for it, which Loki drops.", "flowtel.tcp.flow.begin";
     UID = "log.record.uid" "string" "", "always",
         "Id of this record: 32 hex digits, the same on a copy of it and on nothing else.", "0e0b3ab0b1a7d1c0a4f0d5f7f1c2b3a4";
-    FLOW_ID = "flowtel.flow.id" "string" "", "always",
-        "Id of this side of the flow: 32 hex digits, unique across hosts and boots.", "9f86d081884c7d659a2feaa0c55ad015";
-    COMMUNITY_ID = "flowtel.flow.community_id" "string" "", "always",
+    FLOW_ID = "flowtel.flow.id" "string" "", "always, but on folded records",
+        "Id of this side of the flow: 32 hex digits, the same on its begin and end, unique across hosts and boots.", "9f86d081884c7d659a2feaa0c55ad015";
+    COMMUNITY_ID = "flowtel.flow.community_id" "string" "", "when both ports are known",
         "Community ID v1, seed 0: the same on both hosts and in Zeek, Suricata and Elastic.", "1:LQU9qZlK+B5F3KDmev6m5PMibrg=";
-    DIRECTION = "flowtel.flow.direction" "string" "", "always",
+    DIRECTION = "flowtel.flow.direction" "string" "", "when the begin or the attempt was seen",
         "`outgoing`: this side initiated the connection; `incoming`: the peer did.", "outgoing";
     LOCAL = "flowtel.flow.local" "bool" "", "when true",
         "Both ends are on this host: the other side has a record of its own.", "true";
-    SOURCE_ADDRESS = "source.address" "string" "", "always",
+    SOURCE_ADDRESS = "source.address" "string" "", "when known: not where there was no way to the destination",
         "IP address of the initiator; an IPv4 connection on a dual-stack socket has a dotted one.", "10.0.0.5";
-    SOURCE_PORT = "source.port" "int" "", "always",
+    SOURCE_PORT = "source.port" "int" "", "likewise, but on folded records",
         "Port of the initiator.", "43210";
     DESTINATION_ADDRESS = "destination.address" "string" "", "always",
         "IP address of the responder.", "93.184.216.34";
-    DESTINATION_PORT = "destination.port" "int" "", "always",
+    DESTINATION_PORT = "destination.port" "int" "", "always, but where several are folded",
         "Port of the responder.", "443";
     TRANSPORT = "network.transport" "string" "", "always",
         "Transport protocol.", "tcp";
@@ -82,7 +90,33 @@ attributes! {
     THREAD_NAME = "thread.name" "string" "", "with process.pid",
         "Name of the thread that did it (the kernel's comm, at most 15 bytes).", "curl";
     PROCESS_ROLE = "flowtel.process.role" "string" "", "with process.pid",
-        "How the process came by the connection: `connector`.", "connector";
+        "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or bound the port (`listener`).", "connector";
+    DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen",
+        "Since the begin.", "12.5";
+    END_REASON = "flowtel.flow.end.reason" "string" "", "end",
+        "`fin`, `reset.local`, `reset.remote`, `timeout`.", "fin";
+    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end",
+        "Payload bytes that the source sent and the destination acknowledged; exact after `fin`.", "1234";
+    DESTINATION_BYTES = "flowtel.destination.bytes" "int" "By", "end",
+        "Payload bytes that the destination sent and the source acknowledged; exact after `fin`.", "56789";
+    SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "end",
+        "Segments of the source.", "10";
+    DESTINATION_PACKETS = "flowtel.destination.packets" "int" "{segment}", "end",
+        "Segments of the destination.", "12";
+    RETRANSMITS = "flowtel.tcp.retransmits" "int" "{segment}", "end",
+        "Segments that the local side sent again.", "0";
+    RTT = "flowtel.tcp.rtt" "double" "s", "end, when there is one",
+        "Smoothed round trip time of the local side.", "0.0121";
+    ERROR_TYPE = "error.type" "string" "", "failed",
+        "`refused`, `timed_out`, `unreachable`, `aborted`.", "refused";
+    ATTEMPTS = "flowtel.tcp.attempts" "int" "{segment}", "failed",
+        "SYNs sent, or seen.", "3";
+    FOLD_COUNT = "flowtel.fold.count" "int" "{attempt}", "on folded records",
+        "This record stands for so many attempts of one source.", "1000";
+    FOLD_DURATION = "flowtel.fold.duration" "double" "s", "on folded records",
+        "From the first of them to the last.", "0.8";
+    FOLD_PORTS = "flowtel.fold.destination.ports" "int" "{port}", "on folded records",
+        "Different destination ports among them.", "1000";
 }
 
 /// The table above as Markdown.
@@ -96,11 +130,12 @@ pub fn markdown() -> String {
          | Resource | `service.name`, `service.version`, `service.instance.id` (UUIDv5 of the machine id), `host.name`, \
          `host.id`, `host.arch`, `os.type`, and what OTEL_RESOURCE_ATTRIBUTES and `record.resource` add |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
-         | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side |\n\
+         | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
+         `{END}`: it ended. `{FAILED}`: an attempt never became a flow |\n\
          | time_unix_nano | when it happened in the kernel. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
-         | severity | {INFO} `{INFO_TEXT}` |\n\
+         | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed |\n\
          | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
          Source is always the initiator of the connection, whichever side this host is.\n\n\
          ## Attributes\n\n\
@@ -132,6 +167,7 @@ mod tests {
     fn names_are_unique_and_short_enough_for_a_one_byte_length() {
         for (i, a) in ATTRIBUTES.iter().enumerate() {
             assert!(a.name.len() < 128);
+            assert!([BEGIN, END, FAILED].iter().all(|name| name.len() < 32));
             assert!(ATTRIBUTES[..i].iter().all(|b| b.name != a.name));
         }
     }

@@ -1,0 +1,177 @@
+//! System calls on TCP sockets: who asks for a connection, takes one, binds a port, drops a socket.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    helpers::{
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie,
+        bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_get_current_comm,
+    },
+    programs::{SockAddrContext, SockContext},
+};
+use flowtel_common::{
+    event::{self, Accept, Address, COMM_LEN, Call, Release, mapped, state},
+    tally,
+};
+
+use crate::{
+    emit::{OWNERS, emit},
+    socket,
+};
+
+/// IPPROTO_TCP. An MPTCP socket's subflows are TCP sockets, and come by these hooks too.
+const IPPROTO_TCP: u32 = 6;
+
+/// Which member of a context holds the address.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// The address of a call: of the member that the hook's family says.
+#[inline(always)]
+pub fn address(ctx: &SockAddrContext, family: Family) -> Address {
+    let call = ctx.sock_addr;
+    // SAFETY: `call` is the program's context; the family is a constant of each program.
+    unsafe {
+        match family {
+            Family::V4 => mapped((*call).user_ip4),
+            Family::V6 => {
+                let words = &raw const (*call).user_ip6;
+                [(*words)[0], (*words)[1], (*words)[2], (*words)[3]]
+            }
+        }
+    }
+}
+
+/// The port of a call.
+#[inline(always)]
+pub fn port(ctx: &SockAddrContext) -> u16 {
+    // SAFETY: the program's context.
+    u16::from_be(unsafe { (*ctx.sock_addr).user_port } as u16)
+}
+
+#[inline(always)]
+fn is_tcp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the program's context.
+    unsafe { (*ctx.sock_addr).type_ == socket::STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP }
+}
+
+/// Reports connect().
+#[inline(always)]
+pub fn connect(ctx: &SockAddrContext, family: Family) {
+    if !is_tcp(ctx) {
+        return;
+    }
+    emit::<Call>(&OWNERS, tally::CONNECT, |record| {
+        // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
+        unsafe {
+            (*record).kind = event::CONNECT;
+            (*record).cookie = bpf_get_socket_cookie(ctx.sock_addr.cast());
+            (*record).netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
+            (*record).address = address(ctx, family);
+            (*record).port = port(ctx);
+            caller(record);
+        }
+    });
+}
+
+/// Reports accept(), or getpeername().
+#[inline(always)]
+pub fn accept(ctx: &SockAddrContext, family: Family) {
+    if !is_tcp(ctx) {
+        return;
+    }
+    emit::<Accept>(&OWNERS, tally::ACCEPT, |record| {
+        // SAFETY: `record` is a reserved record of this type; every field is written. The socket is tested for null.
+        unsafe {
+            let ids = bpf_get_current_pid_tgid();
+            (*record).kind = event::ACCEPT;
+            (*record).tgid = (ids >> 32) as u32;
+            (*record).tid = ids as u32;
+            (*record).time = bpf_ktime_get_boot_ns();
+            (*record).cookie = bpf_get_socket_cookie(ctx.sock_addr.cast());
+            (*record).cgroup = bpf_get_current_cgroup_id();
+            (*record).uid = bpf_get_current_uid_gid() as u32;
+            let _ = bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
+            (*record).remote = address(ctx, family);
+            (*record).remote_port = port(ctx);
+            let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+            (*record).local_port = if sk.is_null() { 0 } else { (*sk).src_port as u16 };
+            (*record).reserved = 0;
+        }
+    });
+}
+
+/// Reports bind().
+#[inline(always)]
+pub fn bind(ctx: &SockContext, family: Family) {
+    let sk = ctx.sock;
+    // SAFETY: `sk` is the program's context.
+    if unsafe { (*sk).type_ != socket::STREAM || (*sk).protocol != IPPROTO_TCP } {
+        return;
+    }
+    emit::<Call>(&OWNERS, tally::LISTEN, |record| {
+        // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
+        unsafe {
+            (*record).kind = event::LISTEN;
+            (*record).cookie = bpf_get_socket_cookie(sk.cast());
+            (*record).netns = bpf_get_netns_cookie(sk.cast());
+            (*record).address = match family {
+                Family::V4 => mapped((*sk).src_ip4),
+                Family::V6 => {
+                    let words: *const u32 = (&raw const (*sk).src_ip6).cast();
+                    let word = |i: usize| read_volatile(words.add(i));
+                    [word(0), word(1), word(2), word(3)]
+                }
+            };
+            (*record).port = (*sk).src_port as u16;
+            caller(record);
+        }
+    });
+}
+
+/// Reports that a process dropped a socket which was not listening. (A closed one too: it is all that is ever heard of a
+/// connection for which there was no route.)
+#[inline(always)]
+pub fn release(ctx: &SockContext) {
+    let sk = ctx.sock;
+    // SAFETY: `sk` is the program's context.
+    let (kind, protocol, state) = unsafe { ((*sk).type_, (*sk).protocol, (*sk).state) };
+    if kind != socket::STREAM || protocol != IPPROTO_TCP || state == state::LISTEN {
+        return;
+    }
+    emit::<Release>(&OWNERS, tally::RELEASE, |record| {
+        // SAFETY: `record` is a reserved record of this type; every field is written.
+        unsafe {
+            (*record).kind = event::RELEASE;
+            (*record).tgid = (bpf_get_current_pid_tgid() >> 32) as u32;
+            (*record).time = bpf_ktime_get_boot_ns();
+            (*record).cookie = bpf_get_socket_cookie(sk.cast());
+            (*record).state = state;
+            (*record).reserved = 0;
+        }
+    });
+}
+
+/// Writes who calls, and when.
+///
+/// # Safety
+/// `record` is a reserved record.
+#[inline(always)]
+unsafe fn caller(record: *mut Call) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let ids = bpf_get_current_pid_tgid();
+        (*record).tgid = (ids >> 32) as u32;
+        (*record).tid = ids as u32;
+        (*record).time = bpf_ktime_get_boot_ns();
+        (*record).cgroup = bpf_get_current_cgroup_id();
+        (*record).uid = bpf_get_current_uid_gid() as u32;
+        // Straight into the record. It fails only without a current task, and then zeroes what it was given.
+        let _ = bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
+        (*record).reserved = 0;
+        (*record).reserved_2 = 0;
+    }
+}

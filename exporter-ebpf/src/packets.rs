@@ -1,0 +1,206 @@
+//! Packets: which of them answers a SYN, ends a connection, or refuses one. Data segments leave at the flags.
+
+use aya_ebpf::{
+    bindings::bpf_sock,
+    helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_skb_cgroup_id},
+    macros::map,
+    maps::PerCpuArray,
+    programs::SkBuffContext,
+};
+use flowtel_common::{
+    event::{self, Refused, Segment, mapped, state},
+    packet::{self, Flags, Packet as _, TCP, Transport, UDP},
+    tally,
+};
+
+use crate::{
+    direct::{Direct, load},
+    dns,
+    emit::{Count, FLOWS, emit, emit_counted, instant},
+    socket,
+};
+
+/// A packet that arrives: an answer to a SYN, an end, or a name server's answer.
+#[inline(always)]
+pub fn arrives(ctx: &SkBuffContext) {
+    let bytes = Direct::of(ctx);
+    let Some(transport) = packet::transport(&bytes) else { return };
+    if transport.protocol == UDP {
+        dns::arrives(ctx, &bytes, &transport);
+        return;
+    }
+    let Some(flags) = flags(&bytes, &transport) else { return };
+    let Some(sk) = stream(ctx) else { return };
+    if flags.is_syn_ack() {
+        // SAFETY: `sk` is a full socket.
+        if unsafe { (*sk).state } == state::SYN_SENT {
+            instant(tally::SYN_ACK, event::SYN_ACK, cookie(ctx));
+        }
+    } else if flags.0 & (Flags::FIN | Flags::RST) != 0 {
+        segment(ctx, sk, &transport, flags, event::IN);
+    }
+}
+
+/// A packet that leaves: an end, a refusal, or a query.
+#[inline(always)]
+pub fn leaves(ctx: &SkBuffContext) {
+    let bytes = Direct::of(ctx);
+    let Some(transport) = packet::transport(&bytes) else { return };
+    if transport.protocol == UDP {
+        dns::leaves(ctx, &transport);
+        return;
+    }
+    let Some(flags) = flags(&bytes, &transport) else { return };
+    if flags.0 & (Flags::FIN | Flags::RST) == 0 {
+        if flags.is_syn()
+            && let Some(sk) = stream(ctx)
+            // SAFETY: `sk` is a full stream socket.
+            && unsafe { (*sk).state == state::SYN_SENT && socket::retransmits(sk) > 0 }
+        {
+            instant(tally::SYN_AGAIN, event::SYN_AGAIN, cookie(ctx));
+        }
+        return;
+    }
+    if let Some(sk) = stream(ctx) {
+        segment(ctx, sk, &transport, flags, event::OUT);
+    } else if flags.0 & (Flags::RST | Flags::ACK) == Flags::RST | Flags::ACK {
+        refused(ctx, &transport);
+    }
+}
+
+/// The flags of a TCP segment that says more than "data".
+#[inline(always)]
+fn flags(bytes: &Direct, transport: &Transport) -> Option<Flags> {
+    if transport.protocol != TCP {
+        return None;
+    }
+    let [flags] = bytes.bytes::<1>(transport.at + 13)?;
+    if flags & (Flags::SYN | Flags::FIN | Flags::RST) == 0 { None } else { Some(Flags(flags)) }
+}
+
+/// The packet's socket, where it is an ordinary TCP one. Raw sockets and the kernel's control socket are not.
+#[inline(always)]
+fn stream(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
+    let sk = socket::of(ctx.skb.skb)?;
+    // SAFETY: `sk` is a full socket.
+    if unsafe { (*sk).type_ } == socket::STREAM { Some(sk) } else { None }
+}
+
+/// The packet's socket (SO_COOKIE).
+#[inline(always)]
+fn cookie(ctx: &SkBuffContext) -> u64 {
+    // SAFETY: the program's context.
+    unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
+}
+
+#[inline(always)]
+fn segment(
+    ctx: &SkBuffContext,
+    sk: *mut bpf_sock,
+    transport: &Transport,
+    flags: Flags,
+    way: u32,
+) {
+    // SAFETY: `sk` is a full socket.
+    let state = unsafe { (*sk).state };
+    if state == state::LISTEN {
+        return; // strays at a listener end nothing
+    }
+    let Some(ports) = load::<4>(ctx, transport.at) else { return };
+    let (near, far) = if way == event::IN { ([ports[2], ports[3]], [ports[0], ports[1]]) } else { ([ports[0], ports[1]], [ports[2], ports[3]]) };
+    let (kind, count) =
+        if flags.0 & Flags::RST != 0 { (event::RESET, tally::RESET) } else { (event::FIN, tally::FIN) };
+    emit::<Segment>(&FLOWS, count, |record| {
+        // SAFETY: `record` is a reserved record of this type and `sk` a full stream socket; every field is written.
+        unsafe {
+            (*record).kind = kind;
+            (*record).way = way;
+            (*record).time = bpf_ktime_get_boot_ns();
+            (*record).cookie = cookie(ctx);
+            (*record).cgroup = bpf_skb_cgroup_id(ctx.skb.skb);
+            let (local, remote) = socket::addresses(sk);
+            (*record).local = local;
+            (*record).remote = remote;
+            // After a local reset the socket has no port any more: the packet has.
+            let own = (*sk).src_port as u16;
+            (*record).local_port = if own != 0 { own } else { u16::from_be_bytes(near) };
+            let peer = socket::remote_port(sk);
+            (*record).remote_port = if peer != 0 { peer } else { u16::from_be_bytes(far) };
+            (*record).state = state;
+            socket::counters(sk, &raw mut (*record).counters);
+        }
+    });
+}
+
+/// A token bucket.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Bucket {
+    /// When it was last filled, nanoseconds.
+    filled: u64,
+    tokens: u64,
+}
+
+#[map(name = "REFUSALS")]
+static REFUSALS: PerCpuArray<Bucket> = PerCpuArray::with_max_entries(1, 0);
+
+/// Refusals that each CPU lets through at once, and per second: a port scan is a story, not a flood.
+const REFUSALS_BURST: u64 = 1024;
+const NANOSECONDS_PER_REFUSAL: u64 = 1_000_000;
+
+/// The kernel's answer to a SYN at a closed port: from its control socket, RST and ACK with sequence number 0
+/// (tcp_v4_send_reset, net/ipv4/tcp_ipv4.c).
+#[inline(always)]
+fn refused(ctx: &SkBuffContext, transport: &Transport) {
+    let Some(sk) = socket::of(ctx.skb.skb) else { return };
+    // SAFETY: `sk` is a full socket.
+    if transport.version != 4 || unsafe { (*sk).type_ != socket::RAW || (*sk).protocol != TCP as u32 } {
+        return;
+    }
+    let Some(tcp) = load::<8>(ctx, transport.at) else { return };
+    if tcp[4] | tcp[5] | tcp[6] | tcp[7] != 0 {
+        return;
+    }
+    let Some(ends) = load::<20>(ctx, 0) else { return };
+    let Some(count) = Count::seen(tally::REFUSED) else { return };
+    // SAFETY: no requirement.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    if !allowed(now) {
+        count.limited();
+        return;
+    }
+    emit_counted::<Refused>(&FLOWS, count, |record| {
+        // SAFETY: `record` is a reserved record of this type; every field is written.
+        unsafe {
+            (*record).kind = event::REFUSED;
+            (*record).reserved = 0;
+            (*record).time = now;
+            (*record).local = mapped(u32::from_ne_bytes([ends[12], ends[13], ends[14], ends[15]]));
+            (*record).remote = mapped(u32::from_ne_bytes([ends[16], ends[17], ends[18], ends[19]]));
+            (*record).local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
+            (*record).remote_port = u16::from_be_bytes([tcp[2], tcp[3]]);
+            (*record).reserved_2 = 0;
+        }
+    });
+}
+
+/// Takes a token.
+#[inline(always)]
+fn allowed(now: u64) -> bool {
+    let Some(bucket) = REFUSALS.get_ptr_mut(0) else { return false };
+    // SAFETY: the map's value lives as long as the program. A softirq in between may take or fill a few tokens twice,
+    // which moves the limit by as many and no count.
+    unsafe {
+        let earned = now.wrapping_sub((*bucket).filled) / NANOSECONDS_PER_REFUSAL;
+        if earned > 0 {
+            let tokens = (*bucket).tokens + earned;
+            (*bucket).tokens = if tokens > REFUSALS_BURST { REFUSALS_BURST } else { tokens };
+            (*bucket).filled = now;
+        }
+        if (*bucket).tokens == 0 {
+            return false;
+        }
+        (*bucket).tokens -= 1;
+        true
+    }
+}

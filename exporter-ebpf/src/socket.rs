@@ -1,0 +1,109 @@
+//! What a packet's socket is, and what it has counted.
+
+use core::ptr::read_volatile;
+
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::{bpf_sk_fullsock, bpf_tcp_sock},
+};
+use flowtel_common::event::{Address, Counters, mapped};
+
+/// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW (include/linux/net.h).
+pub const STREAM: u32 = 1;
+pub const DATAGRAM: u32 = 2;
+pub const RAW: u32 = 3;
+
+/// AF_INET.
+pub const AF_INET: u32 = 2;
+
+/// The full socket of a packet; `None` where it has none, or only a request or a TIME_WAIT one.
+#[inline(always)]
+pub fn of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
+    // SAFETY: `skb` is the program's context; each pointer is tested for null before it is used, as the verifier asks.
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        if sk.is_null() {
+            return None;
+        }
+        let sk = bpf_sk_fullsock(sk);
+        if sk.is_null() { None } else { Some(sk) }
+    }
+}
+
+/// The socket's own address and the peer's.
+///
+/// # Safety
+/// `sk` is a full socket.
+#[inline(always)]
+pub unsafe fn addresses(sk: *const bpf_sock) -> (Address, Address) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let local = choose(sk, &raw const (*sk).src_ip4, &raw const (*sk).src_ip6);
+        let remote = choose(sk, &raw const (*sk).dst_ip4, &raw const (*sk).dst_ip6);
+        (local, remote)
+    }
+}
+
+/// The peer's port. (A u16 in network order, with two bytes of padding: the verifier allows no other load.)
+///
+/// # Safety
+/// `sk` is a full socket.
+#[inline(always)]
+pub unsafe fn remote_port(sk: *const bpf_sock) -> u16 {
+    // SAFETY: as the caller promises.
+    u16::from_be(unsafe { (*sk).dst_port })
+}
+
+/// Both members are read, and volatile: a load whose place depends on a condition is refused by the verifier.
+#[inline(always)]
+unsafe fn choose(sk: *const bpf_sock, v4: *const u32, v6: *const [u32; 4]) -> Address {
+    let v6: *const u32 = v6.cast();
+    // SAFETY: both point at members of the socket.
+    let (v4, v6) = unsafe {
+        let word = |i: usize| read_volatile(v6.add(i));
+        (read_volatile(v4), [word(0), word(1), word(2), word(3)])
+    };
+    // SAFETY: as the caller promises.
+    if unsafe { (*sk).family } == AF_INET { mapped(v4) } else { v6 }
+}
+
+/// What a stream socket has counted. (Of the kernel's own socket it would be garbage on some kernels: ask for the type
+/// first.)
+///
+/// # Safety
+/// `sk` is a full socket of type [`STREAM`]; `into` points at memory for counters, all of which is written.
+#[inline(always)]
+pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) {
+    // SAFETY: as the caller promises; the answer is tested for null.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() {
+            (*into).bytes_acked = 0;
+            (*into).bytes_received = 0;
+            (*into).segments_in = 0;
+            (*into).segments_out = 0;
+            (*into).retransmits = 0;
+            (*into).srtt_us = 0;
+        } else {
+            (*into).bytes_acked = (*tcp).bytes_acked;
+            (*into).bytes_received = (*tcp).bytes_received;
+            (*into).segments_in = (*tcp).segs_in;
+            (*into).segments_out = (*tcp).segs_out;
+            (*into).retransmits = (*tcp).total_retrans;
+            (*into).srtt_us = (*tcp).srtt_us >> 3;
+        }
+    }
+}
+
+/// Segments that the socket has sent again.
+///
+/// # Safety
+/// `sk` is a full socket of type [`STREAM`].
+#[inline(always)]
+pub unsafe fn retransmits(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: as the caller promises; the answer is tested for null.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() { 0 } else { (*tcp).total_retrans }
+    }
+}

@@ -1,0 +1,551 @@
+//! The flow stage: events by cookie become begins, ends and failures.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use flowtel_common::event::{self, Accept, Call, Close, Counters, Established, Event, Release, Segment, state};
+use hashbrown::HashMap;
+
+use super::{
+    BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Owner, Role, Stamp, Traffic, What,
+    attempts::{Attempt, Attempts},
+    listeners::Listeners,
+    open::{Open, OpenFlows},
+    reason::{self, Asked, Seen},
+    refusals::{self, Refusal, Refusals},
+    settle::{Place, Settling},
+};
+use crate::{
+    capture::{KernelEvent, KernelTime, WallTime},
+    config,
+    ledger::{Kind, Ledger},
+};
+
+/// Entries of the waiting line whose memory is kept when it is empty.
+const KEEP: usize = 1 << 12;
+
+/// The flow stage.
+#[derive(Debug)]
+pub struct Flows {
+    attempts: Attempts,
+    open: OpenFlows,
+    listeners: Listeners,
+    settling: Settling,
+    refusals: Refusals,
+    /// Begins whose other end was not seen yet, by connection.
+    unmatched: HashMap<Connection, Place, foldhash::fast::RandomState>,
+    /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
+    closed: HashMap<u64, Place, foldhash::fast::RandomState>,
+    boot: BootId,
+    own: Option<u32>,
+    ledger: Arc<Ledger>,
+}
+
+/// A connection, whichever side looks at it: the two endpoints in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Connection(SocketAddr, SocketAddr);
+
+// === impl Connection
+
+impl Connection {
+    fn of(flow: &Flow) -> Self {
+        let (a, b) = (flow.source, flow.destination);
+        if a <= b { Self(a, b) } else { Self(b, a) }
+    }
+}
+
+// === impl Flows
+
+impl Flows {
+    /// A fresh stage. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
+    /// connections are to be left out.
+    pub fn new(config: &config::Flow, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
+        Self {
+            attempts: Attempts::new(config.max_attempts as usize, config.attempt_age.0),
+            open: OpenFlows::new(config.max_flows as usize),
+            listeners: Listeners::default(),
+            settling: Settling::default(),
+            refusals: Refusals::default(),
+            unmatched: HashMap::default(),
+            closed: HashMap::default(),
+            boot,
+            own,
+            ledger,
+        }
+    }
+
+    /// Takes one event. Events come in the order of kernel time, but some may be missing or late.
+    pub fn on(&mut self, event: &KernelEvent) {
+        match &event.event {
+            Event::Connect(call) => self.asks(event, call),
+            Event::Listen(call) => self.binds(event, call),
+            Event::Accept(accept) => self.accepts(event, accept),
+            Event::Release(release) => self.drops(event, release),
+            Event::Syn(syn) => self.in_attempt(
+                event,
+                syn.cookie,
+                |kernel| &kernel.syn,
+                |attempt, time| {
+                    attempt.syn.get_or_insert(time);
+                    attempt.last_syn = Some(time);
+                },
+            ),
+            Event::SynAgain(syn) => self.in_attempt(
+                event,
+                syn.cookie,
+                |kernel| &kernel.syn_again,
+                |attempt, time| {
+                    attempt.last_syn = Some(time);
+                },
+            ),
+            Event::SynAck(answer) => self.in_attempt(
+                event,
+                answer.cookie,
+                |kernel| &kernel.syn_ack,
+                |attempt, time| {
+                    attempt.answered = Some(time);
+                },
+            ),
+            Event::Established(established) => self.begins(event, established),
+            Event::Fin(segment) => self.fin(event, segment),
+            Event::Reset(segment) => self.reset(event, segment),
+            Event::Close(close) => self.closes(event, close),
+            Event::Refused(refused) => {
+                self.ledger.kernel.refused.joined.add(1);
+                let refusal = Refusal {
+                    at: stamp(event, event.time),
+                    source: SocketAddr::new(event::ip(refused.remote), refused.remote_port),
+                    destination: SocketAddr::new(event::ip(refused.local), refused.local_port),
+                };
+                if let Some(refusal) = self.refusals.add(refusal) {
+                    let told = refusals::single(&self.boot, &refusal);
+                    self.settling.hold(told, 0, event.time, false, false);
+                }
+            }
+        }
+    }
+
+    /// Gives out what has settled by `now`, in the order in which it happened, and forgets attempts that are too old.
+    pub fn settle(&mut self, now: KernelTime, mut out: impl FnMut(FlowEvent)) {
+        while let Some((cookie, attempt)) = self.attempts.expire(now) {
+            self.gives_up(cookie, &attempt, now, &mut out);
+        }
+        self.refusals.tell(&self.boot, Some(now), &mut out);
+        self.release(Some(now), out);
+    }
+
+    /// Gives out everything that waits: nothing more will come.
+    pub fn flush(&mut self, mut out: impl FnMut(FlowEvent)) {
+        self.refusals.tell(&self.boot, None, &mut out);
+        self.release(None, out);
+    }
+
+    /// How many attempts are open.
+    pub fn open_attempts(&self) -> usize {
+        self.attempts.len()
+    }
+
+    /// How many flows are open.
+    pub fn open_flows(&self) -> usize {
+        self.open.len()
+    }
+
+    /// How many flows that are open belong to somebody else than flowtel.
+    pub fn open_flows_of_others(&self) -> usize {
+        self.open.values().filter(|open| !open.own).count()
+    }
+
+    fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
+        while let Some((place, held)) = self.settling.next(now) {
+            match held.event.what {
+                What::Begin { .. } => {
+                    let connection = Connection::of(&held.event.flow);
+                    if self.unmatched.get(&connection) == Some(&place) {
+                        self.unmatched.remove(&connection);
+                    }
+                    self.count(&self.ledger.kernel.established, held.own);
+                }
+                What::End { .. } => {
+                    if self.closed.get(&held.cookie) == Some(&place) {
+                        self.closed.remove(&held.cookie);
+                    }
+                }
+                What::Failed { .. } => {}
+            }
+            if !held.own {
+                out(held.event);
+            }
+        }
+        self.settling.shrink(KEEP);
+    }
+
+    fn asks(&mut self, event: &KernelEvent, call: &Call) {
+        let attempt = Attempt {
+            asked: event.time,
+            destination: SocketAddr::new(event::ip(call.address), call.port),
+            syn: None,
+            last_syn: None,
+            answered: None,
+            reset_in: false,
+            released: false,
+            owner: caller(event, call, Role::Connector),
+        };
+        if let Some(replaced) = self.attempts.open(call.cookie, attempt, &self.ledger.kernel) {
+            // A socket can be used again only after the call before it failed. Where a SYN left, its end was told, or lost.
+            if replaced.syn.is_none() {
+                self.no_route(event, call.cookie, &replaced);
+            } else {
+                self.ledger.kernel.connect.unused.add(1);
+            }
+        }
+    }
+
+    fn binds(&mut self, event: &KernelEvent, call: &Call) {
+        self.ledger.kernel.listen.joined.add(1);
+        self.listeners.bound(call.netns, call.port, caller(event, call, Role::Listener));
+    }
+
+    fn accepts(&mut self, event: &KernelEvent, accept: &Accept) {
+        let kernel = &self.ledger.kernel;
+        // getpeername() runs the same hook, for this side's own calls too, and again and again.
+        let Some(open) = self.open.get(accept.cookie).filter(|open| {
+            open.flow.direction == Some(Direction::Incoming)
+                && open.flow.owner.is_none_or(|owner| owner.role == Role::Listener)
+        }) else {
+            kernel.accept.unused.add(1);
+            return;
+        };
+        let owner = Owner {
+            pid: accept.tgid,
+            uid: accept.uid,
+            comm: accept.comm,
+            cgroup: accept.cgroup,
+            since: event.time,
+            role: Role::Acceptor,
+        };
+        self.settling.give_owner(open.begin, owner);
+        open.flow.owner = Some(owner);
+        if open.own { kernel.accept.own.add(1) } else { kernel.accept.joined.add(1) }
+    }
+
+    fn drops(&mut self, event: &KernelEvent, release: &Release) {
+        if let Some(open) = self.open.get(release.cookie) {
+            open.seen.released = true;
+            let own = open.own;
+            self.count(&self.ledger.kernel.release, own);
+            return;
+        }
+        let Some(attempt) = self.attempts.get(release.cookie, event.time) else {
+            self.ledger.kernel.release.unused.add(1);
+            return;
+        };
+        attempt.released = true;
+        let own = Some(attempt.owner.pid) == self.own;
+        self.count(&self.ledger.kernel.release, own);
+        // No SYN ever left: there was no way. What did leave one is told when its socket is closed.
+        if release.state == state::CLOSE
+            && let Some(attempt) = self.attempts.close(release.cookie)
+        {
+            if attempt.syn.is_none() {
+                self.no_route(event, release.cookie, &attempt);
+            } else {
+                self.ledger.kernel.connect.unused.add(1);
+            }
+        }
+    }
+
+    /// Notes something that belongs to an attempt.
+    fn in_attempt(
+        &mut self,
+        event: &KernelEvent,
+        cookie: u64,
+        kind: impl FnOnce(&crate::ledger::KernelEvents) -> &Kind,
+        note: impl FnOnce(&mut Attempt, KernelTime),
+    ) {
+        let kind = kind(&self.ledger.kernel);
+        match self.attempts.get(cookie, event.time) {
+            Some(attempt) => {
+                note(attempt, event.time);
+                let own = Some(attempt.owner.pid) == self.own;
+                if own { kind.own.add(1) } else { kind.joined.add(1) }
+            }
+            None => kind.unused.add(1),
+        }
+    }
+
+    fn begins(&mut self, event: &KernelEvent, established: &Established) {
+        let cookie = established.cookie;
+        // A later call on the same socket is not what this handshake answers.
+        let attempt = self.attempts.get(cookie, event.time).copied();
+        if attempt.is_some() {
+            self.attempts.close(cookie);
+        }
+        let active = established.how == event::ACTIVE;
+        let direction = if active || attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
+        let local = SocketAddr::new(event::ip(established.local), established.local_port);
+        let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
+        let mut flow = Flow::new(&self.boot, cookie, local, remote, Some(direction));
+        flow.owner = match direction {
+            Direction::Outgoing => attempt.map(|a| a.owner),
+            Direction::Incoming => self.listeners.owner(established.netns, local.port()),
+        };
+        let answered = attempt.and_then(|a| a.answered);
+        let handshake = match (&attempt, direction) {
+            (Some(attempt), _) => answered.map(|answered| answered.since(attempt.syn.unwrap_or(attempt.asked))),
+            (None, Direction::Incoming) => incoming_handshake(established),
+            (None, Direction::Outgoing) => None,
+        };
+        let mut own = attempt.is_some_and(|a| Some(a.owner.pid) == self.own);
+        if attempt.is_some() {
+            self.count(&self.ledger.kernel.connect, own);
+        }
+        let other_end = self.meets_other_end(&mut flow, own);
+        own |= other_end == Some(true);
+        let began = answered.unwrap_or(event.time);
+        let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
+        let told = FlowEvent { at: stamp(event, began), flow: flow.clone(), what: What::Begin { handshake } };
+        let wants_owner = direction == Direction::Incoming;
+        let connection = Connection::of(&flow);
+        let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
+        if other_end.is_none() {
+            self.unmatched.insert(connection, begin);
+        }
+        let open = Open { flow, began, seen: Seen::default(), begin, active, own };
+        // A flow that had this cookie has ended unseen; one for which there is no room ends without its begin's time.
+        let (_, followed) = self.open.insert(cookie, open);
+        if !followed {
+            self.ledger.flows_not_followed.add(1);
+        }
+    }
+
+    /// Whether the other end of this connection was established on this host just before. Then both are local, and both
+    /// flowtel's own where one is. Returns whether the other end is its own, where it was there.
+    fn meets_other_end(&mut self, flow: &mut Flow, own: bool) -> Option<bool> {
+        let place = self.unmatched.remove(&Connection::of(flow))?;
+        let other = self.settling.get(place)?;
+        flow.local = true;
+        other.event.flow.local = true;
+        other.own |= own;
+        let (cookie, other_own) = (other.cookie, other.own);
+        if let Some(open) = self.open.get(cookie) {
+            open.flow.local = true;
+            open.own |= own;
+        } else if let Some(end) = self.closed.get(&cookie).copied().and_then(|place| self.settling.get(place)) {
+            // It has ended already: one reset it as soon as it was there.
+            end.event.flow.local = true;
+            end.own |= own;
+        }
+        Some(other_own)
+    }
+
+    fn fin(&mut self, event: &KernelEvent, segment: &Segment) {
+        let Some(open) = self.open.get(segment.cookie) else {
+            self.ledger.kernel.fin.unused.add(1);
+            return;
+        };
+        if segment.way == event::IN {
+            open.seen.fin_in = Some(event.time);
+        } else {
+            open.seen.fin_out = Some(event.time);
+        }
+        let own = open.own;
+        self.count(&self.ledger.kernel.fin, own);
+    }
+
+    fn reset(&mut self, event: &KernelEvent, segment: &Segment) {
+        let kernel = &self.ledger.kernel;
+        if let Some(open) = self.open.get(segment.cookie) {
+            if segment.way == event::IN {
+                open.seen.reset_in = Some(event.time);
+            } else {
+                open.seen.reset_out = true;
+            }
+            if open.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+        } else if let Some(attempt) = self.attempts.get(segment.cookie, event.time) {
+            attempt.reset_in |= segment.way == event::IN;
+            if Some(attempt.owner.pid) == self.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+        } else if let Some(place) = self.closed.get(&segment.cookie).copied() {
+            if segment.way == event::OUT {
+                self.settling.correct_end(place, EndReason::ResetLocal);
+            }
+            kernel.reset.joined.add(1);
+        } else {
+            kernel.reset.unused.add(1);
+        }
+    }
+
+    fn closes(&mut self, event: &KernelEvent, close: &Close) {
+        if close.old_state == state::SYN_SENT {
+            self.fails(event, close);
+            return;
+        }
+        let Some(open) = self.open.remove(close.cookie) else {
+            self.closes_unfollowed(event, close);
+            return;
+        };
+        self.count(&self.ledger.kernel.close, open.own);
+        let Open { flow, began, seen, active, own, .. } = *open;
+        let what = ended(event, close, &seen, flow.direction, active, Some(began));
+        self.hold_end(event, close.cookie, flow, what, own);
+    }
+
+    /// A socket was closed whose begin was not seen, or not followed.
+    fn closes_unfollowed(&mut self, event: &KernelEvent, close: &Close) {
+        let local = SocketAddr::new(event::ip(close.local), close.local_port);
+        let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
+        if close.old_state == state::SYN_RECV {
+            // Fast Open or crossing SYNs that were never completed.
+            self.ledger.kernel.close.joined.add(1);
+            let attempt = self.attempts.close(close.cookie);
+            if attempt.is_some() {
+                self.ledger.kernel.connect.joined.add(1);
+            }
+            let direction = if attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
+            let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
+            flow.owner = attempt.map(|a| a.owner);
+            let what = What::Failed { reason: FailReason::Aborted, attempts: 1, fold: None };
+            let told = FlowEvent { at: stamp(event, event.time), flow, what };
+            self.settling.hold(told, close.cookie, event.time, false, false);
+            return;
+        }
+        self.ledger.kernel.close.joined.add(1);
+        let flow = Flow::new(&self.boot, close.cookie, local, remote, None);
+        let what = ended(event, close, &Seen::default(), None, false, None);
+        self.hold_end(event, close.cookie, flow, what, false);
+    }
+
+    fn hold_end(&mut self, event: &KernelEvent, cookie: u64, flow: Flow, what: What, own: bool) {
+        let told = FlowEvent { at: stamp(event, event.time), flow, what };
+        let place = self.settling.hold(told, cookie, event.time, own, false);
+        self.closed.insert(cookie, place);
+    }
+
+    /// A socket in SYN_SENT was closed: the attempt failed.
+    fn fails(&mut self, event: &KernelEvent, close: &Close) {
+        let attempt = self.attempts.get(close.cookie, event.time).copied();
+        if attempt.is_some() {
+            self.attempts.close(close.cookie);
+        }
+        let own = attempt.is_some_and(|a| Some(a.owner.pid) == self.own);
+        self.count(&self.ledger.kernel.close, own);
+        if attempt.is_some() {
+            self.count(&self.ledger.kernel.connect, own);
+        }
+        let local = SocketAddr::new(event::ip(close.local), close.local_port);
+        let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
+        if own {
+            self.refusals.forget(local, remote);
+            return;
+        }
+        let asked = Asked {
+            last_syn: attempt.and_then(|a| a.last_syn),
+            // Where the reset's own event was lost: a segment came, and nothing else answers a SYN so.
+            reset_in: attempt.map_or(close.counters.segments_in > 0, |a| a.reset_in),
+            released: attempt.is_some_and(|a| a.released),
+        };
+        let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
+        flow.owner = attempt.map(|a| a.owner);
+        let what = What::Failed {
+            reason: reason::failure(event.time, &asked),
+            attempts: close.counters.retransmits.saturating_add(1),
+            fold: None,
+        };
+        let told = FlowEvent { at: stamp(event, event.time), flow, what };
+        self.settling.hold(told, close.cookie, event.time, false, false);
+    }
+
+    /// An attempt for which no SYN ever left: there was no way.
+    fn no_route(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
+        let own = Some(attempt.owner.pid) == self.own;
+        self.count(&self.ledger.kernel.connect, own);
+        if !own {
+            let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
+            self.settling.hold(told, cookie, event.time, false, false);
+        }
+    }
+
+    /// An attempt is older than is remembered. Where no SYN left it failed; else the kernel may be trying still.
+    fn gives_up(&self, cookie: u64, attempt: &Attempt, now: KernelTime, out: &mut impl FnMut(FlowEvent)) {
+        let own = Some(attempt.owner.pid) == self.own;
+        if attempt.syn.is_some() || own {
+            self.ledger.kernel.connect.unused.add(1);
+            return;
+        }
+        self.ledger.kernel.connect.joined.add(1);
+        let wall = crate::capture::Clock::measure().wall(now);
+        out(FlowEvent { at: Stamp { time: now, wall, observed: wall }, ..never_sent(&self.boot, cookie, attempt) });
+    }
+
+    fn count(&self, kind: &Kind, own: bool) {
+        if own { kind.own.add(1) } else { kind.joined.add(1) }
+    }
+}
+
+/// When `event` happened, or something that led to it at `time`.
+fn stamp(event: &KernelEvent, time: KernelTime) -> Stamp {
+    // The event's own wall time, less the way back.
+    let wall = WallTime(event.wall.0.saturating_sub(event.time.since(time)));
+    Stamp { time, wall, observed: event.read }
+}
+
+fn caller(event: &KernelEvent, call: &Call, role: Role) -> Owner {
+    Owner { pid: call.tgid, uid: call.uid, comm: call.comm, cgroup: call.cgroup, since: event.time, role }
+}
+
+/// The failure of an attempt for which no SYN left; its time is the caller's to set.
+fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
+    let nowhere = match attempt.destination {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+    };
+    let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
+    flow.owner = Some(attempt.owner);
+    flow.community_id = None::<CommunityId>;
+    FlowEvent {
+        at: Stamp { time: attempt.asked, wall: WallTime(0), observed: WallTime(0) },
+        flow,
+        what: What::Failed { reason: FailReason::Unreachable, attempts: 0, fold: None },
+    }
+}
+
+/// The end that a closed socket tells.
+fn ended(
+    event: &KernelEvent,
+    close: &Close,
+    seen: &Seen,
+    direction: Option<Direction>,
+    active: bool,
+    began: Option<KernelTime>,
+) -> What {
+    let Counters { bytes_acked, bytes_received, segments_in, segments_out, retransmits, srtt_us } = close.counters;
+    let rtt = Duration::from_micros(srtt_us.into());
+    let reason = reason::end(close.old_state, event.time, seen, rtt, retransmits);
+    // SYN and FIN take a sequence number each: of what was acknowledged, the own ones; of what was received, the peer's
+    // FIN (its SYN is not counted).
+    let own_fin = reason::own_fin_acknowledged(close.old_state, reason);
+    let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
+    let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, seen)));
+    let (source, destination) = match direction {
+        Some(Direction::Incoming) => ((received, segments_in), (sent, segments_out)),
+        _ => ((sent, segments_out), (received, segments_in)),
+    };
+    What::End {
+        reason,
+        duration: began.map(|began| Duration::from_nanos(event.time.since(began))),
+        traffic: Traffic {
+            source_bytes: source.0,
+            destination_bytes: destination.0,
+            source_segments: source.1,
+            destination_segments: destination.1,
+            retransmits,
+            rtt: (srtt_us > 0).then_some(rtt),
+        },
+    }
+}
+
+/// From SYN-ACK to the completing ACK, nanoseconds, by the kernel's own first round trip sample. It is trusted only where
+/// it was measured to be right: not after a retransmission, and not when it is a whole number of milliseconds, for then
+/// it came from timestamps (with SYN cookies up to 64 ms wrong).
+fn incoming_handshake(established: &Established) -> Option<u64> {
+    let us = established.srtt_us;
+    (us != 0 && established.retransmits == 0 && !us.is_multiple_of(1000)).then(|| u64::from(us) * 1000)
+}

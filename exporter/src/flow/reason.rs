@@ -1,0 +1,212 @@
+//! Why a flow ended, or an attempt failed. UAPI tells no error number, so the state that the socket came from and what
+//! was seen before it decide. Pure functions.
+
+use std::time::Duration;
+
+use flowtel_common::event::state;
+
+use crate::capture::KernelTime;
+
+/// How a flow ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// By FIN.
+    Fin,
+    /// This side reset it.
+    ResetLocal,
+    /// The peer reset it.
+    ResetRemote,
+    /// Nothing came any more.
+    Timeout,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailReason {
+    /// A reset answered the SYN.
+    Refused,
+    /// Nothing answered the SYNs.
+    TimedOut,
+    /// There is no way there: no route, or an ICMP message said so.
+    Unreachable,
+    /// The local side gave it up.
+    Aborted,
+}
+
+/// What was seen of a flow before its socket was closed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// The peer's FIN, last.
+    pub fin_in: Option<KernelTime>,
+    /// The own FIN, last.
+    pub fin_out: Option<KernelTime>,
+    /// The peer's reset, last.
+    pub reset_in: Option<KernelTime>,
+    /// The own reset.
+    pub reset_out: bool,
+    /// The process dropped the socket.
+    pub released: bool,
+}
+
+/// What was seen of an attempt before its socket was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    /// When the last SYN left; `None` where none did.
+    pub last_syn: Option<KernelTime>,
+    /// A reset answered it.
+    pub reset_in: bool,
+    /// The process dropped the socket.
+    pub released: bool,
+}
+
+/// A reset that closes a socket does so while it is received, or when the process that holds the socket's lock lets go.
+/// One that came earlier was forged, or out of window.
+const RESET_CLOSES_WITHIN: Duration = Duration::from_millis(50);
+/// The least retransmission time-out, less some slack (TCP_RTO_MIN is 200 ms).
+const LEAST_RTO: Duration = Duration::from_millis(190);
+/// The time-out of a first SYN (TCP_TIMEOUT_INIT is 1 s), less some slack: timers were seen 8 ms early.
+const SYN_RTO: Duration = Duration::from_millis(900);
+
+/// Why a flow ended whose socket went from `old_state` to CLOSE at `at`. `srtt` is the socket's smoothed round trip time
+/// and `retransmits` its repeated segments. A local reset leaves after this: then [`EndReason::ResetLocal`] it was.
+pub fn end(old_state: u32, at: KernelTime, seen: &Seen, srtt: Duration, retransmits: u32) -> EndReason {
+    if seen.reset_in.is_some_and(|t| within(t, at, RESET_CLOSES_WITHIN)) {
+        return EndReason::ResetRemote;
+    }
+    let own_fin = seen.fin_out.is_some() || has_sent_fin(old_state);
+    if seen.reset_out || (seen.released && !own_fin) {
+        return EndReason::ResetLocal;
+    }
+    match old_state {
+        state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT => EndReason::Fin,
+        // The last ACK closes it within a round trip of the FIN; a timer closes it a time-out after the last try.
+        state::LAST_ACK => {
+            let gave_up = retransmits > 0 && seen.fin_out.is_some_and(|t| !within(t, at, srtt + LEAST_RTO));
+            if gave_up { EndReason::Timeout } else { EndReason::Fin }
+        }
+        _ => EndReason::Timeout,
+    }
+}
+
+/// Whether the own FIN was acknowledged when the socket went from `old_state` to CLOSE.
+pub fn own_fin_acknowledged(old_state: u32, reason: EndReason) -> bool {
+    match old_state {
+        state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT => true,
+        state::LAST_ACK => reason == EndReason::Fin,
+        _ => false,
+    }
+}
+
+/// Whether the peer's FIN had come, in order, when the socket went from `old_state` to CLOSE.
+pub fn peer_fin_came(old_state: u32, seen: &Seen) -> bool {
+    match old_state {
+        state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING | state::TIME_WAIT => true,
+        // The FIN itself closes such a socket; after close() the rest is a TIME_WAIT that nobody sees, and no FIN came.
+        state::FIN_WAIT1 | state::FIN_WAIT2 => seen.fin_in.is_some(),
+        _ => false,
+    }
+}
+
+/// Why an attempt failed whose socket went from SYN_SENT to CLOSE at `at`.
+pub fn failure(at: KernelTime, asked: &Asked) -> FailReason {
+    if asked.reset_in {
+        FailReason::Refused
+    } else if asked.released {
+        FailReason::Aborted
+    } else if asked.last_syn.is_some_and(|t| !within(t, at, SYN_RTO)) {
+        FailReason::TimedOut
+    } else {
+        FailReason::Unreachable
+    }
+}
+
+fn has_sent_fin(old_state: u32) -> bool {
+    matches!(old_state, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT | state::LAST_ACK)
+}
+
+fn within(earlier: KernelTime, later: KernelTime, limit: Duration) -> bool {
+    u128::from(later.since(earlier)) < limit.as_nanos()
+}
+
+// === impl EndReason
+
+impl EndReason {
+    /// As it stands in a record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fin => "fin",
+            Self::ResetLocal => "reset.local",
+            Self::ResetRemote => "reset.remote",
+            Self::Timeout => "timeout",
+        }
+    }
+}
+
+// === impl FailReason
+
+impl FailReason {
+    /// As it stands in a record (`error.type`).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::TimedOut => "timed_out",
+            Self::Unreachable => "unreachable",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+    const AT: KernelTime = KernelTime(100_000 * MS);
+
+    fn ago(ms: u64) -> Option<KernelTime> {
+        Some(KernelTime(AT.0 - ms * MS))
+    }
+
+    fn ended(old_state: u32, seen: Seen) -> EndReason {
+        end(old_state, AT, &seen, Duration::from_millis(30), 3)
+    }
+
+    #[test]
+    fn a_reset_from_the_peer_closes_at_once_and_one_long_before_was_forged() {
+        let seen = Seen { reset_in: ago(1), ..Seen::default() };
+        assert_eq!(ended(state::ESTABLISHED, seen), EndReason::ResetRemote);
+        let seen = Seen { reset_in: ago(5000), fin_in: ago(1), fin_out: ago(1), ..Seen::default() };
+        assert_eq!(ended(state::LAST_ACK, seen), EndReason::Fin);
+    }
+
+    #[test]
+    fn dropping_a_socket_without_a_fin_is_a_local_reset() {
+        let seen = Seen { released: true, ..Seen::default() };
+        assert_eq!(ended(state::ESTABLISHED, seen), EndReason::ResetLocal);
+        assert_eq!(ended(state::CLOSE_WAIT, seen), EndReason::ResetLocal);
+        assert_eq!(ended(state::FIN_WAIT2, seen), EndReason::Fin);
+    }
+
+    #[test]
+    fn a_last_ack_that_never_came_is_a_time_out_and_one_that_came_is_not() {
+        let seen = |ms| Seen { fin_in: ago(9000), fin_out: ago(ms), released: true, ..Seen::default() };
+        assert_eq!(ended(state::LAST_ACK, seen(30)), EndReason::Fin);
+        assert_eq!(ended(state::LAST_ACK, seen(6400)), EndReason::Timeout);
+        assert_eq!(ended(state::FIN_WAIT1, seen(6400)), EndReason::Timeout);
+    }
+
+    #[test]
+    fn silence_is_a_time_out() {
+        assert_eq!(ended(state::ESTABLISHED, Seen::default()), EndReason::Timeout);
+    }
+
+    #[test]
+    fn failures_are_told_apart_by_what_came_first_and_when() {
+        let asked = |ms, reset_in, released| Asked { last_syn: ms, reset_in, released };
+        assert_eq!(failure(AT, &asked(ago(1), true, false)), FailReason::Refused);
+        assert_eq!(failure(AT, &asked(ago(1), false, true)), FailReason::Aborted);
+        assert_eq!(failure(AT, &asked(ago(992), false, false)), FailReason::TimedOut);
+        assert_eq!(failure(AT, &asked(ago(40), false, false)), FailReason::Unreachable);
+        assert_eq!(failure(AT, &asked(None, false, false)), FailReason::Unreachable);
+    }
+}
