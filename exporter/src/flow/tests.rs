@@ -1,1 +1,600 @@
+use std::sync::Arc;
 
+use flowtel_common::event::{
+    self, ACTIVE, Accept, Call, Close, Counters, Established, Event, IN, Instant, OUT, PASSIVE, Refused, Release,
+    Segment, mapped, state,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    capture::{KernelEvent, kind_of},
+    config,
+    ledger::Ledger,
+};
+
+const OWN: u32 = 4242;
+const MS: u64 = 1_000_000;
+
+struct Scene {
+    flows: Flows,
+    ledger: Arc<Ledger>,
+    told: Vec<FlowEvent>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let ledger = Arc::new(Ledger::default());
+        let flows = Flows::new(&config::Flow::default(), BootId::new([1; 16]), Some(OWN), Arc::clone(&ledger));
+        Self { flows, ledger, told: Vec::new() }
+    }
+
+    fn on(&mut self, time: u64, event: Event) {
+        kind_of(&event, &self.ledger.kernel).read.add(1);
+        let wall = WallTime(1_000_000 * MS + time);
+        self.flows.on(&KernelEvent { time: KernelTime(time), wall, read: WallTime(0), event });
+    }
+
+    fn settle(&mut self, now: u64) {
+        let told = &mut self.told;
+        self.flows.settle(KernelTime(now), |event| told.push(event));
+    }
+
+    fn flush(&mut self) -> &[FlowEvent] {
+        let told = &mut self.told;
+        self.flows.flush(|event| told.push(event));
+        &self.told
+    }
+}
+
+fn handshake(event: &FlowEvent) -> Option<Duration> {
+    let What::Begin { handshake } = event.what else { panic!("no begin: {event:?}") };
+    handshake
+}
+
+fn end(event: &FlowEvent) -> (EndReason, Option<Duration>, Traffic) {
+    let What::End { reason, duration, traffic } = event.what else { panic!("no end: {event:?}") };
+    (reason, duration, traffic)
+}
+
+fn failure(event: &FlowEvent) -> (FailReason, u32, Option<Fold>) {
+    let What::Failed { reason, attempts, fold } = event.what else { panic!("no failure: {event:?}") };
+    (reason, attempts, fold)
+}
+
+fn call(kind: u32, cookie: u64, pid: u32, port: u16) -> Call {
+    Call {
+        kind,
+        tgid: pid,
+        time: 0,
+        cookie,
+        cgroup: 1,
+        netns: 1,
+        tid: pid,
+        uid: 7,
+        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
+        address: mapped(u32::from_ne_bytes([192, 0, 2, 2])),
+        port,
+        reserved: 0,
+        reserved_2: 0,
+    }
+}
+
+fn connect(cookie: u64, pid: u32) -> Event {
+    Event::Connect(call(event::CONNECT, cookie, pid, 80))
+}
+
+fn bind(pid: u32, port: u16) -> Event {
+    Event::Listen(call(event::LISTEN, 0, pid, port))
+}
+
+fn instant(kind: u32, cookie: u64) -> Instant {
+    Instant { kind, reserved: 0, time: 0, cookie }
+}
+
+fn syn(cookie: u64) -> Event {
+    Event::Syn(instant(event::SYN, cookie))
+}
+
+fn syn_ack(cookie: u64) -> Event {
+    Event::SynAck(instant(event::SYN_ACK, cookie))
+}
+
+fn accept(cookie: u64, pid: u32) -> Event {
+    Event::Accept(Accept {
+        kind: event::ACCEPT,
+        tgid: pid,
+        time: 0,
+        cookie,
+        cgroup: 9,
+        tid: pid,
+        uid: 8,
+        comm: *b"nginx\0\0\0\0\0\0\0\0\0\0\0",
+        remote: mapped(0),
+        remote_port: 0,
+        local_port: 0,
+        reserved: 0,
+    })
+}
+
+fn release(cookie: u64, state: u32) -> Event {
+    Event::Release(Release { kind: event::RELEASE, tgid: 1, time: 0, cookie, state, reserved: 0 })
+}
+
+fn segment(kind: u32, cookie: u64, way: u32) -> Segment {
+    Segment {
+        kind,
+        way,
+        time: 0,
+        cookie,
+        cgroup: 1,
+        local: mapped(0),
+        remote: mapped(0),
+        local_port: 1,
+        remote_port: 1,
+        state: state::ESTABLISHED,
+        counters: Counters::default(),
+    }
+}
+
+fn fin(cookie: u64, way: u32) -> Event {
+    Event::Fin(segment(event::FIN, cookie, way))
+}
+
+fn reset(cookie: u64, way: u32) -> Event {
+    Event::Reset(segment(event::RESET, cookie, way))
+}
+
+fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), counters: Counters) -> Event {
+    let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
+    Event::Close(Close {
+        kind: event::CLOSE,
+        old_state,
+        time: 0,
+        cookie,
+        local: address(local.0),
+        remote: address(remote.0),
+        local_port: local.1,
+        remote_port: remote.1,
+        reserved: 0,
+        counters,
+    })
+}
+
+fn refused(remote: (u8, u16), port: u16) -> Event {
+    let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
+    Event::Refused(Refused {
+        kind: event::REFUSED,
+        reserved: 0,
+        time: 0,
+        local: address(2),
+        remote: address(remote.0),
+        local_port: port,
+        remote_port: remote.1,
+        reserved_2: 0,
+    })
+}
+
+fn established(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_us: u32) -> Event {
+    let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
+    Event::Established(Established {
+        kind: event::ESTABLISHED,
+        how,
+        time: 0,
+        cookie,
+        local: address(local.0),
+        remote: address(remote.0),
+        local_port: local.1,
+        remote_port: remote.1,
+        srtt_us,
+        retransmits: 0,
+        segments_in: 2,
+        netns: 1,
+    })
+}
+
+const CLIENT: (u8, u16) = (1, 40_000);
+const SERVER: (u8, u16) = (2, 80);
+
+#[test]
+fn an_outgoing_flow_begins_at_the_answer_and_its_handshake_starts_with_the_syn() {
+    let mut scene = Scene::new();
+    scene.on(9 * MS, connect(5, 99));
+    scene.on(10 * MS, syn(5));
+    scene.on(22 * MS, syn_ack(5));
+    scene.on(22 * MS + 1000, established(5, ACTIVE, CLIENT, SERVER, 12_000));
+    let [begin] = scene.flush() else { panic!("one begin") };
+    assert_eq!(begin.flow.direction, Some(Direction::Outgoing));
+    assert_eq!(
+        (begin.flow.source.to_string(), begin.flow.destination.to_string()),
+        ("192.0.2.1:40000".into(), "192.0.2.2:80".into())
+    );
+    assert_eq!(handshake(begin), Some(Duration::from_millis(12)));
+    assert_eq!(begin.at.time, KernelTime(22 * MS));
+    assert_eq!(begin.at.wall, WallTime(1_000_022 * MS));
+    assert_eq!(begin.flow.owner.map(|o| (o.pid, o.uid, o.role)), Some((99, 7, Role::Connector)));
+    assert!(!begin.flow.local);
+}
+
+#[test]
+fn an_incoming_flow_has_the_peer_as_its_source() {
+    let mut scene = Scene::new();
+    scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 60_321));
+    let [begin] = scene.flush() else { panic!("one begin") };
+    assert_eq!(begin.flow.direction, Some(Direction::Incoming));
+    assert_eq!(begin.flow.source.to_string(), "192.0.2.1:40000");
+    assert_eq!(handshake(begin), Some(Duration::from_micros(60_321)));
+    assert_eq!(begin.flow.owner, None);
+}
+
+#[test]
+fn a_round_trip_time_that_is_not_known_for_certain_is_no_handshake_duration() {
+    for srtt in [0, 1000, 65_000] {
+        let mut scene = Scene::new();
+        scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, srtt));
+        assert_eq!(handshake(&scene.flush()[0]), None, "{srtt} µs");
+    }
+}
+
+#[test]
+fn crossing_syns_are_outgoing_on_both_sides() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, 99));
+    scene.on(2, connect(6, 98));
+    scene.on(3, established(5, PASSIVE, CLIENT, SERVER, 0));
+    scene.on(4, established(6, PASSIVE, SERVER, CLIENT, 0));
+    let told = scene.flush();
+    assert_eq!(told.len(), 2);
+    assert!(
+        told.iter().all(|b| b.flow.direction == Some(Direction::Outgoing) && b.flow.local && handshake(b).is_none())
+    );
+    assert_eq!(told[0].flow.source, told[1].flow.destination);
+    assert_eq!(told[0].flow.community_id, told[1].flow.community_id);
+}
+
+#[test]
+fn forged_answers_move_no_time_and_begin_nothing() {
+    let mut scene = Scene::new();
+    scene.on(10 * MS, connect(5, 99));
+    for time in [11, 12, 13] {
+        scene.on(time * MS, syn_ack(5));
+    }
+    assert!(scene.flush().is_empty());
+    scene.on(50 * MS, syn_ack(5));
+    scene.on(50 * MS + 1, established(5, ACTIVE, CLIENT, SERVER, 0));
+    assert_eq!(handshake(&scene.flush()[0]), Some(Duration::from_millis(40)));
+    assert_eq!(scene.ledger.kernel.syn_ack.joined.get(), 4);
+}
+
+#[test]
+fn the_two_ends_on_one_host_know_of_each_other_and_share_a_community_id_but_no_flow_id() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, 99));
+    scene.on(2, syn_ack(5));
+    scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(4, established(6, PASSIVE, SERVER, CLIENT, 0));
+    let [client, server] = scene.flush() else { panic!("two begins") };
+    let (client, server) = (&client.flow, &server.flow);
+    assert!(client.local && server.local);
+    assert_eq!((client.source, client.destination), (server.source, server.destination));
+    assert_eq!(client.community_id, server.community_id);
+    assert_ne!(client.id, server.id);
+}
+
+#[test]
+fn a_begin_is_told_ten_milliseconds_after_it_happened_and_only_once() {
+    let mut scene = Scene::new();
+    scene.on(100 * MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+    scene.on(100 * MS, accept(6, 44));
+    scene.settle(109 * MS);
+    assert!(scene.told.is_empty());
+    scene.settle(110 * MS);
+    assert_eq!(scene.told.len(), 1);
+    scene.settle(500 * MS);
+    assert_eq!(scene.flush().len(), 1);
+}
+
+#[test]
+fn both_ends_of_a_connection_of_our_own_are_left_out_and_counted() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, OWN));
+    scene.on(2, syn_ack(5));
+    scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(4, established(6, PASSIVE, SERVER, CLIENT, 0));
+    assert!(scene.flush().is_empty());
+    assert_eq!(scene.ledger.kernel.established.own.get(), 2);
+    assert_eq!(scene.ledger.kernel.connect.own.get(), 1);
+    assert_eq!(scene.ledger.kernel.syn_ack.own.get(), 1);
+}
+
+#[test]
+fn a_socket_used_again_after_a_failed_call_is_a_flow_of_its_last_call() {
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, 99));
+    scene.on(MS + 1, syn(5));
+    scene.on(2 * MS, reset(5, IN));
+    scene.on(2 * MS + 1, close(5, state::SYN_SENT, CLIENT, SERVER, Counters::default()));
+    scene.on(20 * MS, connect(5, 99));
+    scene.on(20 * MS, syn(5));
+    scene.on(25 * MS, syn_ack(5));
+    scene.on(26 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+    let [failed, begin] = scene.flush() else { panic!("a failure and a begin") };
+    assert_eq!(failure(failed).0, FailReason::Refused);
+    assert_eq!(handshake(begin), Some(Duration::from_millis(5)));
+}
+
+#[test]
+fn an_outgoing_flow_whose_call_was_lost_is_still_told_without_owner_and_handshake() {
+    let mut scene = Scene::new();
+    scene.on(2, syn_ack(5));
+    scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 12_345));
+    let [begin] = scene.flush() else { panic!("one begin") };
+    assert_eq!((begin.flow.direction, handshake(begin), begin.flow.owner), (Some(Direction::Outgoing), None, None));
+}
+
+#[test]
+fn an_attempt_without_answer_is_forgotten_after_its_age() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, 99));
+    scene.on(2, syn(5));
+    scene.settle(600_000 * MS);
+    assert_eq!(scene.flows.open_attempts(), 1);
+    scene.settle(600_001 * MS);
+    assert_eq!(scene.flows.open_attempts(), 0);
+    assert_eq!(scene.ledger.kernel.connect.unused.get(), 1);
+    assert!(scene.flush().is_empty());
+}
+
+/// 100 bytes there, 200 back, closed by the client: as the kernel counts them.
+fn a_whole_life(scene: &mut Scene) {
+    scene.on(MS, connect(5, 99));
+    scene.on(MS + 1, syn(5));
+    scene.on(2 * MS, syn_ack(5));
+    scene.on(2 * MS + 1, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(2 * MS + 2, established(6, PASSIVE, SERVER, CLIENT, 77));
+    scene.on(2 * MS + 3, accept(6, 44));
+    scene.on(3 * MS, release(5, state::ESTABLISHED));
+    scene.on(3 * MS + 1, fin(5, OUT));
+    scene.on(3 * MS + 2, fin(6, IN));
+    scene.on(3 * MS + 3, release(6, state::CLOSE_WAIT));
+    scene.on(3 * MS + 4, fin(6, OUT));
+    scene.on(3 * MS + 5, fin(5, IN));
+    let counters = |bytes_acked, bytes_received| Counters {
+        bytes_acked,
+        bytes_received,
+        segments_in: 5,
+        segments_out: 6,
+        retransmits: 0,
+        srtt_us: 40,
+    };
+    scene.on(3 * MS + 6, close(5, state::FIN_WAIT2, CLIENT, SERVER, counters(102, 201)));
+    scene.on(3 * MS + 7, close(6, state::LAST_ACK, SERVER, CLIENT, counters(201, 101)));
+}
+
+#[test]
+fn a_flow_that_ends_by_fin_tells_its_bytes_its_duration_and_its_owner_on_both_sides() {
+    let mut scene = Scene::new();
+    a_whole_life(&mut scene);
+    let [_, begin, client, server] = scene.flush() else { panic!("two begins and two ends") };
+    assert_eq!(begin.flow.owner.map(|o| (o.pid, o.role, o.cgroup)), Some((44, Role::Acceptor, 9)));
+    for side in [client, server] {
+        let (reason, duration, traffic) = end(side);
+        assert_eq!(reason, EndReason::Fin);
+        assert!(duration.is_some_and(|d| d > Duration::from_micros(900) && d < Duration::from_millis(2)));
+        assert_eq!((traffic.source_bytes, traffic.destination_bytes), (100, 200));
+        assert!(side.flow.local);
+    }
+    assert_eq!(client.flow.owner.map(|o| o.pid), Some(99));
+    assert_eq!((end(client).2.source_segments, end(server).2.source_segments), (6, 5));
+    let kernel = &scene.ledger.kernel;
+    for (name, kind) in kernel.kinds() {
+        assert_eq!((kind.open(), kind.unused.get()), (0, 0), "{name}");
+    }
+    assert_eq!(scene.flows.open_flows(), 0);
+}
+
+#[test]
+fn a_local_reset_that_leaves_after_its_socket_was_closed_is_still_the_reason() {
+    let mut scene = Scene::new();
+    scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+    scene.on(2 * MS, fin(6, IN));
+    // Never accepted, its listener closed: nobody drops it.
+    scene.on(3 * MS, close(6, state::CLOSE_WAIT, SERVER, CLIENT, Counters::default()));
+    scene.on(3 * MS + 10, reset(6, OUT));
+    assert_eq!(end(&scene.flush()[1]).0, EndReason::ResetLocal);
+}
+
+#[test]
+fn a_reset_from_the_peer_is_told_from_one_of_our_own() {
+    for (way, reason) in [(IN, EndReason::ResetRemote), (OUT, EndReason::ResetLocal)] {
+        let mut scene = Scene::new();
+        scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+        scene.on(2 * MS, reset(6, way));
+        scene.on(2 * MS + 10, close(6, state::ESTABLISHED, SERVER, CLIENT, Counters::default()));
+        assert_eq!(end(&scene.flush()[1]).0, reason);
+    }
+}
+
+#[test]
+fn an_end_whose_begin_was_not_seen_has_no_duration_and_no_direction() {
+    let mut scene = Scene::new();
+    scene.on(MS, close(6, state::LAST_ACK, SERVER, CLIENT, Counters::default()));
+    let [told] = scene.flush() else { panic!("one end") };
+    assert_eq!((end(told).1, told.flow.direction), (None, None));
+}
+
+#[test]
+fn failures_say_why_and_how_often_it_was_tried() {
+    let counters = |retransmits| Counters { retransmits, ..Counters::default() };
+    let cases: [(&[(u64, Event)], u32, FailReason); 4] = [
+        (&[(3, reset(5, IN))], 0, FailReason::Refused),
+        (&[(2, release(5, state::SYN_SENT))], 0, FailReason::Aborted),
+        (&[(1003, Event::SynAgain(instant(event::SYN_AGAIN, 5)))], 1, FailReason::TimedOut),
+        (&[], 0, FailReason::Unreachable),
+    ];
+    for (between, again, reason) in cases {
+        let mut scene = Scene::new();
+        scene.on(MS, connect(5, 99));
+        scene.on(2 * MS, syn(5));
+        let last = between.last().map_or(2, |(at, _)| *at);
+        for (at, event) in between {
+            scene.on(at * MS, *event);
+        }
+        let waited = if reason == FailReason::TimedOut { 1000 } else { 1 };
+        scene.on((last + waited) * MS, close(5, state::SYN_SENT, CLIENT, SERVER, counters(again)));
+        let [told] = scene.flush() else { panic!("one failure") };
+        assert_eq!(failure(told), (reason, again + 1, None));
+        assert_eq!(told.flow.owner.map(|o| o.pid), Some(99));
+        assert_eq!(scene.ledger.kernel.connect.open(), 0);
+    }
+}
+
+#[test]
+fn an_attempt_without_a_way_fails_when_its_socket_is_dropped_or_used_again() {
+    for next in [release(5, state::CLOSE), connect(5, 99)] {
+        let mut scene = Scene::new();
+        scene.on(MS, connect(5, 99));
+        scene.on(2 * MS, next);
+        let [told] = scene.flush() else { panic!("one failure") };
+        assert_eq!(failure(told), (FailReason::Unreachable, 0, None));
+        assert!(told.flow.source.ip().is_unspecified());
+        assert_eq!(told.flow.destination.to_string(), "192.0.2.2:80");
+    }
+}
+
+#[test]
+fn a_fast_open_that_was_never_completed_is_an_aborted_attempt_and_no_flow() {
+    let mut scene = Scene::new();
+    scene.on(MS, close(6, state::SYN_RECV, SERVER, CLIENT, Counters::default()));
+    let [told] = scene.flush() else { panic!("one failure") };
+    assert_eq!(failure(told).0, FailReason::Aborted);
+    assert_eq!(told.flow.direction, Some(Direction::Incoming));
+}
+
+#[test]
+fn a_listener_stands_in_for_an_acceptor_that_was_not_seen() {
+    let mut scene = Scene::new();
+    scene.on(MS, bind(55, 80));
+    scene.on(2 * MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+    scene.on(2 * MS, established(7, PASSIVE, (2, 81), CLIENT, 0));
+    scene.settle(50 * MS);
+    assert!(scene.told.is_empty(), "it may still be accepted");
+    scene.settle(52 * MS);
+    let [known, unknown] = scene.told.as_slice() else { panic!("two begins") };
+    assert_eq!(known.flow.owner.map(|o| (o.pid, o.role)), Some((55, Role::Listener)));
+    assert_eq!(unknown.flow.owner, None);
+}
+
+#[test]
+fn getpeername_of_somebody_else_changes_no_owner() {
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, 99));
+    scene.on(2 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(2 * MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+    scene.on(3 * MS, accept(5, 1));
+    scene.on(3 * MS, accept(6, 44));
+    scene.on(4 * MS, accept(6, 45));
+    let owners: Vec<_> = scene.flush().iter().filter_map(|told| told.flow.owner).map(|o| o.pid).collect();
+    assert_eq!(owners, [99, 44]);
+    assert_eq!(scene.ledger.kernel.accept.unused.get(), 2);
+}
+
+#[test]
+fn three_refusals_are_three_records_and_a_scan_is_one() {
+    let mut scene = Scene::new();
+    for port in 1..=3 {
+        scene.on(MS, refused((7, 5000), port));
+    }
+    for port in 1..=1000 {
+        scene.on(MS + u64::from(port), refused((8, 5000), port));
+    }
+    scene.settle(900 * MS);
+    assert!(scene.told.is_empty());
+    scene.settle(1100 * MS);
+    let (single, folded): (Vec<_>, Vec<_>) = scene.told.iter().partition(|told| failure(told).2.is_none());
+    assert_eq!((single.len(), folded.len()), (3, 1));
+    let fold = failure(folded[0]).2.expect("a fold");
+    assert_eq!((fold.count, fold.destination_ports), (1000, 1000));
+    assert_eq!((folded[0].flow.source.port(), folded[0].flow.destination.port()), (0, 0));
+    assert_eq!(scene.ledger.kernel.refused.joined.get(), 1003);
+}
+
+#[test]
+fn a_refusal_of_an_attempt_of_our_own_is_told_on_neither_side() {
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, OWN));
+    scene.on(MS + 1, syn(5));
+    scene.on(MS + 2, refused(CLIENT, 80));
+    scene.on(MS + 3, reset(5, IN));
+    scene.on(MS + 4, close(5, state::SYN_SENT, CLIENT, SERVER, Counters::default()));
+    assert!(scene.flush().is_empty());
+}
+
+#[test]
+fn flows_beyond_the_table_are_told_but_not_together() {
+    let mut scene = Scene::new();
+    scene.flows = Flows::new(
+        &config::Flow { max_flows: 1, ..config::Flow::default() },
+        BootId::new([1; 16]),
+        None,
+        Arc::clone(&scene.ledger),
+    );
+    for cookie in [6, 7] {
+        scene.on(MS, established(cookie, PASSIVE, (2, cookie as u16), CLIENT, 0));
+    }
+    for cookie in [6, 7] {
+        scene.on(2 * MS, close(cookie, state::LAST_ACK, (2, cookie as u16), CLIENT, Counters::default()));
+    }
+    let ends: Vec<bool> = scene.flush().iter().skip(2).map(|told| end(told).1.is_some()).collect();
+    assert_eq!(ends, [true, false]);
+    assert_eq!(scene.ledger.flows_not_followed.get(), 1);
+}
+
+proptest! {
+    /// Whatever comes in whatever order, missing or repeated: each proof of a begin is told once and each closed socket
+    /// once, every event's fate is counted, and nothing but open attempts and flows stays behind.
+    #[test]
+    fn everything_is_told_once_and_every_event_is_accounted_for(
+        steps in prop::collection::vec((0u8..14, 0u64..8, prop::bool::ANY, 0u64..20), 0..300)
+    ) {
+        let mut scene = Scene::new();
+        let (mut now, mut proofs, mut closed) = (1_000_000_000u64, 0u64, 0u64);
+        for (step, cookie, flag, gap) in steps {
+            now += gap * MS;
+            // Late or early by some milliseconds now and then.
+            let time = if flag { now } else { now.saturating_sub(gap * MS / 2) };
+            let server = (2, cookie as u16 % 3 + 1);
+            let old_state = [state::ESTABLISHED, state::LAST_ACK, state::FIN_WAIT2, state::CLOSE_WAIT][gap as usize % 4];
+            match step {
+                0 => scene.on(time, connect(cookie, if cookie == 7 { OWN } else { 99 })),
+                1 => scene.on(time, syn_ack(cookie)),
+                2 => { proofs += 1; scene.on(time, established(cookie, ACTIVE, CLIENT, server, 0)) }
+                3 => { proofs += 1; scene.on(time, established(cookie, PASSIVE, server, CLIENT, 77)) }
+                4 => scene.on(time, syn(cookie)),
+                5 => scene.on(time, accept(cookie, 44)),
+                6 => scene.on(time, fin(cookie, if flag { IN } else { OUT })),
+                7 => scene.on(time, reset(cookie, if flag { IN } else { OUT })),
+                8 => scene.on(time, release(cookie, if flag { state::CLOSE } else { state::ESTABLISHED })),
+                9 => { closed += 1; scene.on(time, close(cookie, old_state, server, CLIENT, Counters::default())) }
+                10 => scene.on(time, close(cookie, state::SYN_SENT, CLIENT, server, Counters::default())),
+                11 => scene.on(time, refused((9, cookie as u16 + 1), gap as u16 + 1)),
+                12 => scene.on(time, bind(55, 1)),
+                _ => scene.settle(now),
+            }
+        }
+        scene.flush();
+        let ledger = Arc::clone(&scene.ledger);
+        let kernel = &ledger.kernel;
+        let begins = scene.told.iter().filter(|told| matches!(told.what, What::Begin { .. })).count() as u64;
+        let ends = scene.told.iter().filter(|told| matches!(told.what, What::End { .. })).count() as u64;
+        prop_assert_eq!(begins, kernel.established.joined.get());
+        prop_assert_eq!(proofs, kernel.established.joined.get() + kernel.established.own.get());
+        prop_assert!(ends <= closed);
+        for (name, kind) in kernel.kinds() {
+            let open = if name == "connect" { scene.flows.open_attempts() as i128 } else { 0 };
+            prop_assert_eq!(kind.open(), open, "{}", name);
+        }
+        scene.settle(now + 700_000 * MS);
+        prop_assert_eq!(kernel.connect.open(), 0);
+    }
+}

@@ -1,1 +1,283 @@
+use std::net::IpAddr;
 
+use opentelemetry_proto::tonic::{
+    collector::logs::v1::ExportLogsServiceRequest,
+    common::v1::{AnyValue, KeyValue, any_value::Value},
+    logs::v1::LogRecord,
+};
+use proptest::{prelude::*, strategy::ValueTree as _};
+
+use super::*;
+use crate::{
+    capture::KernelTime,
+    config,
+    flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Stamp},
+};
+
+const BOOT: BootId = BootId::new([3; 16]);
+
+fn encoder(limits: Limits) -> Encoder {
+    let host = resource::Host { name: "host".into(), id: Some("0123456789abcdef0123456789abcdef".into()) };
+    Encoder::new(&resource::build(&config::Record::default(), &host), BOOT, true, limits)
+}
+
+const WIDE: Limits = Limits { records: 10_000, bytes: 1 << 20, age: Duration::from_secs(1) };
+
+/// What a record should say, built as a tree from the schema's words and not from the encoder's.
+fn expected(event: &FlowEvent) -> LogRecord {
+    let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
+    let int = |i: u64| AnyValue { value: Some(Value::IntValue(i as i64)) };
+    let seconds = |d: Duration| AnyValue { value: Some(Value::DoubleValue(d.as_secs_f64())) };
+    let show = |e: &SocketAddr| if e.port() == 0 { e.ip().to_string() } else { e.to_string() };
+    let flow = &event.flow;
+    let direction = flow.direction.map(|d| if d == Direction::Outgoing { "outgoing" } else { "incoming" });
+    let name = match event.what {
+        What::Begin { .. } => "flowtel.tcp.flow.begin",
+        What::End { .. } => "flowtel.tcp.flow.end",
+        What::Failed { .. } => "flowtel.tcp.flow.failed",
+    };
+    let id = flow.id.unwrap_or_else(|| FlowId::new(&BOOT, 0, flow.source, flow.destination));
+    let mut uid = id.0.to_be_bytes().to_vec();
+    uid.extend(event.at.time.0.to_be_bytes());
+    uid.extend(name.as_bytes());
+    let mut attributes =
+        vec![("event.name", text(name)), ("log.record.uid", text(&format!("{:032x}", BOOT.hash(&uid))))];
+    attributes.extend(flow.id.map(|id| ("flowtel.flow.id", text(&format!("{:032x}", id.0)))));
+    attributes
+        .extend(flow.community_id.map(|id| ("flowtel.flow.community_id", text(&String::from_utf8_lossy(&id.text())))));
+    attributes.extend(direction.map(|direction| ("flowtel.flow.direction", text(direction))));
+    if flow.local {
+        attributes.push(("flowtel.flow.local", AnyValue { value: Some(Value::BoolValue(true)) }));
+    }
+    let unknown = flow.source.ip().is_unspecified();
+    if !unknown {
+        attributes.push(("source.address", text(&flow.source.ip().to_string())));
+    }
+    if flow.source.port() != 0 {
+        attributes.push(("source.port", int(flow.source.port().into())));
+    }
+    attributes.push(("destination.address", text(&flow.destination.ip().to_string())));
+    if flow.destination.port() != 0 {
+        attributes.push(("destination.port", int(flow.destination.port().into())));
+    }
+    attributes.push(("network.transport", text("tcp")));
+    attributes.push(("network.type", text(if flow.destination.ip().is_ipv4() { "ipv4" } else { "ipv6" })));
+    let mut body = direction.map(|d| format!("{d} ")).unwrap_or_default();
+    body += &format!("tcp {} -> {}", if unknown { "?".into() } else { show(&flow.source) }, show(&flow.destination));
+    if let What::Begin { handshake: Some(d) } = event.what {
+        attributes.push(("flowtel.tcp.handshake.duration", seconds(d)));
+    }
+    if let Some(o) = &flow.owner {
+        let name = String::from_utf8_lossy(o.name()).into_owned();
+        let role = match o.role {
+            Role::Connector => "connector",
+            Role::Acceptor => "acceptor",
+            Role::Listener => "listener",
+        };
+        attributes.extend([
+            ("process.pid", int(o.pid.into())),
+            ("process.user.id", int(o.uid.into())),
+            ("thread.name", text(&name)),
+            ("flowtel.process.role", text(role)),
+        ]);
+        let shown: String =
+            name.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect();
+        body += &format!(" {shown}[{}]", o.pid);
+    }
+    match &event.what {
+        What::Begin { .. } => {}
+        What::End { reason, duration, traffic } => {
+            attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
+            attributes.extend([
+                ("flowtel.flow.end.reason", text(reason.as_str())),
+                ("flowtel.source.bytes", int(traffic.source_bytes)),
+                ("flowtel.destination.bytes", int(traffic.destination_bytes)),
+                ("flowtel.source.packets", int(traffic.source_segments.into())),
+                ("flowtel.destination.packets", int(traffic.destination_segments.into())),
+                ("flowtel.tcp.retransmits", int(traffic.retransmits.into())),
+            ]);
+            attributes.extend(traffic.rtt.map(|rtt| ("flowtel.tcp.rtt", seconds(rtt))));
+            body += &format!(" ended: {}", reason.as_str());
+        }
+        What::Failed { reason, attempts, fold } => {
+            attributes.push(("error.type", text(reason.as_str())));
+            attributes.push(("flowtel.tcp.attempts", int((*attempts).into())));
+            if let Some(fold) = fold {
+                attributes.push(("flowtel.fold.count", int(fold.count)));
+                attributes.push(("flowtel.fold.duration", seconds(fold.duration)));
+                attributes.push(("flowtel.fold.destination.ports", int(fold.destination_ports.into())));
+            }
+            body += &match fold {
+                None => format!(" failed: {}", reason.as_str()),
+                Some(fold) if fold.destination_ports > 1 => {
+                    format!(" failed {} times at {} ports: {}", fold.count, fold.destination_ports, reason.as_str())
+                }
+                Some(fold) => format!(" failed {} times: {}", fold.count, reason.as_str()),
+            };
+        }
+    }
+    let failed = matches!(event.what, What::Failed { .. });
+    LogRecord {
+        time_unix_nano: event.at.wall.0,
+        observed_time_unix_nano: event.at.observed.0,
+        severity_number: if failed { 13 } else { 9 },
+        severity_text: if failed { "WARN" } else { "INFO" }.into(),
+        event_name: name.into(),
+        body: Some(text(&body)),
+        attributes: attributes
+            .into_iter()
+            .map(|(key, value)| KeyValue { key: key.into(), value: Some(value), ..Default::default() })
+            .collect(),
+        ..Default::default()
+    }
+}
+
+fn whats() -> impl Strategy<Value = What> {
+    let duration = || any::<u32>().prop_map(|n| Duration::from_nanos(n.into()));
+    let traffic =
+        (any::<u64>(), 0..u64::from(u32::MAX), any::<u32>(), 0u32..100, 0u32..3, prop::option::of(duration()))
+            .prop_map(|(a, b, c, d, retransmits, rtt)| Traffic {
+                source_bytes: a >> 1,
+                destination_bytes: b,
+                source_segments: c,
+                destination_segments: d,
+                retransmits,
+                rtt,
+            });
+    let end_reason =
+        prop::sample::select(vec![EndReason::Fin, EndReason::ResetLocal, EndReason::ResetRemote, EndReason::Timeout]);
+    let fail_reason = prop::sample::select(vec![
+        FailReason::Refused,
+        FailReason::TimedOut,
+        FailReason::Unreachable,
+        FailReason::Aborted,
+    ]);
+    let fold = (any::<u32>(), duration(), 0u32..5000).prop_map(|(count, duration, destination_ports)| Fold {
+        count: count.into(),
+        duration,
+        destination_ports,
+    });
+    prop_oneof![
+        prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
+        (end_reason, prop::option::of(duration()), traffic).prop_map(|(reason, duration, traffic)| What::End {
+            reason,
+            duration,
+            traffic
+        }),
+        (fail_reason, any::<u32>(), prop::option::of(fold)).prop_map(|(reason, attempts, fold)| What::Failed {
+            reason,
+            attempts,
+            fold
+        }),
+    ]
+}
+
+fn events() -> impl Strategy<Value = FlowEvent> {
+    let ip = prop_oneof![
+        any::<[u8; 4]>().prop_map(IpAddr::from),
+        any::<[u8; 16]>().prop_map(IpAddr::from),
+        Just(IpAddr::from([0; 4]))
+    ];
+    let port = prop_oneof![any::<u16>(), Just(0)];
+    let role = prop::sample::select(vec![Role::Connector, Role::Acceptor, Role::Listener]);
+    let owner = (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), role).prop_map(|(pid, uid, comm, role)| Owner {
+        pid,
+        uid,
+        comm,
+        cgroup: 1,
+        since: KernelTime(0),
+        role,
+    });
+    (
+        (ip.clone(), port.clone(), ip, port),
+        (prop::option::of(any::<u128>()), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()),
+        prop::option::of(prop::sample::select(vec![Direction::Outgoing, Direction::Incoming])),
+        (prop::option::of(owner), any::<bool>(), whats()),
+    )
+        .prop_map(|((a, ap, b, bp), (id, time, wall, observed, local), direction, (owner, community, what))| {
+            let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
+            FlowEvent {
+                at: Stamp { time: KernelTime(time), wall: WallTime(wall), observed: WallTime(observed) },
+                flow: Flow {
+                    id: id.map(FlowId),
+                    community_id: community.then(|| CommunityId::tcp(source, destination)),
+                    source,
+                    destination,
+                    direction,
+                    local,
+                    owner,
+                },
+                what,
+            }
+        })
+}
+
+fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
+    let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).expect("a sealed batch is valid protobuf");
+    assert_eq!(request.resource_logs.len(), 1);
+    assert_eq!(request.resource_logs[0].scope_logs.len(), 1);
+    (request.resource_logs[0].scope_logs[0].log_records.clone(), request)
+}
+
+proptest! {
+    #[test]
+    fn every_record_decodes_to_what_the_schema_says(events in prop::collection::vec(events(), 1..20)) {
+        let mut encoder = encoder(WIDE);
+        for event in &events {
+            prop_assert_eq!(encoder.write(event), None);
+        }
+        let batch = encoder.seal().expect("records were written");
+        let (records, request) = decode(&batch);
+        prop_assert_eq!(batch.records as usize, events.len());
+        prop_assert_eq!(Some(batch.first), events.iter().map(|e| e.at.wall.0).min());
+        prop_assert_eq!(Some(batch.last), events.iter().map(|e| e.at.wall.0).max());
+        for (record, event) in records.iter().zip(&events) {
+            prop_assert_eq!(record, &expected(event));
+        }
+        let scope = &request.resource_logs[0].scope_logs[0];
+        prop_assert_eq!(scope.schema_url.as_str(), schema::SCHEMA_URL);
+        prop_assert_eq!(scope.scope.as_ref().map(|s| s.name.as_str()), Some("flowtel"));
+        prop_assert!(request.resource_logs[0].resource.as_ref().is_some_and(|r| r.attributes.len() >= 7));
+        prop_assert_eq!(encoder.seal(), None);
+    }
+
+    #[test]
+    fn limits_cut_the_stream_into_batches_and_lose_nothing(
+        events in prop::collection::vec(events(), 1..60),
+        most in 1u32..20,
+        kib in 2usize..16,
+    ) {
+        let mut encoder = encoder(Limits { records: most, bytes: kib << 10, age: Duration::from_secs(1) });
+        let mut batches = Vec::new();
+        for event in &events {
+            batches.extend(encoder.write(event));
+        }
+        batches.extend(encoder.seal());
+        let mut all = Vec::new();
+        for batch in &batches {
+            prop_assert!(batch.records <= most);
+            prop_assert!(batch.bytes.len() <= kib << 10 || batch.records == 1);
+            let (records, _) = decode(batch);
+            prop_assert_eq!(records.len(), batch.records as usize);
+            all.extend(records);
+        }
+        let wanted: Vec<LogRecord> = events.iter().map(expected).collect();
+        prop_assert_eq!(all, wanted);
+    }
+}
+
+#[test]
+fn the_age_of_the_first_record_seals_a_batch_and_so_does_a_clock_that_was_set_back() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let event = events().new_tree(&mut runner).expect("a value").current();
+    let second = 1_000_000_000;
+    let at = |observed| FlowEvent { at: Stamp { observed: WallTime(observed), ..event.at }, ..event.clone() };
+    let mut encoder = encoder(WIDE);
+    assert!(encoder.seal_if_old(WallTime(u64::MAX)).is_none(), "nothing to seal");
+    encoder.write(&at(10 * second));
+    encoder.write(&at(11 * second - 2));
+    assert!(encoder.seal_if_old(WallTime(11 * second - 1)).is_none());
+    assert_eq!(encoder.seal_if_old(WallTime(11 * second)).map(|b| b.records), Some(2));
+    encoder.write(&at(10 * second));
+    assert!(encoder.seal_if_old(WallTime(9 * second)).is_some());
+}
