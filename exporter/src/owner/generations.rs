@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn the_latest_half_of_the_bound_is_always_there() {
         let mut map = Generations::new(16);
-        for key in 0..1000 {
+        for key in 0..1000_u32 {
             map.insert(key, key);
             for recent in key.saturating_sub(7)..=key {
                 assert!(map.young.contains_key(&recent) || map.old.contains_key(&recent));

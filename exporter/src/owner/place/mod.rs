@@ -30,8 +30,10 @@ use self::{handle::Failure, walk::Walk};
 use super::{cgroup_path::Place, generations::Generations};
 use crate::{capture::cgroup, config, ledger::Ledger};
 
-/// How long "there is no such cgroup" is believed.
+/// How long "there is no such cgroup" is believed: the kernel's word, and that of a search, which may have passed the
+/// place before the cgroup was made.
 const ABSENT_FOR: Duration = Duration::from_secs(30);
+const NOT_MET_FOR: Duration = Duration::from_secs(3);
 
 /// Which cgroup is what.
 pub struct Places {
@@ -135,7 +137,7 @@ impl Places {
         match (&found, complete) {
             (Some(_), _) => counts.looked_up.add(1),
             (None, true) => {
-                self.absent.insert(cgroup, now + ABSENT_FOR);
+                self.absent.insert(cgroup, now + NOT_MET_FOR);
                 counts.gone.add(1);
             }
             (None, false) => counts.unreadable.add(1),
