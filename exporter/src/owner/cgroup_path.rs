@@ -16,6 +16,8 @@
 //! Must never panic, and never tell anything but hex digits as a container's id, nor control characters at all outside
 //! of `path`.
 
+use super::text;
+
 /// The longest path that is read, bytes: PATH_MAX.
 const MAX_PATH: usize = 4096;
 
@@ -50,8 +52,7 @@ enum Part {
 impl Place {
     /// Reads a path, relative to the root of the tree of cgroups or to that of a cgroup namespace (`/../../docker-…`).
     pub fn from_path(path: &[u8]) -> Self {
-        let mut text = String::from_utf8_lossy(path).into_owned();
-        text.truncate(text.floor_char_boundary(MAX_PATH));
+        let text = text::bounded(path, MAX_PATH);
         let mut place = Self::default();
         let mut parts = text.split('/').filter(|part| !matches!(*part, "" | "." | "..")).peekable();
         let (mut outer, mut first) = ("", true);

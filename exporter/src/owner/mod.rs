@@ -14,6 +14,7 @@ pub mod cgroup_path;
 mod generations;
 mod place;
 mod process;
+mod text;
 
 pub use cgroup_path::Place;
 pub use place::Places;

@@ -2,6 +2,8 @@
 //!
 //! Must never make more than [`MAX_PATH`] bytes, nor change a path that is valid UTF-8 and within that.
 
+use super::super::text;
+
 /// The longest path that is kept, bytes: PATH_MAX. The kernel itself gives no longer one.
 pub(super) const MAX_PATH: usize = 4096;
 
@@ -32,8 +34,7 @@ impl Executable {
             Some(path) => (path, true),
             None => (link, false),
         };
-        let mut path = String::from_utf8_lossy(path).into_owned();
-        path.truncate(path.floor_char_boundary(MAX_PATH));
+        let path = text::bounded(path, MAX_PATH);
         let name = path.rsplit('/').next().filter(|name| !name.is_empty())?;
         Some(Self { name: name.into(), path: path.as_str().into(), deleted })
     }
