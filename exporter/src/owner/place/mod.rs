@@ -89,9 +89,11 @@ impl Places {
             return None;
         }
         if self.by_handle {
-            match handle::path_of(&tree.root, cgroup) {
-                Ok(path) => {
-                    let place = Arc::new(Place::from_path(tree.relative(&path)));
+            let found = handle::path_of(&tree.root, cgroup)
+                .and_then(|path| tree.relative(&path).map(Place::from_path).ok_or(Failure::Gone));
+            match found {
+                Ok(place) => {
+                    let place = Arc::new(place);
                     self.known.insert(cgroup, Arc::clone(&place));
                     counts.looked_up.add(1);
                     return Some(place);
@@ -162,12 +164,10 @@ impl Tree {
         Some(Self { root, mount: mount.into_os_string().into_vec() })
     }
 
-    /// A path of the file system as one of the tree. A cgroup outside of the part that is mounted here has one already.
-    fn relative<'p>(&self, path: &'p [u8]) -> &'p [u8] {
-        match path.strip_prefix(&*self.mount) {
-            Some(inner @ ([] | [b'/', ..])) => inner,
-            _ => path,
-        }
+    /// A path of the file system as one of the tree. `None` for a cgroup outside of the part that is mounted here (in a
+    /// cgroup namespace): the kernel opens it all the same, and shows some end of its path, or `/`.
+    fn relative<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        path.strip_prefix(&*self.mount).filter(|inner| matches!(inner, [] | [b'/', ..]))
     }
 }
 

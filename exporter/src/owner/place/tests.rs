@@ -175,8 +175,16 @@ fn a_search_goes_in_steps_and_meets_all_of_a_large_tree() {
 fn paths_are_told_from_the_trees_root_and_not_from_that_of_all_files() {
     let root = fs::File::open("/").expect("opened");
     let tree = Tree { root: root.into(), mount: b"/sys/fs/cgroup".to_vec() };
-    assert_eq!(tree.relative(b"/sys/fs/cgroup/a/b"), b"/a/b");
-    assert_eq!(tree.relative(b"/sys/fs/cgroup"), b"");
-    assert_eq!(tree.relative(b"/sys/fs/cgroup2/a"), b"/sys/fs/cgroup2/a");
-    assert_eq!(tree.relative(b"/../other.slice"), b"/../other.slice");
+    assert_eq!(tree.relative(b"/sys/fs/cgroup/a/b"), Some(&b"/a/b"[..]));
+    assert_eq!(tree.relative(b"/sys/fs/cgroup"), Some(&b""[..]));
+}
+
+/// Measured on 6.18: from within a cgroup namespace the kernel opens any cgroup of the host, and calls it `/`.
+#[test]
+fn a_cgroup_outside_of_the_mounted_part_is_not_taken_for_its_root() {
+    let root = fs::File::open("/").expect("opened");
+    let tree = Tree { root: root.into(), mount: b"/sys/fs/cgroup".to_vec() };
+    for path in [&b"/"[..], b"", b"/other.slice", b"/../other.slice", b"/sys/fs/cgroup2/a"] {
+        assert_eq!(tree.relative(path), None);
+    }
 }

@@ -146,6 +146,7 @@ mod tests {
         fs::create_dir(dir.path().join("2")).expect("made");
         let pretender = "2 (kthreadd) S 0 0 0 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0 0 0 0\n";
         fs::write(dir.path().join("2/stat"), pretender).expect("written");
-        assert!(matches!(Visibility::of(dir.path(), true), Visibility::OtherProcesses { .. }));
+        assert!(!shows_kernel_threads(dir.path()));
+        assert!(Visibility::of(dir.path(), true).is_hidden());
     }
 }
