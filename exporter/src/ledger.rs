@@ -23,6 +23,8 @@ pub struct Ledger {
     pub kernel: KernelEvents,
     /// Flows that began while `flow.max_flows` were open already: their begin and end are told, but not together.
     pub flows_not_followed: Counter,
+    /// Questions about the owners of flows.
+    pub owner: Owner,
     /// Records on their way to the receiver.
     pub records: Records,
 }
@@ -80,6 +82,30 @@ pub struct Kind {
     pub unused: Counter,
     /// Forgotten because a table was full.
     pub evicted: Counter,
+}
+
+/// Questions about the owners of flows. They lose no record: a record is told without what is not found.
+#[derive(Debug, Default)]
+pub struct Owner {
+    /// Which executable a process runs.
+    pub executables: Lookups,
+    /// Which container, pod and unit a cgroup belongs to.
+    pub places: Lookups,
+}
+
+/// What became of questions. Each is counted once: asked = looked up + cached + gone + reused + unreadable.
+#[derive(Debug, Default)]
+pub struct Lookups {
+    /// Answered, by asking the system.
+    pub looked_up: Counter,
+    /// Answered from what was known; at most a check that it still holds.
+    pub cached: Counter,
+    /// Without an answer: process or cgroup was no longer there, or the process has no executable (a kernel thread).
+    pub gone: Counter,
+    /// Without an answer: the process id belongs to a process that is younger than the event, or may be.
+    pub reused: Counter,
+    /// Without an answer: no right to read it, no descriptor left, or not reached yet by the search without rights.
+    pub unreadable: Counter,
 }
 
 /// The fate of records.
@@ -157,6 +183,15 @@ impl Kind {
     }
 }
 
+// === impl Lookups
+
+impl Lookups {
+    /// How many questions there were.
+    pub fn asked(&self) -> u64 {
+        [&self.looked_up, &self.cached, &self.gone, &self.reused, &self.unreadable].iter().map(|c| c.get()).sum()
+    }
+}
+
 // === impl Records
 
 impl Records {
@@ -173,7 +208,7 @@ impl Records {
 // === impl Ledger
 
 impl fmt::Display for Ledger {
-    /// Both balances, a line each; losses only where there are any.
+    /// Both balances, a line each, with the questions about owners between them; losses only where there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kernel events:")?;
         let mut separator = "";
@@ -202,6 +237,14 @@ impl fmt::Display for Ledger {
         }
         if self.kernel.unknown.get() > 0 {
             write!(f, "; unknown {}", self.kernel.unknown.get())?;
+        }
+        for (name, l) in [("executables", &self.owner.executables), ("places", &self.owner.places)] {
+            if l.asked() > 0 {
+                write!(f, "\n{name}: {} asked = {} looked up", l.asked(), l.looked_up.get())?;
+                let losses = [("gone", &l.gone), ("reused", &l.reused), ("unreadable", &l.unreadable)];
+                terms(f, &[("cached", l.cached.get().into())])?;
+                terms(f, &losses.map(|(name, n)| (name, n.get().into())))?;
+            }
         }
         let r = &self.records;
         write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way; a stage knows the one before it by its output type only:
 //!
-//! capture → flow → record → queue → export
+//! capture → flow → owner → record → queue → export
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
@@ -15,6 +15,7 @@ pub mod exit;
 pub mod export;
 pub mod flow;
 pub mod ledger;
+pub mod owner;
 pub mod pipeline;
 pub mod queue;
 pub mod record;

@@ -30,6 +30,12 @@ impl Default for Flow {
     }
 }
 
+impl Default for Owner {
+    fn default() -> Self {
+        Self { executable: true, container: true, proc: "/proc".into(), max_processes: 16_384, max_cgroups: 4096 }
+    }
+}
+
 impl Default for Record {
     fn default() -> Self {
         Self { event_name_attribute: true, service_name: "flowtel".into(), resource: BTreeMap::new() }

@@ -17,6 +17,8 @@ pub struct Config {
     pub capture: Capture,
     /// How events become flows.
     pub flow: Flow,
+    /// What is looked up about the process behind a flow.
+    pub owner: Owner,
     /// What is in a record.
     pub record: Record,
     /// Where sealed batches wait for the receiver.
@@ -73,6 +75,27 @@ pub struct Flow {
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
+}
+
+/// What is looked up about the process behind a flow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Owner {
+    /// Tell the process's executable: name and path of `/proc/PID/exe`, as it is when the event is read, a moment after
+    /// it happened. For processes of other users it needs CAP_SYS_PTRACE.
+    pub executable: bool,
+    /// Tell container, pod and systemd unit, from the cgroup's path. CAP_DAC_READ_SEARCH makes it fast and complete;
+    /// without it the tree of cgroups is searched, in small steps.
+    pub container: bool,
+    /// Where the host's proc file system is mounted. In a container that does not share the host's process ids
+    /// (`pid: host`, `hostPID`), mount the host's /proc into it and name it here.
+    pub proc: PathBuf,
+    /// The most processes remembered at once; past it, those not seen for longest are looked up anew.
+    #[schemars(range(min = 64, max = 1_048_576))]
+    pub max_processes: u32,
+    /// The most cgroups remembered at once.
+    #[schemars(range(min = 64, max = 1_048_576))]
+    pub max_cgroups: u32,
 }
 
 /// What is in a record.

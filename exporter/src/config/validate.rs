@@ -16,6 +16,7 @@ const USUAL_LIMIT: Bytes = Bytes(4 << 20);
 pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Vec<Problem>), Vec<Problem>> {
     let mut check = Check { origins, problems: Vec::new() };
     capture(config, &mut check);
+    owner(config, &mut check);
     record(config, &mut check);
     queue(config, &mut check);
     export(config, &mut check);
@@ -74,6 +75,12 @@ fn capture(config: &Config, check: &mut Check<'_>) {
             format!("expected a power of two, such as \"{}\", found {size}", Bytes(size.0.next_power_of_two()));
         check.require(size.0.is_power_of_two(), key, message);
     }
+}
+
+fn owner(config: &Config, check: &mut Check<'_>) {
+    let proc = &config.owner.proc;
+    let message = format!("expected an absolute path, found \"{}\"", proc.display());
+    check.require(proc.is_absolute(), "owner.proc", message);
 }
 
 fn record(config: &Config, check: &mut Check<'_>) {

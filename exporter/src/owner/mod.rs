@@ -1,0 +1,21 @@
+//! Process ids and cgroup ids of kernel events in; the executable, and container, pod and systemd unit out.
+//!
+//! - [`Processes`]: process id and kernel time → [`Executable`], from /proc;
+//! - [`Places`]: cgroup id → [`Place`], from the path of the cgroup;
+//! - [`cgroup_path`]: what such a path says, for each container runtime.
+//!
+//! Both are asked once an event, by one thread. Both remember what they found, within bounds, and ask the system once
+//! for the same thing.
+//!
+//! Must never name a process, container or unit that may be another one's: what is not certain is absent. Must never
+//! fail an event, wait for anything but the kernel's own files, or grow without bound.
+
+pub mod cgroup_path;
+mod generations;
+mod place;
+mod process;
+mod text;
+
+pub use cgroup_path::Place;
+pub use place::Places;
+pub use process::{Executable, Processes, Visibility};

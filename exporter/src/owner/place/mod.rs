@@ -1,0 +1,175 @@
+//! Cgroup ids in; the places that their paths name out.
+//!
+//! The id of a cgroup is the inode number of its directory in the cgroup v2 tree. Its path is found in one of two ways:
+//!
+//! - by **handle**: the kernel opens the directory with this number (`handle`); exact, some microseconds, needs
+//!   CAP_DAC_READ_SEARCH;
+//! - by **search**, without that right: the tree is walked in small steps (`walk`), and everything on the way is
+//!   remembered.
+//!
+//! # Why what was found may be remembered for ever
+//! A number is given once: kernfs counts 32 bits up in a circle and adds a generation above them each time round, 64 bits
+//! together (fs/kernfs/dir.c, __kernfs_new_node; on machines of 32 bits st_ino has the lower half only, and the search
+//! finds the cgroup that has it now). The tree lives as long as the kernel, whether it is mounted or not, and cgroups of
+//! version 2 can't be renamed (kernel/cgroup/cgroup.c: only version 1 has a rename). So id and path belong together, and
+//! an event of a cgroup that was removed since is answered rightly. "Not found" is remembered for a while only.
+//!
+//! Must never give the place of another cgroup, block for longer than one step of the search, or grow without bound.
+
+mod handle;
+mod walk;
+
+use std::{
+    fmt,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use self::{handle::Failure, walk::Walk};
+use super::{cgroup_path::Place, generations::Generations};
+use crate::{capture::cgroup, config, ledger::Ledger};
+
+/// How long "there is no such cgroup" is believed: the kernel's word, and that of a search, which may have passed the
+/// place before the cgroup was made.
+const ABSENT_FOR: Duration = Duration::from_secs(30);
+const NOT_MET_FOR: Duration = Duration::from_secs(3);
+
+/// Which cgroup is what.
+pub struct Places {
+    tree: Option<Tree>,
+    /// Opening by handle was not refused so far.
+    by_handle: bool,
+    walk: Walk,
+    known: Generations<u64, Arc<Place>>,
+    absent: Generations<u64, Instant>,
+    ledger: Arc<Ledger>,
+}
+
+/// The mounted tree of cgroups.
+struct Tree {
+    root: OwnedFd,
+    mount: Vec<u8>,
+}
+
+// === impl Places
+
+impl Places {
+    /// Opens the tree of cgroups. Where there is none, or `owner.container` is off, all questions are answered with
+    /// `None`.
+    pub fn new(config: &config::Owner, ledger: Arc<Ledger>) -> Self {
+        let most = config.max_cgroups as usize;
+        Self {
+            tree: if config.container { Tree::open() } else { None },
+            by_handle: true,
+            walk: Walk::default(),
+            known: Generations::new(most),
+            absent: Generations::new(most / 4),
+            ledger,
+        }
+    }
+
+    /// The place of the cgroup with the id `cgroup`, its inode number; 0 is none.
+    ///
+    /// `None`, and counted in the ledger under its reason: it was removed before it was first asked for, lies outside of
+    /// what this process's mount shows, or was not reached yet by the search.
+    pub fn of(&mut self, cgroup: u64) -> Option<Arc<Place>> {
+        let counts = &self.ledger.owner.places;
+        if let Some(place) = self.known.get(cgroup) {
+            counts.cached.add(1);
+            return Some(Arc::clone(place));
+        }
+        let Some(tree) = self.tree.as_ref().filter(|_| cgroup != 0) else {
+            counts.unreadable.add(1);
+            return None;
+        };
+        let now = Instant::now();
+        if self.absent.get(cgroup).is_some_and(|until| now < *until) {
+            counts.gone.add(1);
+            return None;
+        }
+        if self.by_handle {
+            let found = handle::path_of(&tree.root, cgroup)
+                .and_then(|path| tree.relative(&path).map(Place::from_path).ok_or(Failure::Gone));
+            match found {
+                Ok(place) => {
+                    let place = Arc::new(place);
+                    self.known.insert(cgroup, Arc::clone(&place));
+                    counts.looked_up.add(1);
+                    return Some(place);
+                }
+                Err(Failure::Gone) => {
+                    self.absent.insert(cgroup, now + ABSENT_FOR);
+                    counts.gone.add(1);
+                    return None;
+                }
+                Err(Failure::NotNow) => {
+                    counts.unreadable.add(1);
+                    return None;
+                }
+                // Rights are only ever dropped while flowtel runs.
+                Err(Failure::Refused) => self.by_handle = false,
+            }
+        }
+        self.search(cgroup, now)
+    }
+
+    /// Whether paths are found by handle: at once, and all of them. Else the right to it, CAP_DAC_READ_SEARCH, is missing,
+    /// and a new cgroup is found some time after its first connection only.
+    pub fn by_handle(&self) -> bool {
+        self.by_handle
+            && self.tree.as_ref().is_some_and(|tree| !matches!(handle::path_of(&tree.root, 1), Err(Failure::Refused)))
+    }
+
+    fn search(&mut self, cgroup: u64, now: Instant) -> Option<Arc<Place>> {
+        let counts = &self.ledger.owner.places;
+        let Some(tree) = &self.tree else { return None };
+        let known = &mut self.known;
+        let mut found = None;
+        let complete = self.walk.step(&tree.root, now, |id, path| {
+            // Paths of one id never change, so what is known is not read again.
+            if id == cgroup || known.get(id).is_none() {
+                let place = Arc::new(Place::from_path(path));
+                if id == cgroup {
+                    found = Some(Arc::clone(&place));
+                }
+                known.insert(id, place);
+            }
+        });
+        match (&found, complete) {
+            (Some(_), _) => counts.looked_up.add(1),
+            (None, true) => {
+                self.absent.insert(cgroup, now + NOT_MET_FOR);
+                counts.gone.add(1);
+            }
+            (None, false) => counts.unreadable.add(1),
+        }
+        found
+    }
+}
+
+impl fmt::Debug for Places {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Places").field("by_handle", &self.by_handle).finish_non_exhaustive()
+    }
+}
+
+// === impl Tree
+
+impl Tree {
+    fn open() -> Option<Self> {
+        use std::os::unix::ffi::OsStringExt;
+        let mount = cgroup::mount().ok()?;
+        let root = std::fs::File::open(&mount).ok()?.into();
+        Some(Self { root, mount: mount.into_os_string().into_vec() })
+    }
+
+    /// A path of the file system as one of the tree. `None` for a cgroup outside of the part that is mounted here (in a
+    /// cgroup namespace): the kernel opens it all the same, and shows some end of its path, or `/`.
+    fn relative<'p>(&self, path: &'p [u8]) -> Option<&'p [u8]> {
+        path.strip_prefix(&*self.mount).filter(|inner| matches!(inner, [] | [b'/', ..]))
+    }
+}
+
+#[cfg(test)]
+mod tests;
