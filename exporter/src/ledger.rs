@@ -21,6 +21,8 @@ pub struct Counter(AtomicU64);
 pub struct Ledger {
     /// Events from the kernel.
     pub kernel: KernelEvents,
+    /// DNS answers and the names in them.
+    pub dns: Dns,
     /// Records on their way to the receiver.
     pub records: Records,
 }
@@ -55,6 +57,36 @@ pub struct Kind {
     pub unused: Counter,
     /// Forgotten because more attempts were open than `flow.max_attempts`.
     pub evicted: Counter,
+}
+
+/// The fate of DNS answers and of the names in them. Two balances: read = parsed + without address + truncated +
+/// malformed; stored = held + expired + evicted + over quota. A name is counted once for each address that it stands
+/// for and each container (cgroup) that asked for it.
+#[derive(Debug, Default)]
+pub struct Dns {
+    /// Answers taken out of the ring.
+    pub read: Counter,
+    /// Answers that gave names to at least one address.
+    pub parsed: Counter,
+    /// Answers in order that say no address: the name isn't there, or something else was asked for.
+    pub without_address: Counter,
+    /// Answers longer than what was captured, where nothing could be learned from what was.
+    pub truncated: Counter,
+    /// Answers that are no proper DNS responses, or have a name too long to store.
+    pub malformed: Counter,
+    /// Names stored.
+    pub stored: Counter,
+    /// Names seen again while they were held.
+    pub renewed: Counter,
+    /// Names forgotten because their grace time was over.
+    pub expired: Counter,
+    /// Names forgotten for others because `dns.max_addresses` or `dns.max_bytes` was reached.
+    pub evicted: Counter,
+    /// Names forgotten for newer ones because a container had its share, an address its names, or an address its
+    /// containers.
+    pub over_quota: Counter,
+    /// Lines of the hosts file that could not be used, added up over all readings.
+    pub hosts_ignored: Counter,
 }
 
 /// The fate of records.
@@ -100,6 +132,16 @@ impl Kind {
     pub fn open(&self) -> i128 {
         i128::from(self.read.get())
             - [&self.joined, &self.own, &self.unused, &self.evicted].iter().map(|c| i128::from(c.get())).sum::<i128>()
+    }
+}
+
+// === impl Dns
+
+impl Dns {
+    /// Names held now.
+    pub fn held(&self) -> i128 {
+        i128::from(self.stored.get())
+            - [&self.expired, &self.evicted, &self.over_quota].iter().map(|c| i128::from(c.get())).sum::<i128>()
     }
 }
 

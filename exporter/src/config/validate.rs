@@ -16,6 +16,7 @@ const USUAL_LIMIT: Bytes = Bytes(4 << 20);
 pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Vec<Problem>), Vec<Problem>> {
     let mut check = Check { origins, problems: Vec::new() };
     capture(config, &mut check);
+    dns(config, &mut check);
     record(config, &mut check);
     queue(config, &mut check);
     export(config, &mut check);
@@ -71,6 +72,13 @@ fn capture(config: &Config, check: &mut Check<'_>) {
             format!("expected a power of two, such as \"{}\", found {size}", Bytes(size.0.next_power_of_two()));
         check.require(size.0.is_power_of_two(), key, message);
     }
+}
+
+fn dns(config: &Config, check: &mut Check<'_>) {
+    let dns = &config.dns;
+    let key = check.set_one("dns.min_ttl", "dns.max_ttl");
+    let message = format!("dns.min_ttl ({}) must not exceed dns.max_ttl ({})", dns.min_ttl, dns.max_ttl);
+    check.require(dns.min_ttl <= dns.max_ttl, key, message);
 }
 
 fn record(config: &Config, check: &mut Check<'_>) {
