@@ -113,4 +113,6 @@ impl Dns {
 }
 
 #[cfg(test)]
+mod sample;
+#[cfg(test)]
 mod tests;

@@ -261,15 +261,17 @@ impl Cache {
 
     /// The names of some units of one address that are of one state at a time.
     fn gather(&self, places: &[Place], state: State, at: KernelTime) -> Option<Names<'_>> {
+        let worth = |s: &Sighting| s.at(at, self.limits.grace).filter(|(is, _)| *is == state).map(|(_, age)| age);
+        let units = places
+            .iter()
+            .filter_map(|place| self.units.get(place.slot))
+            .filter(|unit| unit.sightings.iter().any(|s| worth(s).is_some()));
         // One source with many names leaves room for the names of others.
-        let each = (MAX_NAMES / places.len().max(1)).max(1);
+        let each = (MAX_NAMES / units.clone().count().max(1)).max(1);
+        let sightings =
+            units.flat_map(|unit| unit.sightings.iter().filter_map(|s| Some((&*s.names, worth(s)?))).take(each));
         let mut found = [Candidate { names: "", age: Duration::MAX }; MAX_NAMES];
         let mut count = 0;
-        let units = places.iter().filter_map(|place| self.units.get(place.slot));
-        let sightings = units.flat_map(|unit| {
-            let worth = |s: &Sighting| s.at(at, self.limits.grace).filter(|(is, _)| *is == state);
-            unit.sightings.iter().filter_map(move |s| Some((&*s.names, worth(s)?.1))).take(each)
-        });
         for (names, age) in sightings.take(MAX_NAMES) {
             let newer = found[..count].partition_point(|other| other.age <= age);
             found[newer..=count].rotate_right(1);
