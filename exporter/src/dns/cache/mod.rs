@@ -34,11 +34,14 @@ use crate::{
 
 /// The most sources whose names are kept for one address; of more, the ones that saw it last.
 pub const MAX_SOURCES: usize = 64;
-/// Slots looked at for what is over, each time that [`Cache::sweep`] is called.
-const SWEEP: usize = 512;
+/// Slots looked at for what is over, each time that [`Cache::sweep`] is called: 65,536 within half a minute at the usual
+/// 20 calls a second.
+const SWEEP: usize = 128;
 /// Reckoned bytes of a unit without its names: its slot (vectors grow to twice their use), its place in the list of its
 /// address, and that address's in the map.
 const UNIT_COST: usize = 2 * size_of::<Option<Unit>>() + size_of::<Place>() + 2 * size_of::<(IpAddr, Vec<Place>)>();
+/// Reckoned bytes of a source: its place in the map, and in the ranks.
+const SOURCE_COST: usize = 2 * size_of::<(u64, Source)>() + 3 * size_of::<(usize, u64)>();
 /// Reckoned bytes of a list of names beside its text: the counts before it, and its place in the set of all.
 const NAMES_COST: usize = 64;
 
@@ -148,9 +151,10 @@ impl Cache {
             ledger.stored.add(1);
             let newer = unit.sightings.partition_point(|s| s.newest() > seen.time);
             unit.sightings.insert(newer, Sighting::new(self.chains.keep(seen.names), seen.time, ttl));
-            if unit.sightings.len() > MAX_NAMES {
+            let more = unit.sightings.len() > MAX_NAMES;
+            if let Some(oldest) = unit.sightings.pop_if(|_| more) {
                 ledger.over_quota.add(1);
-                unit.sightings.pop().map(|s| self.chains.release(s.names));
+                self.chains.release(oldest.names);
             }
         }
         self.charge(slot);
@@ -188,7 +192,10 @@ impl Cache {
     /// The slot for an address and a source, at the front of all lists that it is in.
     fn slot(&mut self, address: IpAddr, source: u64) -> u32 {
         let places = self.addresses.entry(address).or_insert_with(|| Vec::with_capacity(1));
-        let list = self.sources.entry(source).or_insert_with(Source::new);
+        let list = self.sources.entry(source).or_insert_with(|| {
+            self.bytes += SOURCE_COST;
+            Source::new(SOURCE_COST)
+        });
         if let Some(i) = places.iter().position(|place| place.source == source) {
             places[..=i].rotate_right(1);
             let slot = places[0].slot;
@@ -218,6 +225,7 @@ impl Cache {
         if source.units > 0 {
             self.ranks.insert((source.charge, cgroup));
         } else {
+            self.bytes -= source.charge;
             self.sources.remove(&cgroup);
         }
     }

@@ -28,6 +28,7 @@ pub(super) struct Source {
     newest: u32,
     oldest: u32,
     pub units: usize,
+    /// Bytes that it and its units are reckoned to take.
     pub charge: usize,
 }
 
@@ -49,8 +50,9 @@ impl Unit {
 // === impl Source
 
 impl Source {
-    pub fn new() -> Self {
-        Self { newest: NONE, oldest: NONE, units: 0, charge: 0 }
+    /// A source without units, that is reckoned to take `charge` bytes itself.
+    pub fn new(charge: usize) -> Self {
+        Self { newest: NONE, oldest: NONE, units: 0, charge }
     }
 
     /// The slot that was used longest ago, or [`NONE`].

@@ -55,7 +55,7 @@ impl Rig {
         assert_eq!(chains.len(), texts.len(), "names nobody uses are forgotten");
         for (source, held) in sources {
             let own = live.iter().filter(|(_, unit)| unit.source == *source);
-            let charge: usize = own.clone().map(|(_, unit)| unit.charge as usize).sum();
+            let charge: usize = SOURCE_COST + own.clone().map(|(_, unit)| unit.charge as usize).sum::<usize>();
             assert_eq!((held.units, held.charge), (own.count(), charge));
             assert!(held.units <= limits.source_addresses && held.charge <= limits.source_bytes);
             assert!(ranks.contains(&(held.charge, *source)));
@@ -154,13 +154,13 @@ fn sweeping_gives_back_what_is_past_its_grace_time_and_nothing_else() {
     for address in 0..2_000 {
         rig.see(address, address.into(), "a.example", 100, if address % 2 == 0 { 30 } else { 3_600 });
     }
-    for _ in 0..4 {
+    for _ in 0..2_000 / SWEEP + 1 {
         rig.cache.sweep(KernelTime(800 * SECOND), &rig.ledger);
     }
     assert_eq!(rig.cache.len(), 1_000);
     assert_eq!(rig.ledger.expired.get(), 1_000);
     rig.audit();
-    for _ in 0..4 {
+    for _ in 0..2_000 / SWEEP + 1 {
         rig.cache.sweep(KernelTime(10_000 * SECOND), &rig.ledger);
     }
     assert!(rig.cache.is_empty() && rig.cache.bytes() == 0);

@@ -80,7 +80,7 @@ fn call() -> impl Strategy<Value = Call> {
 
 proptest! {
     #[test]
-    fn the_cache_says_what_the_model_says(calls in prop::collection::vec(call(), 1..200)) {
+    fn the_cache_says_what_the_model_says(calls in prop::collection::vec(call(), 1..80)) {
         let mut rig = rig();
         let mut model = Model::default();
         let mut now = 1_000;
