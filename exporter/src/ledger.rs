@@ -25,6 +25,8 @@ pub struct Ledger {
     pub flows_not_followed: Counter,
     /// Questions about the owners of flows.
     pub owner: Owner,
+    /// DNS answers and the names in them.
+    pub dns: Dns,
     /// Records on their way to the receiver.
     pub records: Records,
 }
@@ -108,6 +110,36 @@ pub struct Lookups {
     pub unreadable: Counter,
 }
 
+/// The fate of DNS answers and of the names in them. Two balances: read = parsed + without address + truncated +
+/// malformed; stored = held + expired + evicted + over quota. A name is counted once for each address that it stands
+/// for and each container (cgroup) that asked for it.
+#[derive(Debug, Default)]
+pub struct Dns {
+    /// Answers taken out of the ring.
+    pub read: Counter,
+    /// Answers that gave names to at least one address.
+    pub parsed: Counter,
+    /// Answers in order that say no address: the name isn't there, or something else was asked for.
+    pub without_address: Counter,
+    /// Answers longer than what was captured, where nothing could be learned from what was.
+    pub truncated: Counter,
+    /// Answers that are no proper DNS responses, or have a name too long to store.
+    pub malformed: Counter,
+    /// Names stored.
+    pub stored: Counter,
+    /// Names seen again while they were held.
+    pub renewed: Counter,
+    /// Names forgotten because their grace time was over.
+    pub expired: Counter,
+    /// Names forgotten for others because `dns.max_addresses` or `dns.max_bytes` was reached.
+    pub evicted: Counter,
+    /// Names forgotten for newer ones because a container had its share, an address its names, or an address its
+    /// containers.
+    pub over_quota: Counter,
+    /// Lines of the hosts file that could not be used, added up over all readings.
+    pub hosts_ignored: Counter,
+}
+
 /// The fate of records.
 #[derive(Debug, Default)]
 pub struct Records {
@@ -189,6 +221,16 @@ impl Lookups {
     /// How many questions there were.
     pub fn asked(&self) -> u64 {
         [&self.looked_up, &self.cached, &self.gone, &self.reused, &self.unreadable].iter().map(|c| c.get()).sum()
+    }
+}
+
+// === impl Dns
+
+impl Dns {
+    /// Names held now.
+    pub fn held(&self) -> i128 {
+        i128::from(self.stored.get())
+            - [&self.expired, &self.evicted, &self.over_quota].iter().map(|c| i128::from(c.get())).sum::<i128>()
     }
 }
 

@@ -10,6 +10,7 @@ pub mod capture;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod dns;
 pub mod escape;
 pub mod exit;
 pub mod export;

@@ -36,6 +36,21 @@ impl Default for Owner {
     }
 }
 
+impl Default for Dns {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            min_ttl: Span(Duration::from_secs(30)),
+            max_ttl: Span(Duration::from_secs(3600)),
+            grace: Span(Duration::from_secs(600)),
+            max_addresses: 65_536,
+            max_bytes: Bytes(32 << 20),
+            source_share: 50,
+            hosts_file: "/etc/hosts".into(),
+        }
+    }
+}
+
 impl Default for Record {
     fn default() -> Self {
         Self { event_name_attribute: true, service_name: "flowtel".into(), resource: BTreeMap::new() }

@@ -19,6 +19,8 @@ pub struct Config {
     pub flow: Flow,
     /// What is looked up about the process behind a flow.
     pub owner: Owner,
+    /// Names for addresses, from the DNS answers that processes of this host get.
+    pub dns: Dns,
     /// What is in a record.
     pub record: Record,
     /// Where sealed batches wait for the receiver.
@@ -96,6 +98,38 @@ pub struct Owner {
     /// The most cgroups remembered at once.
     #[schemars(range(min = 64, max = 1_048_576))]
     pub max_cgroups: u32,
+}
+
+/// Names for addresses, from the DNS answers that processes of this host get.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Dns {
+    /// Learn names and write them into records. When `false`, the hosts file isn't read either.
+    pub enabled: bool,
+    /// A name counts as `fresh` at least this long, however short the time to live in its answer is: programs keep
+    /// addresses longer than they are told to.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1day"))]
+    pub min_ttl: Span,
+    /// A name counts as `fresh` at most this long, whatever its answer says.
+    #[schemars(extend("x-min" = "1s", "x-max" = "7days"))]
+    pub max_ttl: Span,
+    /// How long a name is still given after that, then as `expired`.
+    #[schemars(extend("x-min" = "0s", "x-max" = "7days"))]
+    pub grace: Span,
+    /// The most addresses whose names are remembered. Past it, the container (cgroup) that has most loses its own
+    /// oldest.
+    #[schemars(range(min = 16, max = 16_777_216))]
+    pub max_addresses: u32,
+    /// The most memory for names. Past it, the container (cgroup) that has most loses its own oldest.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "64GiB"))]
+    pub max_bytes: Bytes,
+    /// The most of `max_addresses` and `max_bytes`, in percent, that one container (cgroup) may take while there is
+    /// room. Past it, it loses its own oldest.
+    #[schemars(range(min = 1, max = 100))]
+    pub source_share: u8,
+    /// The file with `static` names, in the form of hosts(5). It is read again within 10 s after it changed. An empty
+    /// text: none.
+    pub hosts_file: PathBuf,
 }
 
 /// What is in a record.

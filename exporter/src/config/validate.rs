@@ -17,6 +17,7 @@ pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Ve
     let mut check = Check { origins, problems: Vec::new() };
     capture(config, &mut check);
     owner(config, &mut check);
+    dns(config, &mut check);
     record(config, &mut check);
     queue(config, &mut check);
     export(config, &mut check);
@@ -81,6 +82,13 @@ fn owner(config: &Config, check: &mut Check<'_>) {
     let proc = &config.owner.proc;
     let message = format!("expected an absolute path, found \"{}\"", proc.display());
     check.require(proc.is_absolute(), "owner.proc", message);
+}
+
+fn dns(config: &Config, check: &mut Check<'_>) {
+    let dns = &config.dns;
+    let key = check.set_one("dns.min_ttl", "dns.max_ttl");
+    let message = format!("dns.min_ttl ({}) must not exceed dns.max_ttl ({})", dns.min_ttl, dns.max_ttl);
+    check.require(dns.min_ttl <= dns.max_ttl, key, message);
 }
 
 fn record(config: &Config, check: &mut Check<'_>) {

@@ -3,6 +3,14 @@
 use super::*;
 
 #[test]
+fn a_least_time_to_live_above_the_longest_is_told_at_the_one_that_was_set() {
+    assert_eq!(
+        problems_of("[dns]\nmin_ttl = \"2h\""),
+        ["flowtel.toml:2: dns.min_ttl: dns.min_ttl (2h) must not exceed dns.max_ttl (1h)"]
+    );
+}
+
+#[test]
 fn an_unknown_key_is_named_with_its_line_and_its_nearest_neighbour() {
     assert_eq!(
         problems_of("[export]\n\nendpiont = \"http://h:4318\""),

@@ -1,0 +1,118 @@
+//! DNS answers in, names for addresses out.
+//!
+//! - [`parse`]: the bytes of a response, to the addresses that it proves and their names;
+//! - [`cache`]: what was proved, by address, until it is too old;
+//! - [`hosts`]: names of the hosts file;
+//! - [`names`]: what a look-up gives.
+//!
+//! What comes in are answers that this host asked for: the kernel's side has matched each with a query that left the
+//! same socket, one answer a query. Others than those over UDP are not seen: DNS over TCP, TLS, HTTPS or QUIC.
+//!
+//! Must never trust a time to live, grow without bound, or let one container push out what others asked for.
+
+pub mod cache;
+pub mod hosts;
+pub mod names;
+pub mod parse;
+pub mod text;
+
+use std::{net::IpAddr, sync::Arc};
+
+pub use self::names::{MAX_NAMES, Names, State};
+use self::{
+    cache::{Cache, Seen},
+    hosts::Hosts,
+    parse::{Malformed, Parser},
+};
+use crate::{capture::KernelTime, config, ledger::Ledger};
+
+/// An answer as the kernel reports it.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    /// When it arrived.
+    pub time: KernelTime,
+    /// The cgroup of the socket that it arrived at.
+    pub cgroup: u64,
+    /// The DNS message.
+    pub payload: &'a [u8],
+    /// The message was longer than what was captured of it.
+    pub truncated: bool,
+}
+
+/// The stage that knows names.
+#[derive(Debug)]
+pub struct Dns {
+    parser: Parser,
+    cache: Cache,
+    hosts: Hosts,
+    ledger: Arc<Ledger>,
+}
+
+// === impl Dns
+
+impl Dns {
+    /// A fresh stage; it reads the hosts file.
+    pub fn new(config: &config::Dns, ledger: Arc<Ledger>) -> Self {
+        Self {
+            parser: Parser::default(),
+            cache: Cache::new(config),
+            hosts: Hosts::read(&config.hosts_file, KernelTime::now(), &ledger.dns.hosts_ignored),
+            ledger,
+        }
+    }
+
+    /// Takes one answer. Answers come about in the order of kernel time.
+    pub fn on(&mut self, answer: &Answer<'_>) {
+        let Self { parser, cache, ledger, .. } = self;
+        let ledger = &ledger.dns;
+        ledger.read.add(1);
+        let response = match parser.parse(answer.payload, answer.truncated) {
+            Ok(response) => response,
+            Err(Malformed::Bytes) if answer.truncated => return ledger.truncated.add(1),
+            Err(_) => return ledger.malformed.add(1),
+        };
+        let mut any = false;
+        for proof in response.proofs() {
+            any = true;
+            let seen = Seen {
+                address: proof.address,
+                source: answer.cgroup,
+                names: proof.names,
+                ttl: proof.ttl,
+                time: answer.time,
+            };
+            cache.insert(&seen, ledger);
+        }
+        let fate = match any {
+            true => &ledger.parsed,
+            false if answer.truncated => &ledger.truncated,
+            false => &ledger.without_address,
+        };
+        fate.add(1);
+    }
+
+    /// What an address was called at a time, by the container that connected to it (`cgroup`) or else by anybody on
+    /// this host. Names of fresh answers win; then come those of the hosts file, which a program asks before it asks
+    /// for an answer; then those whose time to live is over. `None`: no name is known.
+    ///
+    /// `at` may lie up to 2 s behind the newest answer taken in: an answer after `at` doesn't count.
+    pub fn names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
+        let seen = self.cache.names(address, cgroup, at);
+        match seen {
+            Some(names) if names.state == State::Fresh => Some(names),
+            _ => self.hosts.names(address).or(seen),
+        }
+    }
+
+    /// Forgets some of what is too old, and follows changes of the hosts file. To be called at each reading of the
+    /// rings; it does little each time.
+    pub fn tick(&mut self, now: KernelTime) {
+        self.cache.sweep(now, &self.ledger.dns);
+        self.hosts.tick(now, &self.ledger.dns.hosts_ignored);
+    }
+}
+
+#[cfg(test)]
+mod sample;
+#[cfg(test)]
+mod tests;
