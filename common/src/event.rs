@@ -32,10 +32,8 @@ pub const LISTEN: u32 = 9;
 pub const RELEASE: u32 = 10;
 /// First word of an event: [`Dns`].
 pub const DNS: u32 = 11;
-/// First word of an [`Instant`]: the first SYN is about to leave (sockops, BPF_SOCK_OPS_TCP_CONNECT_CB).
-pub const SYN: u32 = 12;
 /// First word of an [`Instant`]: a SYN leaves again (cgroup_skb egress).
-pub const SYN_AGAIN: u32 = 13;
+pub const SYN_AGAIN: u32 = 12;
 
 /// States of a TCP socket (include/net/tcp_states.h).
 pub mod state {
@@ -138,7 +136,8 @@ pub struct Accept {
     pub reserved: u32,
 }
 
-/// A process dropped its last reference to a TCP socket that was not listening (cgroup/sock_release).
+/// A process dropped its last reference to a TCP socket that was not established: in SYN_SENT, it gives up; in CLOSE, it
+/// may never have sent a SYN (cgroup/sock_release).
 /// Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +176,8 @@ pub struct Counters {
     pub srtt_us: u32,
 }
 
-/// A segment that ends a connection, or one way of it (cgroup_skb, FIN or RST at a stream socket). Ring: flows.
+/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; a FIN that arrives while the
+/// own one is out, for the socket's states don't show it; and a FIN that leaves again. Ring: flows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -291,7 +291,7 @@ pub struct Dns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Instant {
-    /// [`SYN_ACK`], [`SYN`] or [`SYN_AGAIN`].
+    /// [`SYN_ACK`] or [`SYN_AGAIN`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
@@ -341,7 +341,6 @@ pub enum Event {
     Listen(Call),
     Accept(Accept),
     Release(Release),
-    Syn(Instant),
     SynAgain(Instant),
     SynAck(Instant),
     Established(Established),
@@ -364,7 +363,6 @@ impl Event {
             LISTEN => Call::read_from_bytes(record).ok().map(Self::Listen),
             ACCEPT => Accept::read_from_bytes(record).ok().map(Self::Accept),
             RELEASE => Release::read_from_bytes(record).ok().map(Self::Release),
-            SYN => Instant::read_from_bytes(record).ok().map(Self::Syn),
             SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
             SYN_ACK => Instant::read_from_bytes(record).ok().map(Self::SynAck),
             ESTABLISHED => Established::read_from_bytes(record).ok().map(Self::Established),
@@ -382,7 +380,7 @@ impl Event {
             Self::Connect(e) | Self::Listen(e) => e.time,
             Self::Accept(e) => e.time,
             Self::Release(e) => e.time,
-            Self::Syn(e) | Self::SynAgain(e) | Self::SynAck(e) => e.time,
+            Self::SynAgain(e) | Self::SynAck(e) => e.time,
             Self::Established(e) => e.time,
             Self::Fin(e) | Self::Reset(e) => e.time,
             Self::Close(e) => e.time,

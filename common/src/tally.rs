@@ -22,23 +22,20 @@ pub const LISTEN: u32 = 8;
 pub const RELEASE: u32 = 9;
 /// Index of [`crate::event::Dns`]'s tally.
 pub const DNS: u32 = 10;
-/// Index of first SYNs' tally.
-pub const SYN: u32 = 11;
 /// Index of repeated SYNs' tally.
-pub const SYN_AGAIN: u32 = 12;
+pub const SYN_AGAIN: u32 = 11;
 /// How many tallies there are.
-pub const LEN: u32 = 13;
+pub const LEN: u32 = 12;
 
-/// What happened to one kind of event on one CPU. `seen = emitted + ring_full + limited` whenever no program runs.
+/// What happened to one kind of event on one CPU. What was met and not lost is in the ring: a counter of that would cost
+/// every event a locked instruction, and say nothing new.
 ///
-/// Four words, read by user space as `[u64; 4]` in this order.
+/// Three words, read by user space as `[u64; 3]` in this order.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Met by a program.
     pub seen: u64,
-    /// Written into the ring.
-    pub emitted: u64,
     /// Lost: the ring had no room.
     pub ring_full: u64,
     /// Left out: more came than the rate limit lets through.

@@ -132,14 +132,14 @@ pub fn bind(ctx: &SockContext, family: Family) {
     });
 }
 
-/// Reports that a process dropped a socket which was not listening. (A closed one too: it is all that is ever heard of a
-/// connection for which there was no route.)
+/// Reports that a process dropped a socket in SYN_SENT, or a closed one: that is all that is ever heard of a connection for
+/// which there was no route. (What becomes of an established one its last segments tell.)
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     let sk = ctx.sock;
     // SAFETY: `sk` is the program's context.
     let (kind, protocol, state) = unsafe { ((*sk).type_, (*sk).protocol, (*sk).state) };
-    if kind != socket::STREAM || protocol != IPPROTO_TCP || state == state::LISTEN {
+    if kind != socket::STREAM || protocol != IPPROTO_TCP || !(state == state::SYN_SENT || state == state::CLOSE) {
         return;
     }
     emit::<Release>(&OWNERS, tally::RELEASE, |record| {

@@ -23,7 +23,7 @@ use flowtel_common::{
 use crate::{
     calls::{self, Family},
     direct::{Direct, load},
-    emit::{ANSWERS, Count, wake_up},
+    emit::{ANSWERS, Count},
     socket,
 };
 
@@ -171,9 +171,11 @@ pub fn arrives(ctx: &SkBuffContext, bytes: &Direct, transport: &Transport) {
         (*scratch).head.cgroup = bpf_skb_cgroup_id(skb);
         (*scratch).head.whole = whole;
         let message = (&raw mut (*scratch).message).cast();
-        bpf_skb_load_bytes(skb.cast(), from, message, length as u32) == 0 && output(scratch, length)
+        bpf_skb_load_bytes(skb.cast(), from, message, length as u32) == 0 && output(scratch, length, count)
     };
-    count.written(written);
+    if !written {
+        count.lost();
+    }
 }
 
 /// Writes head and message into the ring.
@@ -181,11 +183,11 @@ pub fn arrives(ctx: &SkBuffContext, bytes: &Direct, transport: &Transport) {
 /// # Safety
 /// `scratch` is filled, and `length` at most [`DNS_PAYLOAD`].
 #[inline(always)]
-unsafe fn output(scratch: *const Scratch, length: u64) -> bool {
+unsafe fn output(scratch: *const Scratch, length: u64, count: Count) -> bool {
     let size = size_of::<Dns>() as u64 + length;
     // SAFETY: as the caller promises.
     let record = unsafe { core::slice::from_raw_parts(scratch.cast::<u8>(), size as usize) };
-    ANSWERS.output::<[u8]>(record, wake_up(&ANSWERS)).is_ok()
+    ANSWERS.output::<[u8]>(record, count.wake_up(&ANSWERS)).is_ok()
 }
 
 /// `n`, at least 1 and at most `most`, a power of two: in a form that the verifier of 5.10 follows. (It learns no lower

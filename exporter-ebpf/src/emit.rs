@@ -29,6 +29,10 @@ pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 #[map(name = "TALLIES")]
 static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(tally::LEN, 0);
 
+/// Every how many events of a kind and CPU a program looks how full the ring is. 128 CPUs write less than a tenth of a
+/// default ring between two looks.
+const LOOK_EVERY: u64 = 8;
+
 /// The counters of one kind on this CPU.
 #[derive(Clone, Copy)]
 pub struct Count(*mut Tally);
@@ -50,11 +54,19 @@ impl Count {
         add(unsafe { &raw mut (*self.0).limited });
     }
 
-    /// One more that was written into its ring, or was not.
+    /// One more for which the ring had no room.
     #[inline(always)]
-    pub fn written(self, written: bool) {
+    pub fn lost(self) {
         // SAFETY: as in `seen`.
-        add(unsafe { if written { &raw mut (*self.0).emitted } else { &raw mut (*self.0).ring_full } });
+        add(unsafe { &raw mut (*self.0).ring_full });
+    }
+
+    /// How the reader is told of this event: see [`wake_up`].
+    #[inline(always)]
+    pub fn wake_up(self, ring: &RingBuf) -> u64 {
+        // SAFETY: as in `seen`. A softirq that counts in between moves the look to another event, no more.
+        let look = unsafe { (&raw const (*self.0).seen).read_volatile() } % LOOK_EVERY == 0;
+        if look { wake_up(ring) } else { BPF_RB_NO_WAKEUP as u64 }
     }
 }
 
@@ -72,10 +84,9 @@ pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(
     match ring.reserve::<T>(0) {
         Some(mut record) => {
             fill(record.as_mut_ptr());
-            record.submit(wake_up(ring));
-            count.written(true);
+            record.submit(count.wake_up(ring));
         }
-        None => count.written(false),
+        None => count.lost(),
     }
 }
 
@@ -96,7 +107,7 @@ pub fn instant(tally: u32, kind: u32, cookie: u64) {
 /// A wake-up costs some 20 µs in the packet path, so the reader comes by its own clock; only a ring that is half full
 /// calls it.
 #[inline(always)]
-pub fn wake_up(ring: &RingBuf) -> u64 {
+fn wake_up(ring: &RingBuf) -> u64 {
     if ring.query(BPF_RB_AVAIL_DATA as u64) > ring.query(BPF_RB_RING_SIZE as u64) / 2 {
         BPF_RB_FORCE_WAKEUP as u64
     } else {

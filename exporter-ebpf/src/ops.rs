@@ -13,7 +13,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{FLOWS, emit, instant},
+    emit::{FLOWS, emit},
     socket::AF_INET,
 };
 
@@ -35,13 +35,7 @@ static SOCKOPS_NETNS: u8 = 0;
 pub fn callback(ctx: &SockOpsContext) {
     match ctx.op() {
         // Children inherit a listener's flag.
-        TCP_LISTEN_CB => watch(ctx),
-        TCP_CONNECT_CB => {
-            watch(ctx);
-            // SAFETY: the program's context.
-            let cookie = unsafe { bpf_get_socket_cookie(ctx.ops.cast()) };
-            instant(tally::SYN, event::SYN, cookie);
-        }
+        TCP_CONNECT_CB | TCP_LISTEN_CB => watch(ctx),
         ACTIVE_ESTABLISHED_CB => {
             watch(ctx);
             established(ctx, event::ACTIVE);

@@ -103,8 +103,17 @@ fn segment(
 ) {
     // SAFETY: `sk` is a full socket.
     let state = unsafe { (*sk).state };
-    if state == state::LISTEN {
-        return; // strays at a listener end nothing
+    let wanted = if flags.0 & Flags::RST != 0 {
+        state != state::LISTEN // strays at a listener end nothing
+    } else if way == event::IN {
+        // Elsewhere the socket's states tell that it came.
+        state == state::FIN_WAIT1 || state == state::FIN_WAIT2
+    } else {
+        // SAFETY: `sk` is a full stream socket.
+        unsafe { socket::retransmits(sk) > 0 }
+    };
+    if !wanted {
+        return;
     }
     let Some(ports) = load::<4>(ctx, transport.at) else { return };
     let (near, far) = if way == event::IN { ([ports[2], ports[3]], [ports[0], ports[1]]) } else { ([ports[0], ports[1]], [ports[2], ports[3]]) };

@@ -36,8 +36,6 @@ pub struct Ledger {
 pub struct KernelEvents {
     /// A process asked for a connection.
     pub connect: Kind,
-    /// The first SYN of a connection left.
-    pub syn: Kind,
     /// A SYN left again.
     pub syn_again: Kind,
     /// A SYN was answered.
@@ -48,11 +46,11 @@ pub struct KernelEvents {
     pub listen: Kind,
     /// A process took a connection, or asked who its peer is.
     pub accept: Kind,
-    /// A segment with FIN.
+    /// A segment with FIN that the socket's states don't show.
     pub fin: Kind,
     /// A segment with RST.
     pub reset: Kind,
-    /// A process dropped a socket.
+    /// A process dropped a socket that was not established.
     pub release: Kind,
     /// A socket was closed.
     pub close: Kind,
@@ -180,10 +178,9 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 13] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 12] {
         [
             ("connect", &self.connect),
-            ("syn", &self.syn),
             ("syn again", &self.syn_again),
             ("syn-ack", &self.syn_ack),
             ("established", &self.established),

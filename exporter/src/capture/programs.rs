@@ -50,7 +50,7 @@ pub const PROGRAMS: [Program; 12] = [
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
-    tallies: PerCpuArray<MapData, [u64; 4]>,
+    tallies: PerCpuArray<MapData, [u64; 3]>,
 }
 
 impl Programs {
@@ -133,7 +133,6 @@ impl Programs {
     pub fn count(&self, ledger: &KernelEvents) {
         let kinds = [
             (tally::CONNECT, &ledger.connect),
-            (tally::SYN, &ledger.syn),
             (tally::SYN_AGAIN, &ledger.syn_again),
             (tally::SYN_ACK, &ledger.syn_ack),
             (tally::ESTABLISHED, &ledger.established),
@@ -149,10 +148,10 @@ impl Programs {
         for (index, kind) in kinds {
             // The map is an array of them all: the look-up can't miss. Should it be refused, the old counts stay.
             let Ok(per_cpu) = self.tallies.get(&index, 0) else { continue };
-            let sum = per_cpu.iter().fold([0; 4], |sum, cpu| std::array::from_fn(|i| sum[i] + cpu[i]));
+            let sum = per_cpu.iter().fold([0; 3], |sum, cpu| std::array::from_fn(|i| sum[i] + cpu[i]));
             kind.seen.set(sum[0]);
-            kind.ring_full.set(sum[2]);
-            kind.limited.set(sum[3]);
+            kind.ring_full.set(sum[1]);
+            kind.limited.set(sum[2]);
         }
     }
 }

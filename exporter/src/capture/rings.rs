@@ -67,7 +67,6 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
         Event::Listen(_) => &ledger.listen,
         Event::Accept(_) => &ledger.accept,
         Event::Release(_) => &ledger.release,
-        Event::Syn(_) => &ledger.syn,
         Event::SynAgain(_) => &ledger.syn_again,
         Event::SynAck(_) => &ledger.syn_ack,
         Event::Established(_) => &ledger.established,

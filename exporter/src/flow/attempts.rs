@@ -15,10 +15,8 @@ pub(super) struct Attempt {
     pub asked: KernelTime,
     /// Where to, as the process said it.
     pub destination: SocketAddr,
-    /// When the first SYN left: with Fast Open on connect() that is at the first write.
-    pub syn: Option<KernelTime>,
-    /// When a SYN last left.
-    pub last_syn: Option<KernelTime>,
+    /// When a SYN last left again.
+    pub again: Option<KernelTime>,
     /// When the peer last answered. The last answer is the one that completes the handshake: forged ones before it are
     /// ignored by the socket, and after the right one it is no longer in SYN_SENT.
     pub answered: Option<KernelTime>,
@@ -116,8 +114,7 @@ mod tests {
         Attempt {
             asked: KernelTime(asked),
             destination: SocketAddr::from(([192, 0, 2, 2], 80)),
-            syn: None,
-            last_syn: None,
+            again: None,
             answered: None,
             reset_in: false,
             released: false,

@@ -80,21 +80,12 @@ impl Flows {
             Event::Listen(call) => self.binds(event, call),
             Event::Accept(accept) => self.accepts(event, accept),
             Event::Release(release) => self.drops(event, release),
-            Event::Syn(syn) => self.in_attempt(
-                event,
-                syn.cookie,
-                |kernel| &kernel.syn,
-                |attempt, time| {
-                    attempt.syn.get_or_insert(time);
-                    attempt.last_syn = Some(time);
-                },
-            ),
             Event::SynAgain(syn) => self.in_attempt(
                 event,
                 syn.cookie,
                 |kernel| &kernel.syn_again,
                 |attempt, time| {
-                    attempt.last_syn = Some(time);
+                    attempt.again = Some(time);
                 },
             ),
             Event::SynAck(answer) => self.in_attempt(
@@ -182,20 +173,15 @@ impl Flows {
         let attempt = Attempt {
             asked: event.time,
             destination: SocketAddr::new(event::ip(call.address), call.port),
-            syn: None,
-            last_syn: None,
+            again: None,
             answered: None,
             reset_in: false,
             released: false,
             owner: caller(event, call, Role::Connector),
         };
         if let Some(replaced) = self.attempts.open(call.cookie, attempt, &self.ledger.kernel) {
-            // A socket can be used again only after the call before it failed. Where a SYN left, its end was told, or lost.
-            if replaced.syn.is_none() {
-                self.no_route(event, call.cookie, &replaced);
-            } else {
-                self.ledger.kernel.connect.unused.add(1);
-            }
+            // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
+            self.no_way(event, call.cookie, &replaced);
         }
     }
 
@@ -228,12 +214,6 @@ impl Flows {
     }
 
     fn drops(&mut self, event: &KernelEvent, release: &Release) {
-        if let Some(open) = self.open.get(release.cookie) {
-            open.seen.released = true;
-            let own = open.own;
-            self.count(&self.ledger.kernel.release, own);
-            return;
-        }
         let Some(attempt) = self.attempts.get(release.cookie, event.time) else {
             self.ledger.kernel.release.unused.add(1);
             return;
@@ -241,15 +221,11 @@ impl Flows {
         attempt.released = true;
         let own = Some(attempt.owner.pid) == self.own;
         self.count(&self.ledger.kernel.release, own);
-        // No SYN ever left: there was no way. What did leave one is told when its socket is closed.
+        // Closed, and no end from SYN_SENT came before: no SYN ever left.
         if release.state == state::CLOSE
             && let Some(attempt) = self.attempts.close(release.cookie)
         {
-            if attempt.syn.is_none() {
-                self.no_route(event, release.cookie, &attempt);
-            } else {
-                self.ledger.kernel.connect.unused.add(1);
-            }
+            self.no_way(event, release.cookie, &attempt);
         }
     }
 
@@ -290,7 +266,7 @@ impl Flows {
         };
         let answered = attempt.and_then(|a| a.answered);
         let handshake = match (&attempt, direction) {
-            (Some(attempt), _) => answered.map(|answered| answered.since(attempt.syn.unwrap_or(attempt.asked))),
+            (Some(attempt), _) => answered.map(|answered| answered.since(attempt.asked)),
             (None, Direction::Incoming) => incoming_handshake(established),
             (None, Direction::Outgoing) => None,
         };
@@ -345,7 +321,7 @@ impl Flows {
         if segment.way == event::IN {
             open.seen.fin_in = Some(event.time);
         } else {
-            open.seen.fin_out = Some(event.time);
+            open.seen.fin_again = Some(event.time);
         }
         let own = open.own;
         self.count(&self.ledger.kernel.fin, own);
@@ -437,7 +413,7 @@ impl Flows {
             return;
         }
         let asked = Asked {
-            last_syn: attempt.and_then(|a| a.last_syn),
+            last_syn: attempt.map_or(event.time, |a| a.again.unwrap_or(a.asked)),
             // Where the reset's own event was lost: a segment came, and nothing else answers a SYN so.
             reset_in: attempt.map_or(close.counters.segments_in > 0, |a| a.reset_in),
             released: attempt.is_some_and(|a| a.released),
@@ -454,7 +430,7 @@ impl Flows {
     }
 
     /// An attempt for which no SYN ever left: there was no way.
-    fn no_route(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
+    fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
         let own = Some(attempt.owner.pid) == self.own;
         self.count(&self.ledger.kernel.connect, own);
         if !own {
@@ -463,10 +439,10 @@ impl Flows {
         }
     }
 
-    /// An attempt is older than is remembered. Where no SYN left it failed; else the kernel may be trying still.
+    /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
     fn gives_up(&self, cookie: u64, attempt: &Attempt, now: KernelTime, out: &mut impl FnMut(FlowEvent)) {
         let own = Some(attempt.owner.pid) == self.own;
-        if attempt.syn.is_some() || own {
+        if attempt.again.is_some() || attempt.answered.is_some() || own {
             self.ledger.kernel.connect.unused.add(1);
             return;
         }

@@ -38,21 +38,19 @@ pub enum FailReason {
 pub struct Seen {
     /// The peer's FIN, last.
     pub fin_in: Option<KernelTime>,
-    /// The own FIN, last.
-    pub fin_out: Option<KernelTime>,
+    /// The own FIN, repeated, last.
+    pub fin_again: Option<KernelTime>,
     /// The peer's reset, last.
     pub reset_in: Option<KernelTime>,
     /// The own reset.
     pub reset_out: bool,
-    /// The process dropped the socket.
-    pub released: bool,
 }
 
 /// What was seen of an attempt before its socket was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Asked {
-    /// When the last SYN left; `None` where none did.
-    pub last_syn: Option<KernelTime>,
+    /// When the last SYN left.
+    pub last_syn: KernelTime,
     /// A reset answered it.
     pub reset_in: bool,
     /// The process dropped the socket.
@@ -73,15 +71,14 @@ pub fn end(old_state: u32, at: KernelTime, seen: &Seen, srtt: Duration, retransm
     if seen.reset_in.is_some_and(|t| within(t, at, RESET_CLOSES_WITHIN)) {
         return EndReason::ResetRemote;
     }
-    let own_fin = seen.fin_out.is_some() || has_sent_fin(old_state);
-    if seen.reset_out || (seen.released && !own_fin) {
+    if seen.reset_out {
         return EndReason::ResetLocal;
     }
     match old_state {
         state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT => EndReason::Fin,
         // The last ACK closes it within a round trip of the FIN; a timer closes it a time-out after the last try.
         state::LAST_ACK => {
-            let gave_up = retransmits > 0 && seen.fin_out.is_some_and(|t| !within(t, at, srtt + LEAST_RTO));
+            let gave_up = retransmits > 0 && seen.fin_again.is_some_and(|t| !within(t, at, srtt + LEAST_RTO));
             if gave_up { EndReason::Timeout } else { EndReason::Fin }
         }
         _ => EndReason::Timeout,
@@ -113,15 +110,11 @@ pub fn failure(at: KernelTime, asked: &Asked) -> FailReason {
         FailReason::Refused
     } else if asked.released {
         FailReason::Aborted
-    } else if asked.last_syn.is_some_and(|t| !within(t, at, SYN_RTO)) {
+    } else if !within(asked.last_syn, at, SYN_RTO) {
         FailReason::TimedOut
     } else {
         FailReason::Unreachable
     }
-}
-
-fn has_sent_fin(old_state: u32) -> bool {
-    matches!(old_state, state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT | state::LAST_ACK)
 }
 
 fn within(earlier: KernelTime, later: KernelTime, limit: Duration) -> bool {
@@ -175,21 +168,21 @@ mod tests {
     fn a_reset_from_the_peer_closes_at_once_and_one_long_before_was_forged() {
         let seen = Seen { reset_in: ago(1), ..Seen::default() };
         assert_eq!(ended(state::ESTABLISHED, seen), EndReason::ResetRemote);
-        let seen = Seen { reset_in: ago(5000), fin_in: ago(1), fin_out: ago(1), ..Seen::default() };
+        let seen = Seen { reset_in: ago(5000), fin_in: ago(1), ..Seen::default() };
         assert_eq!(ended(state::LAST_ACK, seen), EndReason::Fin);
     }
 
     #[test]
-    fn dropping_a_socket_without_a_fin_is_a_local_reset() {
-        let seen = Seen { released: true, ..Seen::default() };
-        assert_eq!(ended(state::ESTABLISHED, seen), EndReason::ResetLocal);
-        assert_eq!(ended(state::CLOSE_WAIT, seen), EndReason::ResetLocal);
-        assert_eq!(ended(state::FIN_WAIT2, seen), EndReason::Fin);
+    fn a_reset_that_left_is_a_local_one_in_whatever_state() {
+        let seen = Seen { reset_out: true, ..Seen::default() };
+        for old_state in [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT1] {
+            assert_eq!(ended(old_state, seen), EndReason::ResetLocal);
+        }
     }
 
     #[test]
     fn a_last_ack_that_never_came_is_a_time_out_and_one_that_came_is_not() {
-        let seen = |ms| Seen { fin_in: ago(9000), fin_out: ago(ms), released: true, ..Seen::default() };
+        let seen = |ms| Seen { fin_in: ago(9000), fin_again: ago(ms), ..Seen::default() };
         assert_eq!(ended(state::LAST_ACK, seen(30)), EndReason::Fin);
         assert_eq!(ended(state::LAST_ACK, seen(6400)), EndReason::Timeout);
         assert_eq!(ended(state::FIN_WAIT1, seen(6400)), EndReason::Timeout);
@@ -202,11 +195,10 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart_by_what_came_first_and_when() {
-        let asked = |ms, reset_in, released| Asked { last_syn: ms, reset_in, released };
-        assert_eq!(failure(AT, &asked(ago(1), true, false)), FailReason::Refused);
-        assert_eq!(failure(AT, &asked(ago(1), false, true)), FailReason::Aborted);
-        assert_eq!(failure(AT, &asked(ago(992), false, false)), FailReason::TimedOut);
-        assert_eq!(failure(AT, &asked(ago(40), false, false)), FailReason::Unreachable);
-        assert_eq!(failure(AT, &asked(None, false, false)), FailReason::Unreachable);
+        let asked = |ms: u64, reset_in, released| Asked { last_syn: KernelTime(AT.0 - ms * MS), reset_in, released };
+        assert_eq!(failure(AT, &asked(1, true, false)), FailReason::Refused);
+        assert_eq!(failure(AT, &asked(1, false, true)), FailReason::Aborted);
+        assert_eq!(failure(AT, &asked(992, false, false)), FailReason::TimedOut);
+        assert_eq!(failure(AT, &asked(40, false, false)), FailReason::Unreachable);
     }
 }
