@@ -2,7 +2,7 @@
 //!
 //! Data flows one way; a stage knows the one before it by its output type only:
 //!
-//! capture → flow → dns → record → queue → export
+//! capture → flow → record → queue → export
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
