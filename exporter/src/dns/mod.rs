@@ -51,7 +51,7 @@ pub struct Dns {
 // === impl Dns
 
 impl Dns {
-    /// A fresh stage; it reads the hosts file.
+    /// A fresh stage; it reads the hosts file. Whether there is to be one at all (`dns.enabled`) is its owner's to ask.
     pub fn new(config: &config::Dns, ledger: Arc<Ledger>) -> Self {
         Self {
             parser: Parser::default(),

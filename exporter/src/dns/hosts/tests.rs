@@ -89,7 +89,7 @@ proptest::proptest! {
         text in proptest::collection::vec(proptest::prop_oneof![
             proptest::prelude::any::<u8>(),
             proptest::sample::select(b"1.:%# \nab".to_vec()),
-        ], 0..2000)
+        ], 0..300)
     ) {
         for names in parse(&text, &Counter::default()).values() {
             assert!(!names.is_empty() && names.len() <= MAX_NAMES);
