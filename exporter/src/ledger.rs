@@ -109,12 +109,14 @@ pub struct Lookups {
 }
 
 /// The fate of DNS answers and of the names in them. Two balances: read = parsed + without address + truncated +
-/// malformed; stored = held + expired + evicted + over quota. A name is counted once for each address that it stands
+/// malformed + unasked; stored = held + expired + evicted + over quota. A name is counted once for each address that it stands
 /// for and each container (cgroup) that asked for it.
 #[derive(Debug, Default)]
 pub struct Dns {
     /// Answers taken out of the ring.
     pub read: Counter,
+    /// Answers that did not repeat the question: forged, or broken.
+    pub unasked: Counter,
     /// Answers that gave names to at least one address.
     pub parsed: Counter,
     /// Answers in order that say no address: the name isn't there, or something else was asked for.
@@ -284,6 +286,17 @@ impl fmt::Display for Ledger {
                 terms(f, &[("cached", l.cached.get().into())])?;
                 terms(f, &losses.map(|(name, n)| (name, n.get().into())))?;
             }
+        }
+        let d = &self.dns;
+        if d.read.get() > 0 {
+            write!(f, "\nnames: {} answers = {} with names", d.read.get(), d.parsed.get())?;
+            let others = [
+                ("without address", &d.without_address),
+                ("truncated", &d.truncated),
+                ("malformed", &d.malformed),
+                ("unasked", &d.unasked),
+            ];
+            terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
         }
         let r = &self.records;
         write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;

@@ -2,7 +2,7 @@
 //!
 //! Data flows one way; a stage knows the one before it by its output type only:
 //!
-//! capture → flow → owner → record → queue → export
+//! capture → flow → enrich (dns, owner) → record → queue → export
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
@@ -11,6 +11,7 @@ pub mod cli;
 pub mod cmd;
 pub mod config;
 pub mod dns;
+pub mod enrich;
 pub mod escape;
 pub mod exit;
 pub mod export;

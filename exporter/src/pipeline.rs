@@ -1,4 +1,4 @@
-//! The capture thread: ring → flow → record → queue, on one thread, without locks or awaits between.
+//! The capture thread: ring → flow → enrich → record → queue, on one thread, without locks or awaits between.
 //!
 //! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
 
@@ -6,6 +6,7 @@ use std::{io, sync::Arc, thread};
 
 use crate::{
     capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
+    enrich::Enricher,
     flow::{FlowEvent, Flows},
     ledger::Ledger,
     queue::Queue,
@@ -20,6 +21,8 @@ pub struct Pipeline {
     pub rings: Rings,
     /// The flow stage.
     pub flows: Flows,
+    /// Who knows names and owners.
+    pub enricher: Enricher,
     /// The record stage.
     pub encoder: Encoder,
     /// Where batches go.
@@ -82,16 +85,19 @@ impl Pipeline {
     fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) {
         let clock = Clock::measure();
         self.rings.drain(&clock, events, &self.ledger.kernel);
+        let Self { rings, flows, enricher, encoder, queue, ledger, .. } = self;
+        rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
-            self.flows.on(&event);
+            enricher.notice(&event);
+            flows.on(&event);
         }
         // One very busy tick should not be paid for in memory for ever.
         events.shrink_to(KEEP_EVENTS);
-        let Self { flows, encoder, queue, ledger, .. } = self;
         let now = KernelTime::now();
+        enricher.tick(now);
         let mut write = |event: FlowEvent| {
             ledger.records.made.add(1);
-            push(queue, encoder.write(&event));
+            push(queue, encoder.write(&enricher.enrich(&event)));
         };
         if last {
             flows.flush(&mut write);

@@ -1,7 +1,7 @@
 //! Reading the rings: everything that happened up to now, in the order of kernel time.
 
 use aya::maps::{MapData, RingBuf};
-use flowtel_common::event::Event;
+use flowtel_common::event::{Dns, Event};
 
 use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, WallTime};
 use crate::ledger::{KernelEvents, Kind};
@@ -13,6 +13,7 @@ const MAX_DRAIN: usize = 1 << 16;
 pub struct Rings {
     flows: RingBuf<MapData>,
     owners: RingBuf<MapData>,
+    answers: RingBuf<MapData>,
     /// Read, but later than the last cut.
     pending: Vec<KernelEvent>,
 }
@@ -23,7 +24,7 @@ impl Rings {
     /// # Errors
     /// The object does not hold them: never in a sound build.
     pub fn take(programs: &mut Programs) -> Result<Self, Error> {
-        Ok(Self { flows: programs.ring("FLOWS")?, owners: programs.ring("OWNERS")?, pending: Vec::new() })
+        Ok(Self { flows: programs.ring("FLOWS")?, owners: programs.ring("OWNERS")?, answers: programs.ring("ANSWERS")?, pending: Vec::new() })
     }
 
     /// A way to wait for these rings, or for `stop`.
@@ -31,12 +32,13 @@ impl Rings {
     /// # Errors
     /// The kernel refuses an epoll instance.
     pub fn wait(&self, stop: &Stop) -> Result<Wait, Error> {
-        use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+        use std::os::fd::{AsRawFd, BorrowedFd};
         let borrow = |ring: &RingBuf<MapData>| {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        Wait::new(stop, &[borrow(&self.flows).as_fd(), borrow(&self.owners).as_fd()])
+        let rings = [&self.flows, &self.owners, &self.answers].map(|ring| borrow(ring));
+        Wait::new(stop, &rings)
             .map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
@@ -57,6 +59,24 @@ impl Rings {
         new.sort_by_key(|event| event.time);
         let kept = new.partition_point(|event| event.time <= cut);
         self.pending.extend(events.drain(start + kept..));
+    }
+}
+
+impl Rings {
+    /// Gives name servers' answers to `take`: each with the message that was carried. To be called before what was drained
+    /// is processed: the answer that a flow follows is there by then.
+    pub fn answers(&mut self, ledger: &KernelEvents, mut take: impl FnMut(&Dns, &[u8])) {
+        for _ in 0..MAX_DRAIN {
+            let Some(record) = self.answers.next() else { return };
+            match Dns::decode(&record) {
+                Some((head, message)) => {
+                    ledger.dns.read.add(1);
+                    ledger.dns.joined.add(1);
+                    take(&head, message);
+                }
+                None => ledger.unknown.add(1),
+            }
+        }
     }
 }
 

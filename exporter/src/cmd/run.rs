@@ -7,6 +7,7 @@ use tokio::{runtime, signal::unix, sync::watch};
 use crate::{
     capture::{self, Programs, Rings, cgroup::Cgroup, rights, selftest},
     config::{self, Config, Loaded},
+    enrich::Enricher,
     exit::{Exit, Failure},
     export::{self, Exporter},
     flow::{BootId, Flows},
@@ -102,6 +103,7 @@ fn pipeline(
         programs,
         rings,
         flows: Flows::new(&config.flow, boot, own, Arc::clone(ledger)),
+        enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
         queue: queue.clone(),
         ledger: Arc::clone(ledger),

@@ -14,6 +14,7 @@ pub mod cache;
 pub mod hosts;
 pub mod names;
 pub mod parse;
+mod question;
 pub mod text;
 
 use std::{net::IpAddr, sync::Arc};
@@ -33,6 +34,8 @@ pub struct Answer<'a> {
     pub time: KernelTime,
     /// The cgroup of the socket that it arrived at.
     pub cgroup: u64,
+    /// What was asked: the bytes of the query behind its header, perhaps cut short.
+    pub asked: &'a [u8],
     /// The DNS message.
     pub payload: &'a [u8],
     /// The message was longer than what was captured of it.
@@ -66,6 +69,9 @@ impl Dns {
         let Self { parser, cache, ledger, .. } = self;
         let ledger = &ledger.dns;
         ledger.read.add(1);
+        if !question::is_repeated(answer.asked, answer.payload) {
+            return ledger.unasked.add(1);
+        }
         let response = match parser.parse(answer.payload, answer.truncated) {
             Ok(response) => response,
             Err(Malformed::Bytes) if answer.truncated => return ledger.truncated.add(1),

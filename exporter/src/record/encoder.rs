@@ -14,6 +14,8 @@ use prost::{Message, encoding::encoded_len_varint};
 use super::{Batch, resource, schema, wire};
 use crate::{
     capture::WallTime,
+    dns::Names,
+    enrich::Enriched,
     flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Traffic, What},
 };
 
@@ -100,9 +102,10 @@ impl Encoder {
 
     /// Appends the record of `event`. Returns a batch when this record filled it, or when there was no room for it in the
     /// open one.
-    pub fn write(&mut self, event: &FlowEvent) -> Option<Batch> {
+    pub fn write(&mut self, enriched: &Enriched<'_>) -> Option<Batch> {
         let start = self.open.buffer.len();
-        self.record(event);
+        let event = enriched.event;
+        self.record(enriched);
         let full = self.open.buffer.len() > self.limits.bytes && self.open.records > 0;
         let sealed = full.then(|| self.seal_before(start)).flatten();
         self.open.add(event.at.wall.0, event.at.observed.0);
@@ -163,11 +166,12 @@ impl Encoder {
         })
     }
 
-    fn record(&mut self, event: &FlowEvent) {
+    fn record(&mut self, enriched: &Enriched<'_>) {
+        let event = enriched.event;
         let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, .. } = self;
         let FlowEvent { at, flow, what } = event;
         let name = name(what);
-        text.set(event);
+        text.set(enriched);
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
 
@@ -215,6 +219,24 @@ impl Encoder {
             wire::string_attribute(out, schema::THREAD_NAME, text.name.as_bytes());
             wire::string_attribute(out, schema::PROCESS_ROLE, owner.role.as_str().as_bytes());
         }
+        if let Some(executable) = &enriched.executable {
+            wire::string_attribute(out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
+            wire::string_attribute(out, schema::EXECUTABLE_PATH, executable.path.as_bytes());
+        }
+        if let Some(place) = &enriched.place {
+            let parts = [
+                (schema::CONTAINER_ID, &place.container_id),
+                (schema::POD_UID, &place.pod_uid),
+                (schema::UNIT, &place.systemd_unit),
+            ];
+            for (key, value) in parts {
+                if let Some(value) = value {
+                    wire::string_attribute(out, key, value.as_bytes());
+                }
+            }
+        }
+        names(out, SOURCE_NAMES, enriched.source_names.as_ref());
+        names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
             What::Begin { .. } => {}
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
@@ -230,6 +252,20 @@ fn name(what: &What) -> &'static str {
         What::Begin { .. } => schema::BEGIN,
         What::End { .. } => schema::END,
         What::Failed { .. } => schema::FAILED,
+    }
+}
+
+/// Keys of names, their state and their age.
+const SOURCE_NAMES: [&str; 3] = [schema::SOURCE_NAMES, schema::SOURCE_NAMES_STATE, schema::SOURCE_NAMES_AGE];
+const DESTINATION_NAMES: [&str; 3] =
+    [schema::DESTINATION_NAMES, schema::DESTINATION_NAMES_STATE, schema::DESTINATION_NAMES_AGE];
+
+fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<'_>>) {
+    let Some(names) = names else { return };
+    wire::strings_attribute(out, list, names.as_slice());
+    wire::string_attribute(out, state, names.state.as_str().as_bytes());
+    if let Some(seconds) = names.age {
+        wire::double_attribute(out, age, seconds.as_secs_f64());
     }
 }
 
@@ -279,7 +315,8 @@ impl Open {
 
 impl Text {
     /// Sets the texts of a record. (Writing to a `String` can't fail.)
-    fn set(&mut self, event: &FlowEvent) {
+    fn set(&mut self, enriched: &Enriched<'_>) {
+        let event = enriched.event;
         for text in [&mut self.source, &mut self.destination, &mut self.name, &mut self.body] {
             text.clear();
         }
@@ -299,6 +336,11 @@ impl Text {
         }
         body.push_str(" -> ");
         endpoint(body, &self.destination, &flow.destination);
+        if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
+            body.push_str(" (");
+            escape(body, name);
+            body.push(')');
+        }
         if let Some(owner) = &flow.owner {
             self.name.push_str(&String::from_utf8_lossy(owner.name()));
             body.push(' ');

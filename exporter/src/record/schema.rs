@@ -91,6 +91,28 @@ attributes! {
         "Name of the thread that did it (the kernel's comm, at most 15 bytes).", "curl";
     PROCESS_ROLE = "flowtel.process.role" "string" "", "with process.pid",
         "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or bound the port (`listener`).", "connector";
+    EXECUTABLE_NAME = "process.executable.name" "string" "", "when /proc still showed that same process",
+        "Base name of the executable that process runs.", "curl";
+    EXECUTABLE_PATH = "process.executable.path" "string" "", "with process.executable.name",
+        "Path of it, as the process's own mount namespace shows it.", "/usr/bin/curl";
+    CONTAINER_ID = "container.id" "string" "", "when in one",
+        "Id of the container, from the path of the owner's cgroup.", "4f2c…";
+    POD_UID = "k8s.pod.uid" "string" "", "when in one",
+        "Uid of the pod, likewise.", "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
+    UNIT = "flowtel.systemd.unit" "string" "", "when in one",
+        "The innermost systemd unit, likewise.", "nginx.service";
+    SOURCE_NAMES = "flowtel.source.dns.names" "string[]" "", "when known",
+        "Names that this host saw resolve to source.address: the one asked for first, then CNAMEs; at most 16.", "[\"example.com\"]";
+    SOURCE_NAMES_STATE = "flowtel.source.dns.state" "string" "", "with the names",
+        "`fresh`, `expired` (their time to live is over, within the grace time), `static` (hosts file).", "fresh";
+    SOURCE_NAMES_AGE = "flowtel.source.dns.age" "double" "s", "with the names, but not static ones",
+        "Since the answer was seen.", "1.5";
+    DESTINATION_NAMES = "flowtel.destination.dns.names" "string[]" "", "when known",
+        "Names that this host saw resolve to destination.address.", "[\"example.com\"]";
+    DESTINATION_NAMES_STATE = "flowtel.destination.dns.state" "string" "", "with the names",
+        "As for the source.", "fresh";
+    DESTINATION_NAMES_AGE = "flowtel.destination.dns.age" "double" "s", "with the names, but not static ones",
+        "As for the source.", "1.5";
     DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen",
         "Since the begin.", "12.5";
     END_REASON = "flowtel.flow.end.reason" "string" "", "end",

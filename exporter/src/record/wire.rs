@@ -29,6 +29,9 @@ const STRING_VALUE: u8 = tag(1, LEN);
 const BOOL_VALUE: u8 = tag(2, VARINT);
 const INT_VALUE: u8 = tag(3, VARINT);
 const DOUBLE_VALUE: u8 = tag(4, FIXED64);
+const ARRAY_VALUE: u8 = tag(5, LEN);
+/// Number of `ArrayValue`'s only field.
+const ARRAY_VALUES: u8 = 1;
 
 /// A fixed64 field.
 pub(super) fn fixed64(out: &mut Vec<u8>, number: u8, value: u64) {
@@ -70,6 +73,22 @@ pub(super) fn string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     out.push(STRING_VALUE);
     encode_varint(value.len() as u64, out);
     out.extend_from_slice(value);
+}
+
+/// An attribute with a list of strings.
+pub(super) fn strings_attribute(out: &mut Vec<u8>, key: &str, values: &[&str]) {
+    // AnyValue { array_value: ArrayValue { values: [AnyValue { string_value }] } }
+    let one = |value: &str| 1 + encoded_len_varint(value.len() as u64) + value.len();
+    let list: usize = values.iter().map(|value| 1 + encoded_len_varint(one(value) as u64) + one(value)).sum();
+    let any = 1 + encoded_len_varint(list as u64) + list;
+    head(out, log_record::ATTRIBUTES, 2 + key.len() + 1 + encoded_len_varint(any as u64) + any);
+    head(out, KEY >> 3, key.len());
+    out.extend_from_slice(key.as_bytes());
+    head(out, VALUE >> 3, any);
+    head(out, ARRAY_VALUE >> 3, list);
+    for value in values {
+        any_string(out, ARRAY_VALUES, value.as_bytes());
+    }
 }
 
 /// An attribute with an integer.

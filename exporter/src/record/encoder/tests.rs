@@ -224,7 +224,7 @@ proptest! {
     fn every_record_decodes_to_what_the_schema_says(events in prop::collection::vec(events(), 1..20)) {
         let mut encoder = encoder(WIDE);
         for event in &events {
-            prop_assert_eq!(encoder.write(event), None);
+            prop_assert_eq!(encoder.write(&Enriched::bare(event)), None);
         }
         let batch = encoder.seal().expect("records were written");
         let (records, request) = decode(&batch);
@@ -250,7 +250,7 @@ proptest! {
         let mut encoder = encoder(Limits { records: most, bytes: kib << 10, age: Duration::from_secs(1) });
         let mut batches = Vec::new();
         for event in &events {
-            batches.extend(encoder.write(event));
+            batches.extend(encoder.write(&Enriched::bare(event)));
         }
         batches.extend(encoder.seal());
         let mut all = Vec::new();
@@ -274,10 +274,10 @@ fn the_age_of_the_first_record_seals_a_batch_and_so_does_a_clock_that_was_set_ba
     let at = |observed| FlowEvent { at: Stamp { observed: WallTime(observed), ..event.at }, ..event.clone() };
     let mut encoder = encoder(WIDE);
     assert!(encoder.seal_if_old(WallTime(u64::MAX)).is_none(), "nothing to seal");
-    encoder.write(&at(10 * second));
-    encoder.write(&at(11 * second - 2));
+    encoder.write(&Enriched::bare(&at(10 * second)));
+    encoder.write(&Enriched::bare(&at(11 * second - 2)));
     assert!(encoder.seal_if_old(WallTime(11 * second - 1)).is_none());
     assert_eq!(encoder.seal_if_old(WallTime(11 * second)).map(|b| b.records), Some(2));
-    encoder.write(&at(10 * second));
+    encoder.write(&Enriched::bare(&at(10 * second)));
     assert!(encoder.seal_if_old(WallTime(9 * second)).is_some());
 }

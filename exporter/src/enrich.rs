@@ -1,0 +1,110 @@
+//! A flow event in, the same with names and owner out: the one place that asks the rooms which know them.
+//!
+//! Looks nothing up twice for one event, and loses no event for what it does not find.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+};
+
+use crate::{
+    capture::{Event, KernelEvent, KernelTime, event::Dns as DnsEvent},
+    config,
+    dns::{Answer, Dns, Names},
+    flow::FlowEvent,
+    ledger::Ledger,
+    owner::{Executable, Place, Places, Processes},
+};
+
+/// A flow event with everything that is known beside it.
+#[derive(Debug, Clone)]
+pub struct Enriched<'a> {
+    /// What happened.
+    pub event: &'a FlowEvent,
+    /// Names of the initiator's address.
+    pub source_names: Option<Names<'a>>,
+    /// Names of the responder's address.
+    pub destination_names: Option<Names<'a>>,
+    /// What the owner runs.
+    pub executable: Option<Arc<Executable>>,
+    /// Where the owner runs.
+    pub place: Option<Arc<Place>>,
+}
+
+/// The stage.
+#[derive(Debug)]
+pub struct Enricher {
+    names: Option<Dns>,
+    processes: Processes,
+    places: Places,
+}
+
+// === impl Enriched
+
+impl<'a> Enriched<'a> {
+    /// An event about which nothing more is known.
+    pub fn bare(event: &'a FlowEvent) -> Self {
+        Self { event, source_names: None, destination_names: None, executable: None, place: None }
+    }
+}
+
+// === impl Enricher
+
+impl Enricher {
+    /// A fresh stage. It reads the hosts file, and opens /proc and the tree of cgroups.
+    pub fn new(config: &config::Config, ledger: &Arc<Ledger>) -> Self {
+        Self {
+            names: config.dns.enabled.then(|| Dns::new(&config.dns, Arc::clone(ledger))),
+            processes: Processes::new(&config.owner, Arc::clone(ledger)),
+            places: Places::new(&config.owner, Arc::clone(ledger)),
+        }
+    }
+
+    /// Takes a name server's answer.
+    pub fn answer(&mut self, head: &DnsEvent, message: &[u8]) {
+        if let Some(names) = &mut self.names {
+            names.on(&Answer {
+                time: KernelTime(head.time),
+                cgroup: head.cgroup,
+                asked: &head.asked[..(head.asked_length as usize).min(head.asked.len())],
+                payload: message,
+                truncated: head.whole > head.length,
+            });
+        }
+    }
+
+    /// Looks at a kernel event as soon as it is read: a process that asks for a connection may be gone a moment later.
+    pub fn notice(&mut self, event: &KernelEvent) {
+        let pid = match &event.event {
+            Event::Connect(call) => call.tgid,
+            Event::Accept(accept) => accept.tgid,
+            _ => return,
+        };
+        // What is found is remembered; the flow's event will ask for it.
+        let _ = self.processes.executable(pid, event.time);
+    }
+
+    /// Adds what is known.
+    pub fn enrich<'a>(&'a mut self, event: &'a FlowEvent) -> Enriched<'a> {
+        let owner = event.flow.owner;
+        let executable = owner.and_then(|owner| self.processes.executable(owner.pid, owner.since));
+        let place = owner.and_then(|owner| self.places.of(owner.cgroup));
+        let names = |ip: IpAddr| {
+            self.names.as_ref().and_then(|names| names.names(ip, owner.map(|owner| owner.cgroup), event.at.time))
+        };
+        Enriched {
+            event,
+            source_names: names(event.flow.source.ip()),
+            destination_names: names(event.flow.destination.ip()),
+            executable,
+            place,
+        }
+    }
+
+    /// Forgets some of what is too old. To be called at each reading of the rings.
+    pub fn tick(&mut self, now: KernelTime) {
+        if let Some(names) = &mut self.names {
+            names.tick(now);
+        }
+    }
+}
