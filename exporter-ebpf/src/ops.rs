@@ -13,7 +13,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{FLOWS, emit},
+    emit::{FLOWS, emit, ends},
     socket::AF_INET,
 };
 
@@ -35,9 +35,11 @@ static SOCKOPS_NETNS: u8 = 0;
 pub fn callback(ctx: &SockOpsContext) {
     match ctx.op() {
         // Children inherit a listener's flag.
-        TCP_CONNECT_CB | TCP_LISTEN_CB => watch(ctx),
+        TCP_CONNECT_CB | TCP_LISTEN_CB if ends() => watch(ctx),
         ACTIVE_ESTABLISHED_CB => {
-            watch(ctx);
+            if ends() {
+                watch(ctx);
+            }
             established(ctx, event::ACTIVE);
         }
         // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
@@ -46,7 +48,7 @@ pub fn callback(ctx: &SockOpsContext) {
         STATE_CB => match (ctx.arg(0), ctx.arg(1)) {
             (state::SYN_RECV, state::ESTABLISHED) => established(ctx, event::PASSIVE),
             (state::CLOSE, _) => {}
-            (old, state::CLOSE) => close(ctx, old),
+            (old, state::CLOSE) if ends() => close(ctx, old),
             _ => {}
         },
         _ => {}

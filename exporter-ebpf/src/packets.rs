@@ -16,7 +16,7 @@ use flowtel_common::{
 use crate::{
     direct::{Direct, load},
     dns,
-    emit::{Count, FLOWS, emit, emit_counted, instant},
+    emit::{Count, FLOWS, emit, emit_counted, ends, instant},
     socket,
 };
 
@@ -36,7 +36,7 @@ pub fn arrives(ctx: &SkBuffContext) {
         if unsafe { (*sk).state } == state::SYN_SENT {
             instant(tally::SYN_ACK, event::SYN_ACK, cookie(ctx));
         }
-    } else if flags.0 & (Flags::FIN | Flags::RST) != 0 {
+    } else if flags.0 & (Flags::FIN | Flags::RST) != 0 && ends() {
         segment(ctx, sk, &transport, flags, event::IN);
     }
 }
@@ -48,6 +48,9 @@ pub fn leaves(ctx: &SkBuffContext) {
     let Some(transport) = packet::transport(&bytes) else { return };
     if transport.protocol == UDP {
         dns::leaves(ctx, &transport);
+        return;
+    }
+    if !ends() {
         return;
     }
     let Some(flags) = flags(&bytes, &transport) else { return };

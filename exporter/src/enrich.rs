@@ -2,10 +2,7 @@
 //!
 //! Looks nothing up twice for one event, and loses no event for what it does not find.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use crate::{
     capture::{Event, KernelEvent, KernelTime, event::Dns as DnsEvent},

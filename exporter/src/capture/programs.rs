@@ -14,7 +14,10 @@ use aya::{
 use flowtel_common::tally;
 
 use super::{Error, cgroup::Cgroup, rights};
-use crate::{config, ledger::KernelEvents};
+use crate::{
+    config::{self, Events},
+    ledger::KernelEvents,
+};
 
 /// The kernel object, a build product of exporter-ebpf that is checked in: every machine runs the bytes that were tested.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/flowtel.bpf.o");
@@ -28,23 +31,94 @@ pub struct Program {
     pub attach: &'static str,
     /// What it is for.
     pub purpose: &'static str,
+    /// Which records need it.
+    for_: Needs,
+}
+
+/// What a program is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Needs {
+    Begins,
+    Failures,
+    Names,
+    EndsOrNames,
 }
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
 pub const PROGRAMS: [Program; 12] = [
-    Program { name: "flowtel_bind4", attach: "cgroup_inet4_post_bind", purpose: "who listens (IPv4)" },
-    Program { name: "flowtel_bind6", attach: "cgroup_inet6_post_bind", purpose: "who listens (IPv6)" },
-    Program { name: "flowtel_accept4", attach: "cgroup_inet4_getpeername", purpose: "who accepts (IPv4)" },
-    Program { name: "flowtel_accept6", attach: "cgroup_inet6_getpeername", purpose: "who accepts (IPv6)" },
-    Program { name: "flowtel_connect4", attach: "cgroup_inet4_connect", purpose: "who asks for a connection (IPv4)" },
-    Program { name: "flowtel_connect6", attach: "cgroup_inet6_connect", purpose: "who asks for a connection (IPv6)" },
-    Program { name: "flowtel_release", attach: "cgroup_inet_sock_release", purpose: "who drops a connection" },
-    Program { name: "flowtel_send4", attach: "cgroup_udp4_sendmsg", purpose: "where DNS queries go (IPv4)" },
-    Program { name: "flowtel_send6", attach: "cgroup_udp6_sendmsg", purpose: "where DNS queries go (IPv6)" },
-    Program { name: "flowtel_in", attach: "cgroup_inet_ingress", purpose: "answers, ends and names that arrive" },
-    Program { name: "flowtel_out", attach: "cgroup_inet_egress", purpose: "ends, refusals and queries that leave" },
-    Program { name: "flowtel_ops", attach: "cgroup_sock_ops", purpose: "begins and ends of connections" },
+    Program {
+        name: "flowtel_bind4",
+        attach: "cgroup_inet4_post_bind",
+        purpose: "who listens (IPv4)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_bind6",
+        attach: "cgroup_inet6_post_bind",
+        purpose: "who listens (IPv6)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_accept4",
+        attach: "cgroup_inet4_getpeername",
+        purpose: "who accepts (IPv4)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_accept6",
+        attach: "cgroup_inet6_getpeername",
+        purpose: "who accepts (IPv6)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_connect4",
+        attach: "cgroup_inet4_connect",
+        purpose: "who asks for a connection (IPv4)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_connect6",
+        attach: "cgroup_inet6_connect",
+        purpose: "who asks for a connection (IPv6)",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_release",
+        attach: "cgroup_inet_sock_release",
+        purpose: "who drops a connection",
+        for_: Needs::Failures,
+    },
+    Program {
+        name: "flowtel_send4",
+        attach: "cgroup_udp4_sendmsg",
+        purpose: "where DNS queries go (IPv4)",
+        for_: Needs::Names,
+    },
+    Program {
+        name: "flowtel_send6",
+        attach: "cgroup_udp6_sendmsg",
+        purpose: "where DNS queries go (IPv6)",
+        for_: Needs::Names,
+    },
+    Program {
+        name: "flowtel_in",
+        attach: "cgroup_inet_ingress",
+        purpose: "answers, ends and names that arrive",
+        for_: Needs::Begins,
+    },
+    Program {
+        name: "flowtel_out",
+        attach: "cgroup_inet_egress",
+        purpose: "ends, refusals and queries that leave",
+        for_: Needs::EndsOrNames,
+    },
+    Program {
+        name: "flowtel_ops",
+        attach: "cgroup_sock_ops",
+        purpose: "begins and ends of connections",
+        for_: Needs::Begins,
+    },
 ];
 
 /// The loaded object.
@@ -53,21 +127,41 @@ pub struct Programs {
     tallies: PerCpuArray<MapData, [u64; 3]>,
 }
 
+// === impl Program
+
+impl Program {
+    /// Whether the records that `config` asks for need it.
+    pub fn is_needed(&self, config: &config::Config) -> bool {
+        let events = config.capture.events;
+        match self.for_ {
+            Needs::Begins => true,
+            Needs::Failures => events == Events::NetworkEvents,
+            Needs::Names => config.dns.enabled,
+            Needs::EndsOrNames => events != Events::Begins || config.dns.enabled,
+        }
+    }
+}
+
+// === impl Programs
+
 impl Programs {
     /// Creates the maps, with rings of the configured sizes. Nothing is attached yet.
     ///
     /// # Errors
     /// The kernel is too old, a capability is missing, or the kernel refuses a map.
-    pub fn load(rings: &config::Rings) -> Result<Self, Error> {
+    pub fn load(capture: &config::Capture) -> Result<Self, Error> {
         rights::kernel()?;
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
+        let rings = &capture.rings;
+        let ends = u8::from(capture.events != Events::Begins);
         let sockops_netns = u8::from(rights::kernel_is_at_least((6, 1)));
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
             .map_max_entries("ANSWERS", size(rings.answers))
             .override_global("SOCKOPS_NETNS", &sockops_netns, true)
+            .override_global("ENDS", &ends, true)
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
@@ -102,12 +196,12 @@ impl Programs {
         })
     }
 
-    /// Attaches all of [`PROGRAMS`].
+    /// Attaches those of [`PROGRAMS`] that `config` needs.
     ///
     /// # Errors
     /// As [`Self::attach`]; those already attached are detached when `self` is dropped.
-    pub fn attach_all(&mut self, cgroup: &Cgroup) -> Result<(), Error> {
-        PROGRAMS.iter().try_for_each(|program| self.attach(program, cgroup))
+    pub fn attach_all(&mut self, config: &config::Config, cgroup: &Cgroup) -> Result<(), Error> {
+        PROGRAMS.iter().filter(|p| p.is_needed(config)).try_for_each(|program| self.attach(program, cgroup))
     }
 
     /// Detaches and unloads all programs; maps and rings stay, so that what is in them can still be read.

@@ -24,7 +24,12 @@ impl Rings {
     /// # Errors
     /// The object does not hold them: never in a sound build.
     pub fn take(programs: &mut Programs) -> Result<Self, Error> {
-        Ok(Self { flows: programs.ring("FLOWS")?, owners: programs.ring("OWNERS")?, answers: programs.ring("ANSWERS")?, pending: Vec::new() })
+        Ok(Self {
+            flows: programs.ring("FLOWS")?,
+            owners: programs.ring("OWNERS")?,
+            answers: programs.ring("ANSWERS")?,
+            pending: Vec::new(),
+        })
     }
 
     /// A way to wait for these rings, or for `stop`.
@@ -38,8 +43,7 @@ impl Rings {
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
         let rings = [&self.flows, &self.owners, &self.answers].map(|ring| borrow(ring));
-        Wait::new(stop, &rings)
-            .map_err(|source| Error::System { what: "preparing to wait for the rings", source })
+        Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
     /// Appends to `events` what happened up to this call, in the order of kernel time; what happened while it ran stays

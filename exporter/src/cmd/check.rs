@@ -76,9 +76,9 @@ impl Report {
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs = self.result("object", Programs::load(&capture.rings), |_| "maps and rings can be made".into());
+        let programs = self.result("object", Programs::load(capture), |_| "maps and rings can be made".into());
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
-            for program in &PROGRAMS {
+            for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
                 self.line(program.name, &NO_PROGRAMS);
             }
             self.line("self-test", &NO_PROGRAMS);
@@ -89,7 +89,7 @@ impl Report {
             format!("flows {}, owners {}", size(capture.rings.flows.0), size(capture.rings.owners.0))
         });
         let mut all = true;
-        for program in &PROGRAMS {
+        for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
             let attached = self.result(program.name, programs.attach(program, &cgroup), |()| {
                 format!("loads and attaches ({}): {}", program.attach, program.purpose)
             });

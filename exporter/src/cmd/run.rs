@@ -77,9 +77,9 @@ fn pipeline(
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
-    let mut programs = Programs::load(&config.capture.rings).map_err(refused)?;
+    let mut programs = Programs::load(&config.capture).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
-    programs.attach_all(&cgroup).map_err(refused)?;
+    programs.attach_all(config, &cgroup).map_err(refused)?;
     tracing::info!(
         cgroup = %cgroup.path.display(),
         kernel = %rights::kernel().map_err(refused)?,
@@ -102,7 +102,7 @@ fn pipeline(
     Ok(Pipeline {
         programs,
         rings,
-        flows: Flows::new(&config.flow, boot, own, Arc::clone(ledger)),
+        flows: Flows::new(&config.flow, config.capture.events, boot, own, Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
         queue: queue.clone(),

@@ -12,6 +12,7 @@ impl Default for Capture {
         Self {
             cgroup: "root".into(),
             tick: Span(Duration::from_millis(50)),
+            events: Events::NetworkEvents,
             exclude_self: true,
             rings: Rings::default(),
         }

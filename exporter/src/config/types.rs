@@ -40,6 +40,9 @@ pub struct Capture {
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]
     pub tick: Span,
+    /// Which events become records: `network_events` (begins, ends and failed attempts), `flows` (begins and ends) or
+    /// `begins`. What no record needs is not watched for.
+    pub events: Events,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
@@ -60,6 +63,18 @@ pub struct Rings {
     /// The ring of name servers' answers.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub answers: Bytes,
+}
+
+/// Which events become records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Events {
+    /// Begins, ends and failed attempts.
+    NetworkEvents,
+    /// Begins and ends.
+    Flows,
+    /// Begins.
+    Begins,
 }
 
 /// How events become flows.

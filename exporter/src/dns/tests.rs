@@ -16,7 +16,8 @@ fn dns(hosts: &str) -> Dns {
 }
 
 fn on(dns: &mut Dns, seconds: u64, payload: &[u8], truncated: bool) {
-    dns.on(&Answer { time: KernelTime(seconds * SECOND), cgroup: 7, payload, truncated });
+    let asked = payload.get(12..).unwrap_or_default();
+    dns.on(&Answer { time: KernelTime(seconds * SECOND), cgroup: 7, asked, payload, truncated });
 }
 
 fn ip(text: &str) -> IpAddr {

@@ -35,6 +35,7 @@ pub struct Flows {
     unmatched: HashMap<Connection, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
     closed: HashMap<u64, Place, foldhash::fast::RandomState>,
+    events: config::Events,
     boot: BootId,
     own: Option<u32>,
     ledger: Arc<Ledger>,
@@ -56,9 +57,15 @@ impl Connection {
 // === impl Flows
 
 impl Flows {
-    /// A fresh stage. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
+    /// A fresh stage that tells `events`. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
     /// connections are to be left out.
-    pub fn new(config: &config::Flow, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
+    pub fn new(
+        config: &config::Flow,
+        events: config::Events,
+        boot: BootId,
+        own: Option<u32>,
+        ledger: Arc<Ledger>,
+    ) -> Self {
         Self {
             attempts: Attempts::new(config.max_attempts as usize, config.attempt_age.0),
             open: OpenFlows::new(config.max_flows as usize),
@@ -67,6 +74,7 @@ impl Flows {
             refusals: Refusals::default(),
             unmatched: HashMap::default(),
             closed: HashMap::default(),
+            events,
             boot,
             own,
             ledger,
@@ -118,15 +126,15 @@ impl Flows {
     /// Gives out what has settled by `now`, in the order in which it happened, and forgets attempts that are too old.
     pub fn settle(&mut self, now: KernelTime, mut out: impl FnMut(FlowEvent)) {
         while let Some((cookie, attempt)) = self.attempts.expire(now) {
-            self.gives_up(cookie, &attempt, now, &mut out);
+            self.gives_up(cookie, &attempt, now);
         }
-        self.refusals.tell(&self.boot, Some(now), &mut out);
+        self.tell_refusals(Some(now), &mut out);
         self.release(Some(now), out);
     }
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(FlowEvent)) {
-        self.refusals.tell(&self.boot, None, &mut out);
+        self.tell_refusals(None, &mut out);
         self.release(None, out);
     }
 
@@ -154,6 +162,10 @@ impl Flows {
                         self.unmatched.remove(&connection);
                     }
                     self.count(&self.ledger.kernel.established, held.own);
+                    if self.events == config::Events::Begins {
+                        // Nobody will ask for it again: its end is not watched for.
+                        self.open.remove(held.cookie);
+                    }
                 }
                 What::End { .. } => {
                     if self.closed.get(&held.cookie) == Some(&place) {
@@ -162,11 +174,29 @@ impl Flows {
                 }
                 What::Failed { .. } => {}
             }
-            if !held.own {
+            if !held.own && self.tells(&held.event) {
                 out(held.event);
             }
         }
         self.settling.shrink(KEEP);
+    }
+
+    /// Whether a record of this is wanted.
+    fn tells(&self, event: &FlowEvent) -> bool {
+        match event.what {
+            What::Begin { .. } => true,
+            What::End { .. } => self.events != config::Events::Begins,
+            What::Failed { .. } => self.events == config::Events::NetworkEvents,
+        }
+    }
+
+    fn tell_refusals(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
+        let wanted = self.events == config::Events::NetworkEvents;
+        self.refusals.tell(&self.boot, now, |event| {
+            if wanted {
+                out(event);
+            }
+        });
     }
 
     fn asks(&mut self, event: &KernelEvent, call: &Call) {
@@ -440,7 +470,7 @@ impl Flows {
     }
 
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
-    fn gives_up(&self, cookie: u64, attempt: &Attempt, now: KernelTime, out: &mut impl FnMut(FlowEvent)) {
+    fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
         let own = Some(attempt.owner.pid) == self.own;
         if attempt.again.is_some() || attempt.answered.is_some() || own {
             self.ledger.kernel.connect.unused.add(1);
@@ -448,7 +478,9 @@ impl Flows {
         }
         self.ledger.kernel.connect.joined.add(1);
         let wall = crate::capture::Clock::measure().wall(now);
-        out(FlowEvent { at: Stamp { time: now, wall, observed: wall }, ..never_sent(&self.boot, cookie, attempt) });
+        let at = Stamp { time: now, wall, observed: wall };
+        let told = FlowEvent { at, ..never_sent(&self.boot, cookie, attempt) };
+        self.settling.hold(told, cookie, now, false, false);
     }
 
     fn count(&self, kind: &Kind, own: bool) {

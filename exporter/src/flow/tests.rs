@@ -25,7 +25,13 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let ledger = Arc::new(Ledger::default());
-        let flows = Flows::new(&config::Flow::default(), BootId::new([1; 16]), Some(OWN), Arc::clone(&ledger));
+        let flows = Flows::new(
+            &config::Flow::default(),
+            config::Events::NetworkEvents,
+            BootId::new([1; 16]),
+            Some(OWN),
+            Arc::clone(&ledger),
+        );
         Self { flows, ledger, told: Vec::new() }
     }
 
@@ -520,10 +526,31 @@ fn a_refusal_of_an_attempt_of_our_own_is_told_on_neither_side() {
 }
 
 #[test]
+fn events_that_are_not_wanted_are_not_told_and_nothing_is_kept_for_them() {
+    for (events, wanted) in
+        [(config::Events::NetworkEvents, 5), (config::Events::Flows, 4), (config::Events::Begins, 2)]
+    {
+        let mut scene = Scene::new();
+        let ledger = Arc::clone(&scene.ledger);
+        scene.flows = Flows::new(&config::Flow::default(), events, BootId::new([1; 16]), None, ledger);
+        if events == config::Events::Begins {
+            scene.on(MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+            scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 0));
+        } else {
+            a_whole_life(&mut scene);
+        }
+        scene.on(4 * MS, refused((7, 5000), 1));
+        assert_eq!(scene.flush().len(), wanted);
+        assert_eq!(scene.flows.open_flows(), 0);
+    }
+}
+
+#[test]
 fn flows_beyond_the_table_are_told_but_not_together() {
     let mut scene = Scene::new();
     scene.flows = Flows::new(
         &config::Flow { max_flows: 1, ..config::Flow::default() },
+        config::Events::NetworkEvents,
         BootId::new([1; 16]),
         None,
         Arc::clone(&scene.ledger),
