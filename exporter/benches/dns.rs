@@ -48,7 +48,13 @@ fn filled(addresses: u32) -> (Dns, Vec<Vec<u8>>) {
     let mut dns = Dns::new(&config, Arc::default());
     let answers: Vec<_> = (0..addresses / 2).map(answer).collect();
     for (n, payload) in answers.iter().enumerate() {
-        dns.on(&Answer { time: KernelTime(100 * SECOND), cgroup: n as u64 % 100, payload, truncated: false });
+        dns.on(&Answer {
+            time: KernelTime(100 * SECOND),
+            cgroup: n as u64 % 100,
+            asked: payload.get(12..).unwrap_or_default(),
+            payload,
+            truncated: false,
+        });
     }
     (dns, answers)
 }
@@ -71,7 +77,13 @@ fn benches(c: &mut Criterion) {
                 n = (n + 7_919) % answers.len();
                 time += 1_000;
                 let cgroup = n as u64 % 100;
-                dns.on(&Answer { time: KernelTime(time), cgroup, payload: &answers[n], truncated: false });
+                dns.on(&Answer {
+                    time: KernelTime(time),
+                    cgroup,
+                    asked: answers[n].get(12..).unwrap_or_default(),
+                    payload: &answers[n],
+                    truncated: false,
+                });
             });
         });
         let mut n = 0;
@@ -98,7 +110,13 @@ fn benches(c: &mut Criterion) {
         b.iter(|| {
             n = (n + 7_919) % answers.len();
             let cgroup = n as u64 % 100;
-            dns.on(&Answer { time: KernelTime(100 * SECOND), cgroup, payload: &answers[n], truncated: false });
+            dns.on(&Answer {
+                time: KernelTime(100 * SECOND),
+                cgroup,
+                asked: answers[n].get(12..).unwrap_or_default(),
+                payload: &answers[n],
+                truncated: false,
+            });
         });
     });
 }

@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         rest = next;
         time += 1_000_000_000 * u64::from(*low);
         let now = KernelTime(time);
-        dns.on(&Answer { time: now, cgroup: u64::from(low % 4), payload, truncated: high & 0x80 != 0 });
+        dns.on(&Answer { time: now, cgroup: u64::from(low % 4), asked: payload.get(12..).unwrap_or_default(), payload, truncated: high & 0x80 != 0 });
         dns.tick(now);
         // Where an address stands is seldom known, but the last four bytes of a message are often one.
         if let Some(address) = payload.last_chunk::<4>()

@@ -69,14 +69,14 @@ impl Dns {
         let Self { parser, cache, ledger, .. } = self;
         let ledger = &ledger.dns;
         ledger.read.add(1);
-        if !question::is_repeated(answer.asked, answer.payload) {
-            return ledger.unasked.add(1);
-        }
         let response = match parser.parse(answer.payload, answer.truncated) {
             Ok(response) => response,
             Err(Malformed::Bytes) if answer.truncated => return ledger.truncated.add(1),
             Err(_) => return ledger.malformed.add(1),
         };
+        if !question::is_repeated(answer.asked, answer.payload) {
+            return ledger.unasked.add(1);
+        }
         let mut any = false;
         for proof in response.proofs() {
             any = true;
