@@ -321,7 +321,8 @@ impl Ended {
                 ensure!(account.part(loss) == 0, "{kind}: {account}");
             }
         }
-        ensure!(balance.records.total == balance.records.part("delivered"), "records: {}", balance.records);
+        let delivered = balance.records.part("delivered");
+        ensure!(balance.records.total == delivered, "records: {}; flowtel says: {}", balance.records, self.stderr);
         Ok(balance)
     }
 }
