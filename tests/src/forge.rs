@@ -100,18 +100,21 @@ impl Segment {
         packet.extend(self.acknowledgement.to_be_bytes());
         packet.extend([(TCP_HEADER as u8 / 4) << 4, self.flags, 0x20, 0, 0, 0, 0, 0]);
         packet.resize(len, b'x');
-        let mut sum = checksum(&packet[12..]); // addresses and segment
-        sum += u32::from(TCP) + u32::try_from(len - IP_HEADER)?;
-        while sum > 0xffff {
-            sum = (sum >> 16) + (sum & 0xffff);
-        }
-        packet[IP_HEADER + 16..IP_HEADER + 18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        let sum = tcp_checksum(&packet)?;
+        packet[IP_HEADER + 16..IP_HEADER + 18].copy_from_slice(&sum.to_be_bytes());
         Ok(packet)
     }
 }
 
-fn checksum(bytes: &[u8]) -> u32 {
-    bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair.get(1).copied().unwrap_or_default())).sum()
+/// The checksum of a packet's segment, whose own place for it holds zeros; the IP header has no options.
+fn tcp_checksum(packet: &[u8]) -> Result<u16> {
+    // Addresses and segment lie together.
+    let words = packet[12..].chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w.get(1).copied().unwrap_or_default()));
+    let mut sum = words.sum::<u32>() + u32::from(TCP) + u32::try_from(packet.len() - IP_HEADER)?;
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    Ok(!(sum as u16))
 }
 
 impl Forge {
@@ -189,12 +192,17 @@ impl Frames {
         }
     }
 
-    /// Sends a frame to another hardware address (`02:00:00:00:00:01`).
+    /// Sends a frame of TCP to another hardware address (`02:00:00:00:00:01`), with the checksum that the kernel leaves
+    /// to the hardware.
     ///
     /// # Errors
     /// That is none, or the kernel refuses.
     pub fn send(&self, frame: &[u8], to: &str) -> Result<()> {
         let mut frame = frame.to_vec();
+        let place = ETHERNET_HEADER + IP_HEADER + 16;
+        frame.get_mut(place..place + 2).context("a frame")?.fill(0);
+        let sum = tcp_checksum(&frame[ETHERNET_HEADER..])?;
+        frame[place..place + 2].copy_from_slice(&sum.to_be_bytes());
         let address = to.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<Vec<_>, _>>()?;
         frame.get_mut(..6).context("a frame")?.copy_from_slice(&address);
         net::send(&self.tap, &frame, SendFlags::empty())?;

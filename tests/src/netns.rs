@@ -50,6 +50,8 @@ pub struct Pair {
     pub nobody_there: Ipv4Addr,
     /// Nobody's address, on the wire's client end as far as the server knows.
     pub nobody_here: Ipv4Addr,
+    /// A loopback address that nobody else uses; each namespace has it.
+    pub loopback: Ipv4Addr,
     /// Addresses of the wire's network that nobody has, for a scenario's own use.
     pub spare: [Ipv4Addr; 2],
 }
@@ -189,6 +191,7 @@ impl Pair {
             nobody_there: v4(2),
             nobody_here: v4(3),
             spare: [v4(4), v4(5)],
+            loopback: Ipv4Addr::new(127, 77, (std::process::id() % 251) as u8, 1 + (scene.number % 250) as u8),
             client_v6: v6(1),
             server_v6: v6(2),
             client,
@@ -213,7 +216,8 @@ impl Pair {
     /// Every address that the scenario may use.
     pub fn addresses(&self) -> Vec<IpAddr> {
         let v4 = [self.client_v4, self.server_v4, self.nobody_there, self.nobody_here, self.spare[0], self.spare[1]];
-        v4.map(IpAddr::from).into_iter().chain([self.client_v6.into(), self.server_v6.into()]).collect()
+        let others = [self.client_v6.into(), self.server_v6.into(), self.loopback.into()];
+        v4.map(IpAddr::from).into_iter().chain(others).collect()
     }
 }
 
@@ -239,7 +243,10 @@ fn enter(namespace: &File) -> Result<()> {
 }
 
 /// What a thread returned; its panic goes on in the caller.
-pub(crate) fn joined<T>(result: thread::Result<Result<T>>) -> Result<T> {
+///
+/// # Errors
+/// The thread's own.
+pub fn joined<T>(result: thread::Result<Result<T>>) -> Result<T> {
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 

@@ -65,6 +65,11 @@ pub fn skip(reason: impl Into<String>) -> anyhow::Error {
 }
 
 impl Scenario {
+    /// A scenario that may take so many seconds.
+    pub const fn new(name: &'static str, limit: u64, run: fn(&Scene) -> Result<()>) -> Self {
+        Self { name, limit, run }
+    }
+
     /// As a test of the harness. `missing`: what the whole machine lacks, if anything.
     pub fn trial(self, missing: Option<String>) -> Trial {
         Trial::ignorable_test(self.name, move || match missing {

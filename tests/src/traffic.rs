@@ -76,16 +76,8 @@ impl Server {
         prepare: impl FnOnce(&OwnedFd) -> Result<()> + Send,
     ) -> Result<Self> {
         let address = address.into();
-        let listener = namespace.run("server", || {
-            let socket = socket(address, protocol)?;
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-            prepare(&socket)?;
-            net::bind(&socket, &address).with_context(|| format!("binding to {address}"))?;
-            net::listen(&socket, BACKLOG)?;
-            let listener = TcpListener::from(socket);
-            listener.set_nonblocking(true)?;
-            Ok(listener)
-        })?;
+        let listener = namespace.run("server", || listen(address, protocol, prepare))?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stop = Arc::<AtomicBool>::default();
         let mut threads = Vec::new();
@@ -110,6 +102,23 @@ impl Drop for Server {
             let _ = thread.join();
         }
     }
+}
+
+/// A listener in the calling thread's namespace, whose caller accepts by himself.
+///
+/// # Errors
+/// As socket(2), bind(2), or `prepare`'s.
+pub fn listen(
+    address: SocketAddr,
+    protocol: Option<Protocol>,
+    prepare: impl FnOnce(&OwnedFd) -> Result<()>,
+) -> Result<TcpListener> {
+    let socket = socket(address, protocol)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    prepare(&socket)?;
+    net::bind(&socket, &address).with_context(|| format!("binding to {address}"))?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(TcpListener::from(socket))
 }
 
 fn answer(listener: &TcpListener, stop: &AtomicBool) {
