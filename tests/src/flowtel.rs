@@ -351,6 +351,9 @@ impl Balance {
         for (kind, account) in self.kernel.iter().chain([(&"records".to_owned(), &self.records)]) {
             ensure!(account.total == account.parts.values().sum(), "{kind} does not add up: {account}");
             ensure!(account.parts.values().all(|n| *n >= 0), "{kind} has a negative part: {account}");
+            // Only what was asked for and not answered yet may be open.
+            let stuck = kind == "established" && account.part("open") != 0;
+            ensure!(!stuck, "{kind}: something is left behind: {account}");
             for left in ["unread", "waiting"] {
                 ensure!(account.part(left) == 0, "{kind}: something is left behind: {account}");
             }
