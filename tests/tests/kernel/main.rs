@@ -3,9 +3,12 @@
 //! They run one after the other, for each watches the whole host. What this machine can't do is ignored, with the reason.
 //! `FLOWTEL_TESTS=slow` adds those that take long.
 
+mod delivery;
 mod handshakes;
 mod lives;
 mod reached;
+mod rights;
+mod slow;
 
 use std::process::ExitCode;
 
@@ -29,7 +32,7 @@ fn main() -> ExitCode {
         Some(reason) => eprintln!("no scenario can run on this machine: {reason}"),
         None => netns::sweep(),
     }
-    let rooms: [&[Scenario]; _] = [reached::ALL, handshakes::ALL, lives::ALL];
+    let rooms: [&[Scenario]; _] = [reached::ALL, handshakes::ALL, lives::ALL, delivery::ALL, rights::ALL, slow::ALL];
     let trials = rooms.concat().into_iter().map(|scenario| scenario.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
