@@ -189,6 +189,7 @@ receivers:
     include: [{input}]
     start_at: beginning
     poll_interval: 50ms
+    include_file_name: false
 exporters:
   file:
     path: {output}

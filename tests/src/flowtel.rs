@@ -31,6 +31,7 @@ pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "in
 /// How to start flowtel.
 pub struct Launch {
     program: PathBuf,
+    command: Option<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     uid: Option<u32>,
@@ -119,12 +120,19 @@ impl Launch {
             ("PATH".into(), "/usr/bin:/bin".into()),
             ("OTEL_RESOURCE_ATTRIBUTES".into(), format!("{key}={value}")),
         ];
-        Self { program, arguments: Vec::new(), environment, uid: None, stdout: None }
+        Self { program, command: None, arguments: Vec::new(), environment, uid: None, stdout: None }
     }
 
     /// The program.
     pub fn program(&self) -> &PathBuf {
         &self.program
+    }
+
+    /// With this command instead of none.
+    #[must_use]
+    pub fn command(mut self, command: &str) -> Self {
+        self.command = Some(command.into());
+        self
     }
 
     /// Adds an argument.
@@ -191,7 +199,13 @@ impl Launch {
 
     fn spawn(self, scene: &Scene) -> Result<Flowtel> {
         let mut command = Command::new(&self.program);
-        command.args(&self.arguments).env_clear().envs(self.environment).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(&self.command)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
         command.stdout(self.stdout.unwrap_or_else(Stdio::piped)).current_dir("/");
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
@@ -230,7 +244,12 @@ impl Flowtel {
 
     /// What it wrote on standard output so far.
     pub fn stdout(&self) -> Vec<Line> {
-        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.stdout_from(0)
+    }
+
+    /// What it wrote on standard output from line `from` on.
+    pub fn stdout_from(&self, from: usize) -> Vec<Line> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).get(from..).unwrap_or_default().to_vec()
     }
 
     /// What it wrote on standard error so far.
@@ -385,5 +404,31 @@ impl Account {
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} = {:?}", self.total, self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balances_are_read_and_what_does_not_add_up_is_found() {
+        let read = |established: &str, records: &str| {
+            let kernel = "connect 3 seen = 1 joined + 2 open; syn-ack 1 seen = 1 joined";
+            Balance::read(&format!("log\nkernel events: {kernel}; established {established}\nrecords: {records}"))
+        };
+        let balance = read("2 seen = 2 joined", "2 made = 1 delivered + 1 undelivered at stop").expect("balances");
+        assert_eq!(balance.records.part("undelivered at stop"), 1);
+        assert_eq!(balance.kernel["connect"].part("open"), 2);
+        balance.adds_up().expect("it does");
+        for (established, records) in [
+            ("3 seen = 2 joined", "2 made = 2 delivered"),
+            ("3 seen = 2 joined + 1 unread", "2 made = 2 delivered"),
+            ("3 seen = 2 joined + 1 open", "2 made = 2 delivered"),
+            ("2 seen = 2 joined", "2 made = 1 delivered + 1 waiting"),
+            ("2 seen = 2 joined", "1 made = 1 delivered"),
+        ] {
+            assert!(read(established, records).expect("balances").adds_up().is_err(), "{established}; {records}");
+        }
     }
 }

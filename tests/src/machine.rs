@@ -41,12 +41,11 @@ pub fn has(program: &str) -> bool {
 
 /// Where cargo puts what it builds.
 pub fn target() -> PathBuf {
-    if let Some(directory) = env::var_os("CARGO_TARGET_DIR") {
-        return directory.into();
-    }
-    // target/PROFILE/deps/TEST
+    // target/PROFILE/deps/TEST, and TARGET before PROFILE where one was named.
     let test = env::current_exe().unwrap_or_default();
-    test.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
+    let beside = test.ancestors().skip(3).take(2).find(|directory| directory.join("stack").is_dir());
+    let named = || env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    beside.map(PathBuf::from).or_else(named).unwrap_or_default()
 }
 
 /// The collector's program.

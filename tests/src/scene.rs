@@ -165,3 +165,35 @@ impl Belongings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+    use crate::wait;
+
+    fn outcome(limit: u64, run: fn(&Scene) -> Result<()>) -> Result<Completion, String> {
+        Scenario::new("a scenario", limit, run).guarded().map_err(|failed| failed.message().unwrap_or_default().into())
+    }
+
+    #[test]
+    fn a_scenario_that_hangs_is_given_up_and_what_it_started_is_killed() {
+        let said = outcome(1, |scene| {
+            let mut child = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn()?;
+            scene.belongings().add_process(child.id());
+            // Killed from outside, or never.
+            child.wait()?;
+            wait::pause(Duration::from_secs(600));
+            Ok(())
+        });
+        assert!(said.is_err_and(|e| e.contains("no end within 1 s")));
+    }
+
+    #[test]
+    fn a_panic_fails_and_a_lack_is_ignored_with_its_reason() {
+        assert!(outcome(9, |_| panic!("because")).is_err_and(|e| e.contains("because")));
+        let lack = outcome(9, |_| Err(skip("no such thing here")));
+        assert!(matches!(lack, Ok(Completion::Ignored { reason: Some(reason) }) if reason == "no such thing here"));
+    }
+}

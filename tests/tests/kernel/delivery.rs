@@ -95,10 +95,10 @@ fn text(scene: &Scene) -> Result<()> {
         ensure!(!line.chars().any(char::is_control), "a control character: {line:?}");
     }
     for connection in connections {
-        for way in ["outgoing", "incoming"] {
-            let flow = format!("{way} tcp {} -> {}", connection.client, connection.server);
+        for way in ["→", "←"] {
+            let flow = format!(" begin {way} {} -> {} ", connection.client, connection.server);
             let lines: Vec<_> = texts(&ended).filter(|line| line.contains(&flow)).collect();
-            let thread = way == "incoming" || lines.iter().all(|line| line.contains(" client["));
+            let thread = lines.iter().all(|line| line.contains(" client[") == (way == "→"));
             ensure!(lines.len() == 1 && thread, "{flow}: {lines:?}");
         }
     }
@@ -140,8 +140,12 @@ fn in_time(scene: &Scene) -> Result<()> {
         pause(Duration::from_millis(7 + i % 13));
         let start = Instant::now();
         let connection = net.client.run("client", || dial(server.address))?;
-        let limit = Duration::from_secs(5);
-        let at = until("the flow's line", limit, || Ok(came(&flowtel.stdout(), &connection)))?;
+        let mut seen = 0;
+        let at = until("the flow's line", Duration::from_secs(5), || {
+            let lines = flowtel.stdout_from(seen);
+            seen += lines.len();
+            Ok(came(&lines, &connection))
+        })?;
         delays.push(at.saturating_duration_since(start));
     }
     flowtel.stop()?.lossless()?;

@@ -55,7 +55,7 @@ fn nobody(scene: &Scene) -> Result<()> {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
     fs::set_permissions(scene.directory(), fs::Permissions::from_mode(0o755))?;
     for command in ["run", "check"] {
-        let ended = Launch::of(program.clone()).argument(command).user(NOBODY).to_end(scene)?;
+        let ended = Launch::of(program.clone()).command(command).user(NOBODY).to_end(scene)?;
         ensure!(ended.status.code() == Some(77), "{command} ended with {}: {}", ended.status, ended.stderr);
         let said = ended.stdout.iter().map(|l| l.text.as_str()).collect::<Vec<_>>().join("\n") + &ended.stderr;
         for words in ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sudo flowtel"] {
@@ -66,7 +66,7 @@ fn nobody(scene: &Scene) -> Result<()> {
 }
 
 fn check(scene: &Scene, launch: Launch, code: i32, words: &str) -> Result<Ended> {
-    let ended = launch.argument("check").to_end(scene)?;
+    let ended = launch.command("check").to_end(scene)?;
     let said = ended.stdout.iter().map(|l| l.text.as_str()).collect::<Vec<_>>().join("\n");
     ensure!(ended.status.code() == Some(code), "check ended with {}: {said} {}", ended.status, ended.stderr);
     ensure!(said.contains(words), "check does not say {words:?}: {said}");
