@@ -101,9 +101,9 @@ impl Launch {
         // target/PROFILE/deps/TEST
         let beside = test.ancestors().nth(2).map(|profile| profile.join("flowtel"));
         let program = beside.filter(|p| p.is_file());
-        Ok(Self::of(
-            program.context("there is no flowtel beside the tests: build it first, with cargo build -p flowtel")?,
-        ))
+        let program = program.context("there is no flowtel beside the tests: cargo build -p flowtel makes it")?;
+        // Not optimized it may be too slow for what else goes on on this machine, which is not what is tested.
+        Ok(Self::of(program).set("capture.rings.flows", "32MiB").set("capture.rings.owners", "32MiB"))
     }
 
     /// As it was built for release, if it was.
