@@ -63,8 +63,9 @@ impl Pipeline {
         loop {
             let stop = wait.wait(self.tick);
             if stop {
-                // Nothing new comes from here on; what is in the rings still counts.
+                // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
+                while self.round(&mut events, false) {}
             }
             self.round(&mut events, stop);
             ticks = ticks.wrapping_add(1);
@@ -78,10 +79,11 @@ impl Pipeline {
         }
     }
 
-    /// Reads the rings once and takes what they hold all the way to the queue.
-    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) {
+    /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
+    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) -> bool {
         let clock = Clock::measure();
         self.rings.drain(&clock, events, &self.ledger.kernel);
+        let any = !events.is_empty();
         for event in events.drain(..) {
             self.flows.on(&event);
         }
@@ -100,6 +102,7 @@ impl Pipeline {
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
+        any
     }
 }
 
