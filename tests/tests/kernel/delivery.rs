@@ -238,7 +238,9 @@ fn undelivered(ended: &Ended) -> Result<()> {
 fn graceful(scene: &Scene) -> Result<()> {
     let ended = without_collector(scene, "2s")?.stop()?;
     let took = ended.took;
-    ensure!(took > Duration::from_millis(1500) && took < Duration::from_secs(4), "it took {took:?} for a grace of 2 s");
+    // What is in the rings is taken out first, which takes its time on a busy machine.
+    let right = took > Duration::from_millis(1500) && took < Duration::from_secs(8);
+    ensure!(right, "it took {took:?} for a grace of 2 s");
     undelivered(&ended)
 }
 
