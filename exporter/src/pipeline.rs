@@ -65,7 +65,11 @@ impl Pipeline {
             if stop {
                 // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
-                while self.round(&mut events, false) {}
+                for _ in 0..LAST_ROUNDS {
+                    if !self.round(&mut events, false) {
+                        break;
+                    }
+                }
             }
             self.round(&mut events, stop);
             ticks = ticks.wrapping_add(1);
@@ -108,6 +112,8 @@ impl Pipeline {
 
 /// How often the kernel's counts are copied, in ticks.
 const COUNT_EVERY: u32 = 20;
+/// More readings than the largest ring needs to be emptied: should the kernel not detach a program, a stop still ends.
+const LAST_ROUNDS: u32 = 1024;
 /// Events whose memory is kept from tick to tick.
 const KEEP_EVENTS: usize = 1 << 14;
 
