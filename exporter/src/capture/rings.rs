@@ -80,6 +80,8 @@ fn read(
         };
         kind.read.add(1);
         let time = KernelTime(time);
-        events.push(KernelEvent { time, wall: clock.wall(time), read: now, event });
+        let wall = clock.wall(time);
+        // What comes while this runs is younger than `now`; nothing is read before it happened.
+        events.push(KernelEvent { time, wall, read: now.max(wall), event });
     }
 }

@@ -17,7 +17,8 @@ pub(super) struct Attempt {
     /// ignored by the socket, and after the right one it is no longer in SYN_SENT.
     pub answered: Option<KernelTime>,
     pub answers: u32,
-    pub connector: Connector,
+    /// Who asked; `None` for a worker of the kernel, which asks on nobody's behalf.
+    pub connector: Option<Connector>,
 }
 
 /// Open attempts.
@@ -115,7 +116,7 @@ mod tests {
             asked: KernelTime(asked),
             answered: None,
             answers: 0,
-            connector: Connector { pid: 1, uid: 0, comm: [0; 16] },
+            connector: Some(Connector { pid: 1, uid: 0, comm: [0; 16] }),
         }
     }
 

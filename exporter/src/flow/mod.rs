@@ -117,7 +117,11 @@ impl Flows {
                     asked: event.time,
                     answered: None,
                     answers: 0,
-                    connector: Connector { pid: connect.tgid, uid: connect.uid, comm: connect.comm },
+                    connector: (!is_kernel_worker(connect)).then_some(Connector {
+                        pid: connect.tgid,
+                        uid: connect.uid,
+                        comm: connect.comm,
+                    }),
                 };
                 let replaced = self.attempts.open(connect.cookie, attempt, &self.ledger.kernel);
                 self.unused(replaced);
@@ -177,7 +181,8 @@ impl Flows {
             (None, Direction::Outgoing) => None,
         };
         let time = answered.unwrap_or(event.time);
-        let own = attempt.is_some_and(|a| Some(a.connector.pid) == self.own);
+        let connector = attempt.and_then(|a| a.connector);
+        let own = connector.is_some_and(|c| Some(c.pid) == self.own);
         if let Some(attempt) = &attempt {
             self.joined(attempt, own);
         }
@@ -193,7 +198,7 @@ impl Flows {
             direction,
             local: false,
             handshake: handshake.filter(|n| *n > 0).map(Duration::from_nanos),
-            connector: attempt.map(|a| a.connector),
+            connector,
         };
         self.settling.hold(begin, event.time, own);
     }
@@ -220,6 +225,17 @@ impl Flows {
             self.ledger.kernel.syn_ack.unused.add(attempt.answers.into());
         }
     }
+}
+
+/// Whether a worker of the kernel asked, as for the further subflows of Multipath TCP. BPF's interface doesn't tell kernel
+/// threads from others; by all four signs together only root, in the root cgroup, could pass for one.
+fn is_kernel_worker(connect: &event::Connect) -> bool {
+    /// Inode number of cgroup v2's root directory.
+    const ROOT_CGROUP: u64 = 1;
+    connect.comm.starts_with(b"kworker/")
+        && connect.uid == 0
+        && connect.tgid == connect.tid
+        && connect.cgroup == ROOT_CGROUP
 }
 
 /// From SYN-ACK to the completing ACK, nanoseconds, by the kernel's own first round trip sample. It is trusted only where
