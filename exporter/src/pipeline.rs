@@ -66,8 +66,13 @@ impl Pipeline {
         loop {
             let stop = wait.wait(self.tick);
             if stop {
-                // Nothing new comes from here on; what is in the rings still counts.
+                // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
+                for _ in 0..LAST_ROUNDS {
+                    if !self.round(&mut events, false) {
+                        break;
+                    }
+                }
             }
             self.round(&mut events, stop);
             ticks = ticks.wrapping_add(1);
@@ -81,10 +86,11 @@ impl Pipeline {
         }
     }
 
-    /// Reads the rings once and takes what they hold all the way to the queue.
-    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) {
+    /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
+    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) -> bool {
         let clock = Clock::measure();
         self.rings.drain(&clock, events, &self.ledger.kernel);
+        let any = !events.is_empty();
         let Self { rings, flows, enricher, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
@@ -106,11 +112,14 @@ impl Pipeline {
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
+        any
     }
 }
 
 /// How often the kernel's counts are copied, in ticks.
 const COUNT_EVERY: u32 = 20;
+/// More readings than the largest ring needs to be emptied: should the kernel not detach a program, a stop still ends.
+const LAST_ROUNDS: u32 = 1024;
 /// Events whose memory is kept from tick to tick.
 const KEEP_EVENTS: usize = 1 << 14;
 

@@ -1,1 +1,26 @@
-//! x
+//! The parts of integration tests that use no stand-ins: the kernel, network namespaces, the flowtel binary and an
+//! OpenTelemetry Collector. What goes in is a situation on the network; what comes out is every record about it, checked
+//! whole.
+//!
+//! - [`scene`]: what one scenario has started, taken away again however it ends; time limits; skipping with a reason;
+//! - [`machine`]: what this machine can't do;
+//! - [`netns`]: network namespaces with a wire between them;
+//! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
+//! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
+//! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others;
+//! - [`objects`]: the kernel's lists of BPF programs and links;
+//! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
+
+pub mod collector;
+pub mod expect;
+pub mod flowtel;
+pub mod forge;
+pub mod machine;
+pub mod netns;
+pub mod objects;
+pub mod record;
+pub mod scene;
+pub mod sys;
+pub mod traffic;
+pub mod wait;
+pub mod watching;

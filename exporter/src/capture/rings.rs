@@ -116,6 +116,8 @@ fn read(
         };
         kind_of(&event, ledger).read.add(1);
         let time = KernelTime(event.time());
-        events.push(KernelEvent { time, wall: clock.wall(time), read: now, event });
+        let wall = clock.wall(time);
+        // What comes while this runs is younger than `now`; nothing is read before it happened.
+        events.push(KernelEvent { time, wall, read: now.max(wall), event });
     }
 }

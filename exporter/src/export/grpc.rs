@@ -98,7 +98,8 @@ impl Grpc {
     async fn call(&self, bytes: Bytes) -> Result<Option<ExportLogsServiceResponse>, Status> {
         let mut client = Client::new(self.channel()).max_decoding_message_size(MAX_ANSWER);
         if self.gzip {
-            client = client.send_compressed(CompressionEncoding::Gzip);
+            // grpc-go, and with it the collector, compresses its answer as the request was.
+            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
         client.ready().await.map_err(|e| Status::from_error(e.into()))?;
         let mut request = Request::new(bytes);

@@ -24,7 +24,15 @@ pub(super) struct Attempt {
     pub reset_in: bool,
     /// The process dropped the socket.
     pub released: bool,
-    pub owner: Owner,
+    /// Who asked; `None` for a worker of the kernel, which asks on nobody's behalf.
+    pub owner: Option<Owner>,
+}
+
+impl Attempt {
+    /// Whether the process `pid` asked, where there is one to ask for.
+    pub fn is_of(&self, pid: Option<u32>) -> bool {
+        pid.is_some() && self.owner.map(|owner| owner.pid) == pid
+    }
 }
 
 /// Open attempts.
@@ -108,7 +116,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::flow::Role;
 
     fn attempt(asked: u64) -> Attempt {
         Attempt {
@@ -118,7 +125,7 @@ mod tests {
             answered: None,
             reset_in: false,
             released: false,
-            owner: Owner { pid: 1, uid: 0, comm: [0; 16], cgroup: 1, since: KernelTime(asked), role: Role::Connector },
+            owner: None,
         }
     }
 

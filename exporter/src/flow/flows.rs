@@ -207,7 +207,7 @@ impl Flows {
             answered: None,
             reset_in: false,
             released: false,
-            owner: caller(event, call, Role::Connector),
+            owner: (!is_kernel_worker(call)).then(|| caller(event, call, Role::Connector)),
         };
         if let Some(replaced) = self.attempts.open(call.cookie, attempt, &self.ledger.kernel) {
             // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
@@ -249,7 +249,7 @@ impl Flows {
             return;
         };
         attempt.released = true;
-        let own = Some(attempt.owner.pid) == self.own;
+        let own = attempt.is_of(self.own);
         self.count(&self.ledger.kernel.release, own);
         // Closed, and no end from SYN_SENT came before: no SYN ever left.
         if release.state == state::CLOSE
@@ -271,7 +271,7 @@ impl Flows {
         match self.attempts.get(cookie, event.time) {
             Some(attempt) => {
                 note(attempt, event.time);
-                let own = Some(attempt.owner.pid) == self.own;
+                let own = attempt.is_of(self.own);
                 if own { kind.own.add(1) } else { kind.joined.add(1) }
             }
             None => kind.unused.add(1),
@@ -291,7 +291,7 @@ impl Flows {
         let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
         let mut flow = Flow::new(&self.boot, cookie, local, remote, Some(direction));
         flow.owner = match direction {
-            Direction::Outgoing => attempt.map(|a| a.owner),
+            Direction::Outgoing => attempt.and_then(|a| a.owner),
             Direction::Incoming => self.listeners.owner(established.netns, local.port()),
         };
         let answered = attempt.and_then(|a| a.answered);
@@ -300,7 +300,7 @@ impl Flows {
             (None, Direction::Incoming) => incoming_handshake(established),
             (None, Direction::Outgoing) => None,
         };
-        let mut own = attempt.is_some_and(|a| Some(a.owner.pid) == self.own);
+        let mut own = attempt.is_some_and(|a| a.is_of(self.own));
         if attempt.is_some() {
             self.count(&self.ledger.kernel.connect, own);
         }
@@ -368,7 +368,7 @@ impl Flows {
             if open.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
         } else if let Some(attempt) = self.attempts.get(segment.cookie, event.time) {
             attempt.reset_in |= segment.way == event::IN;
-            if Some(attempt.owner.pid) == self.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+            if attempt.is_of(self.own) { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
         } else if let Some(place) = self.closed.get(&segment.cookie).copied() {
             if segment.way == event::OUT {
                 self.settling.correct_end(place, EndReason::ResetLocal);
@@ -407,7 +407,7 @@ impl Flows {
             }
             let direction = if attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
             let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
-            flow.owner = attempt.map(|a| a.owner);
+            flow.owner = attempt.and_then(|a| a.owner);
             let what = What::Failed { reason: FailReason::Aborted, attempts: 1, fold: None };
             let told = FlowEvent { at: stamp(event, event.time), flow, what };
             self.settling.hold(told, close.cookie, event.time, false, false);
@@ -431,7 +431,7 @@ impl Flows {
         if attempt.is_some() {
             self.attempts.close(close.cookie);
         }
-        let own = attempt.is_some_and(|a| Some(a.owner.pid) == self.own);
+        let own = attempt.is_some_and(|a| a.is_of(self.own));
         self.count(&self.ledger.kernel.close, own);
         if attempt.is_some() {
             self.count(&self.ledger.kernel.connect, own);
@@ -449,7 +449,7 @@ impl Flows {
             released: attempt.is_some_and(|a| a.released),
         };
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
-        flow.owner = attempt.map(|a| a.owner);
+        flow.owner = attempt.and_then(|a| a.owner);
         let what = What::Failed {
             reason: reason::failure(event.time, &asked),
             attempts: close.counters.retransmits.saturating_add(1),
@@ -461,7 +461,7 @@ impl Flows {
 
     /// An attempt for which no SYN ever left: there was no way.
     fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
-        let own = Some(attempt.owner.pid) == self.own;
+        let own = attempt.is_of(self.own);
         self.count(&self.ledger.kernel.connect, own);
         if !own {
             let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
@@ -471,7 +471,7 @@ impl Flows {
 
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
     fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
-        let own = Some(attempt.owner.pid) == self.own;
+        let own = attempt.is_of(self.own);
         if attempt.again.is_some() || attempt.answered.is_some() || own {
             self.ledger.kernel.connect.unused.add(1);
             return;
@@ -499,6 +499,14 @@ fn caller(event: &KernelEvent, call: &Call, role: Role) -> Owner {
     Owner { pid: call.tgid, uid: call.uid, comm: call.comm, cgroup: call.cgroup, since: event.time, role }
 }
 
+/// Whether a worker of the kernel makes this call: further subflows of MPTCP are asked for so (mptcp_pm_worker,
+/// net/mptcp/protocol.c). The name alone would not do, for anybody may call himself so.
+fn is_kernel_worker(call: &Call) -> bool {
+    /// Inode number of the root of the tree of cgroups.
+    const ROOT_CGROUP: u64 = 1;
+    call.comm.starts_with(b"kworker/") && call.uid == 0 && call.tgid == call.tid && call.cgroup == ROOT_CGROUP
+}
+
 /// The failure of an attempt for which no SYN left; its time is the caller's to set.
 fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
     let nowhere = match attempt.destination {
@@ -506,7 +514,7 @@ fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
         SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
     };
     let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
-    flow.owner = Some(attempt.owner);
+    flow.owner = attempt.owner;
     flow.community_id = None::<CommunityId>;
     FlowEvent {
         at: Stamp { time: attempt.asked, wall: WallTime(0), observed: WallTime(0) },

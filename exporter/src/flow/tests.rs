@@ -222,6 +222,19 @@ fn an_outgoing_flow_begins_at_the_answer_and_its_handshake_starts_with_the_call(
 }
 
 #[test]
+fn a_kernel_worker_is_no_owner_and_whoever_calls_itself_so_is_one() {
+    for (uid, cgroup, owned) in [(0, 1, false), (7, 1, true), (0, 2, true)] {
+        let mut scene = Scene::new();
+        let Event::Connect(call) = connect(5, 99) else { panic!("a call") };
+        scene.on(1, Event::Connect(Connect { uid, cgroup, comm: *b"kworker/0:0\0\0\0\0\0", ..call }));
+        scene.on(2, established(5, ACTIVE, CLIENT, SERVER, 0));
+        let [begin] = scene.flush() else { panic!("one begin") };
+        assert_eq!(begin.direction, Direction::Outgoing);
+        assert_eq!(begin.connector.is_some(), owned);
+    }
+}
+
+#[test]
 fn an_incoming_flow_has_the_peer_as_its_source() {
     let mut scene = Scene::new();
     scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 60_321));
@@ -523,6 +536,19 @@ fn a_refusal_of_an_attempt_of_our_own_is_told_on_neither_side() {
     scene.on(MS + 3, reset(5, IN));
     scene.on(MS + 4, close(5, state::SYN_SENT, CLIENT, SERVER, Counters::default()));
     assert!(scene.flush().is_empty());
+}
+
+#[test]
+fn a_kernel_worker_is_no_owner_and_whoever_calls_itself_so_is_one() {
+    for (uid, cgroup, owned) in [(0, 1, false), (1000, 1, true), (0, 77, true)] {
+        let mut scene = Scene::new();
+        let call = Call { uid, cgroup, comm: *b"kworker/0:0\0\0\0\0\0", ..call(event::CONNECT, 5, 99, 80) };
+        scene.on(1, Event::Connect(call));
+        scene.on(2, established(5, ACTIVE, CLIENT, SERVER, 0));
+        let [begin] = scene.flush() else { panic!("one begin") };
+        assert_eq!(begin.flow.owner.is_some(), owned);
+        assert_eq!(begin.flow.direction, Some(Direction::Outgoing));
+    }
 }
 
 #[test]

@@ -46,6 +46,8 @@ async fn http_sends_the_bytes_as_they_are_with_headers_and_user_agent() {
 async fn gzip_is_sent_when_it_is_configured() {
     let (batch, received) = delivered(grpc, Compression::Gzip).await;
     assert_eq!(received.headers["grpc-encoding"], "gzip");
+    // The collector's answer comes back compressed as the request was.
+    assert!(received.headers["grpc-accept-encoding"].to_str().expect("text").contains("gzip"));
     assert_eq!(received.bytes, batch.bytes);
     let (batch, received) = delivered(http, Compression::Gzip).await;
     assert_eq!(received.headers["content-encoding"], "gzip");

@@ -1,0 +1,434 @@
+//! The real flowtel: arguments and settings go in; its lines, its exit code and the balances it says at its end come out.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{BufRead as _, BufReader, Read},
+    os::unix::process::CommandExt as _,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::{
+    machine,
+    scene::{Belongings, Scene},
+    sys, wait,
+};
+
+/// What flowtel says once its programs are attached: from then on it misses nothing.
+const READY: &str = "watching TCP connections";
+/// How long a start, or an orderly stop without anything to wait for, may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An attribute that every instance is told to add to its Resource.
+pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "integration test");
+
+/// How to start flowtel.
+pub struct Launch {
+    program: PathBuf,
+    command: Option<String>,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    uid: Option<u32>,
+    stdout: Option<Stdio>,
+}
+
+/// A running flowtel.
+pub struct Flowtel {
+    child: Child,
+    stdout: Lines,
+    stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
+    belongings: Arc<Belongings>,
+}
+
+/// A line, and when it was read.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// Without its end.
+    pub text: String,
+    /// When it came.
+    pub at: Instant,
+}
+
+type Lines = Arc<Mutex<Vec<Line>>>;
+
+/// A flowtel that has ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// How.
+    pub status: ExitStatus,
+    /// How long it took from the signal, or from the start where none was sent.
+    pub took: Duration,
+    /// What it wrote on standard output.
+    pub stdout: Vec<Line>,
+    /// And on standard error.
+    pub stderr: String,
+}
+
+/// What flowtel says at its end of each event and record.
+#[derive(Debug, Clone)]
+pub struct Balance {
+    /// By kind of kernel event: how many were seen, and their fates.
+    pub kernel: BTreeMap<String, Account>,
+    /// How many records were made, and their fates.
+    pub records: Account,
+}
+
+/// A number and what it is the sum of.
+#[derive(Debug, Clone)]
+pub struct Account {
+    /// The number.
+    pub total: i128,
+    /// Its parts by name.
+    pub parts: BTreeMap<String, i128>,
+}
+
+// === impl Launch
+
+impl Launch {
+    /// As it was built along with this test.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn new() -> Result<Self> {
+        let test = std::env::current_exe()?;
+        // target/PROFILE/deps/TEST
+        let beside = test.ancestors().nth(2).map(|profile| profile.join("flowtel"));
+        let program = beside.filter(|p| p.is_file());
+        let program = program.context("there is no flowtel beside the tests: cargo build -p flowtel makes it")?;
+        // Not optimized it may be too slow for what else goes on on this machine, which is not what is tested.
+        Ok(Self::of(program).set("capture.rings.flows", "32MiB").set("capture.rings.owners", "32MiB"))
+    }
+
+    /// As it was built for release, if it was.
+    pub fn release() -> Option<Self> {
+        let program = machine::target().join("release/flowtel");
+        program.is_file().then(|| Self::of(program))
+    }
+
+    /// The program in another place.
+    pub fn of(program: PathBuf) -> Self {
+        let (key, value) = RESOURCE_ATTRIBUTE;
+        // Nothing of the caller's: what he has set for his own collector is not meant for this one.
+        let environment = vec![
+            ("PATH".into(), "/usr/bin:/bin".into()),
+            ("OTEL_RESOURCE_ATTRIBUTES".into(), format!("{key}={value}")),
+        ];
+        Self { program, command: None, arguments: Vec::new(), environment, uid: None, stdout: None }
+    }
+
+    /// The program.
+    pub fn program(&self) -> &PathBuf {
+        &self.program
+    }
+
+    /// With this command instead of none.
+    #[must_use]
+    pub fn command(mut self, command: &str) -> Self {
+        self.command = Some(command.into());
+        self
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Sets a key of the configuration.
+    #[must_use]
+    pub fn set(self, key: &str, value: &str) -> Self {
+        self.argument("--set").argument(&format!("{key}={value}"))
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// As another user.
+    #[must_use]
+    pub fn user(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// With this standard output, which is then not read here.
+    #[must_use]
+    pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {
+        self.stdout = Some(stdout.into());
+        self
+    }
+
+    /// Starts it and waits until it watches.
+    ///
+    /// # Errors
+    /// It ends instead, or is not ready in time.
+    pub fn start(self, scene: &Scene) -> Result<Flowtel> {
+        let mut flowtel = self.spawn(scene)?;
+        let ready = wait::until("flowtel to watch", PATIENCE, || {
+            if flowtel.says(READY) {
+                return Ok(Some(()));
+            }
+            match flowtel.child.try_wait()? {
+                Some(status) => bail!("flowtel ended at once ({status}): {}", flowtel.stderr()),
+                None => Ok(None),
+            }
+        });
+        ready.with_context(|| flowtel.stderr())?;
+        Ok(flowtel)
+    }
+
+    /// Starts it and waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// It can't be started, or does not end.
+    pub fn to_end(self, scene: &Scene) -> Result<Ended> {
+        let start = Instant::now();
+        self.spawn(scene)?.ended(start, PATIENCE)
+    }
+
+    fn spawn(self, scene: &Scene) -> Result<Flowtel> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.command)
+            .args(&self.arguments)
+            .env_clear()
+            .envs(self.environment)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        command.stdout(self.stdout.unwrap_or_else(Stdio::piped)).current_dir("/");
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        sys::die_with_me(&mut command);
+        let mut child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
+        scene.belongings().add_process(child.id());
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        let mut readers = Vec::new();
+        if let Some(pipe) = child.stdout.take() {
+            readers.push(read(pipe, Arc::clone(&stdout))?);
+        }
+        if let Some(pipe) = child.stderr.take() {
+            readers.push(read(pipe, Arc::clone(&stderr))?);
+        }
+        Ok(Flowtel { child, stdout, stderr, readers, belongings: scene.belongings() })
+    }
+}
+
+fn read(pipe: impl Read + Send + 'static, lines: Lines) -> Result<JoinHandle<()>> {
+    Ok(thread::Builder::new().name("reader".into()).spawn(move || {
+        for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+            let text = String::from_utf8_lossy(&line).into_owned();
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(Line { text, at: Instant::now() });
+        }
+    })?)
+}
+
+// === impl Flowtel
+
+impl Flowtel {
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote on standard output so far.
+    pub fn stdout(&self) -> Vec<Line> {
+        self.stdout_from(0)
+    }
+
+    /// What it wrote on standard output from line `from` on.
+    pub fn stdout_from(&self, from: usize) -> Vec<Line> {
+        self.stdout.lock().unwrap_or_else(PoisonError::into_inner).get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// What it wrote on standard error so far.
+    pub fn stderr(&self) -> String {
+        let lines = self.stderr.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|l| l.text.as_str()).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Whether it said so on standard error.
+    pub fn says(&self, words: &str) -> bool {
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|l| l.text.contains(words))
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("a process id")?;
+        kill_process(pid, signal).context("signalling flowtel")
+    }
+
+    /// Stops it by SIGINT.
+    ///
+    /// # Errors
+    /// It does not end within ten seconds.
+    pub fn stop(self) -> Result<Ended> {
+        self.stop_within(PATIENCE)
+    }
+
+    /// Stops it by SIGINT.
+    ///
+    /// # Errors
+    /// It does not end within `limit`.
+    pub fn stop_within(self, limit: Duration) -> Result<Ended> {
+        let start = Instant::now();
+        self.signal(Signal::INT)?;
+        self.ended(start, limit)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It does not end within `limit`.
+    pub fn ended(mut self, start: Instant, limit: Duration) -> Result<Ended> {
+        let status = wait::until("flowtel's end", limit, || Ok(self.child.try_wait()?));
+        let status = status.with_context(|| self.stderr())?;
+        let took = start.elapsed();
+        self.belongings.forget_process(self.pid());
+        for reader in self.readers.drain(..) {
+            reader.join().map_err(|_| anyhow!("a reader panicked"))?;
+        }
+        Ok(Ended { status, took, stdout: self.stdout(), stderr: self.stderr() })
+    }
+}
+
+impl Drop for Flowtel {
+    fn drop(&mut self) {
+        self.belongings.forget_process(self.child.id());
+        // Gone already, or killed now and waited for: either way nothing is left.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+// === impl Ended
+
+impl Ended {
+    /// The balances. Checks that it ended with 0 and that they add up.
+    ///
+    /// # Errors
+    /// It ended otherwise, or they don't.
+    pub fn balance(&self) -> Result<Balance> {
+        ensure!(self.status.code() == Some(0), "flowtel ended with {}: {}", self.status, self.stderr);
+        let balance = Balance::read(&self.stderr).with_context(|| self.stderr.clone())?;
+        balance.adds_up().with_context(|| self.stderr.clone())?;
+        Ok(balance)
+    }
+
+    /// As [`Self::balance`], and nothing was lost.
+    ///
+    /// # Errors
+    /// Something was.
+    pub fn lossless(&self) -> Result<Balance> {
+        let balance = self.balance()?;
+        for (kind, account) in &balance.kernel {
+            for loss in ["evicted", "ring full"] {
+                ensure!(account.part(loss) == 0, "{kind}: {account}");
+            }
+        }
+        let delivered = balance.records.part("delivered");
+        ensure!(balance.records.total == delivered, "records: {}; flowtel says: {}", balance.records, self.stderr);
+        Ok(balance)
+    }
+}
+
+// === impl Balance
+
+impl Balance {
+    fn read(stderr: &str) -> Result<Self> {
+        let line = |start: &str| {
+            let mut found = stderr.lines().filter_map(|line| line.strip_prefix(start));
+            match (found.next(), found.next()) {
+                (Some(line), None) => Ok(line.trim().to_owned()),
+                _ => Err(anyhow!("there is not exactly one line that starts with {start:?}")),
+            }
+        };
+        let mut kernel = BTreeMap::new();
+        for kind in line("kernel events:")?.split("; ") {
+            let (name, rest) = kind.split_once(' ').context("a kind has a name and numbers")?;
+            kernel.insert(name.to_owned(), Account::read(rest, "seen")?);
+        }
+        Ok(Self { kernel, records: Account::read(&line("records:")?, "made")? })
+    }
+
+    fn adds_up(&self) -> Result<()> {
+        ensure!(self.kernel.keys().eq(["connect", "established", "syn-ack"]), "kinds: {:?}", self.kernel.keys());
+        for (kind, account) in self.kernel.iter().chain([(&"records".to_owned(), &self.records)]) {
+            ensure!(account.total == account.parts.values().sum(), "{kind} does not add up: {account}");
+            ensure!(account.parts.values().all(|n| *n >= 0), "{kind} has a negative part: {account}");
+            // Only what was asked for and not answered yet may be open.
+            let stuck = kind == "established" && account.part("open") != 0;
+            ensure!(!stuck, "{kind}: something is left behind: {account}");
+            for left in ["unread", "waiting"] {
+                ensure!(account.part(left) == 0, "{kind}: something is left behind: {account}");
+            }
+        }
+        let begun = self.kernel["established"].part("joined");
+        ensure!(begun == self.records.total, "{begun} flows began, but there were {} records", self.records.total);
+        Ok(())
+    }
+}
+
+impl Account {
+    /// `10 seen = 8 joined + 2 own`.
+    fn read(text: &str, verb: &str) -> Result<Self> {
+        let (total, parts) =
+            text.split_once(&format!(" {verb} = ")).with_context(|| format!("no account: {text:?}"))?;
+        let parts = parts.split(" + ").map(|part| {
+            let (n, name) = part.split_once(' ').with_context(|| format!("no number and name: {part:?}"))?;
+            Ok((name.to_owned(), n.parse()?))
+        });
+        Ok(Self { total: total.parse()?, parts: parts.collect::<Result<_>>()? })
+    }
+
+    /// A part; 0 where it is not named.
+    pub fn part(&self, name: &str) -> i128 {
+        self.parts.get(name).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {:?}", self.total, self.parts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn balances_are_read_and_what_does_not_add_up_is_found() {
+        let read = |established: &str, records: &str| {
+            let kernel = "connect 3 seen = 1 joined + 2 open; syn-ack 1 seen = 1 joined";
+            Balance::read(&format!("log\nkernel events: {kernel}; established {established}\nrecords: {records}"))
+        };
+        let balance = read("2 seen = 2 joined", "2 made = 1 delivered + 1 undelivered at stop").expect("balances");
+        assert_eq!(balance.records.part("undelivered at stop"), 1);
+        assert_eq!(balance.kernel["connect"].part("open"), 2);
+        balance.adds_up().expect("it does");
+        for (established, records) in [
+            ("3 seen = 2 joined", "2 made = 2 delivered"),
+            ("3 seen = 2 joined + 1 unread", "2 made = 2 delivered"),
+            ("3 seen = 2 joined + 1 open", "2 made = 2 delivered"),
+            ("2 seen = 2 joined", "2 made = 1 delivered + 1 waiting"),
+            ("2 seen = 2 joined", "1 made = 1 delivered"),
+        ] {
+            assert!(read(established, records).expect("balances").adds_up().is_err(), "{established}; {records}");
+        }
+    }
+}

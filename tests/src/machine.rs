@@ -1,0 +1,64 @@
+//! What this machine can't do: nothing comes in, reasons come out.
+
+use std::{env, fs, path::PathBuf, process::Command};
+
+use anyhow::Result;
+use aya::{
+    maps::MapType,
+    programs::ProgramType,
+    sys::{is_map_supported, is_program_supported},
+};
+
+use crate::scene::skip;
+
+/// Why no scenario can run here, if so.
+pub fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("needs root: it makes network namespaces and loads BPF programs".into());
+    }
+    if !has("ip") {
+        return Some("needs iproute2 (apt-get install iproute2)".into());
+    }
+    if let Err(e) = Command::new("ip").args(["netns", "list"]).output() {
+        return Some(format!("ip netns does not work: {e}"));
+    }
+    let cgroup2 = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    if !cgroup2.lines().any(|line| line.split(' ').nth(2) == Some("cgroup2")) {
+        return Some("needs a cgroup v2 file system".into());
+    }
+    match (is_map_supported(MapType::RingBuf), is_program_supported(ProgramType::SockOps)) {
+        (Ok(true), Ok(true)) => None,
+        (Err(e), _) => Some(format!("BPF maps can't be made here: {e}")),
+        (_, Err(e)) => Some(format!("BPF programs can't be loaded here: {e}")),
+        _ => Some("this kernel has no BPF ring buffer or no sockops programs".into()),
+    }
+}
+
+/// Whether a program of that name is on the path.
+pub fn has(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+/// Where cargo puts what it builds.
+pub fn target() -> PathBuf {
+    // target/PROFILE/deps/TEST, and TARGET before PROFILE where one was named.
+    let test = env::current_exe().unwrap_or_default();
+    let beside = test.ancestors().skip(3).take(2).find(|directory| directory.join("stack").is_dir());
+    let named = || env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    beside.map(PathBuf::from).or_else(named).unwrap_or_default()
+}
+
+/// The collector's program.
+///
+/// # Errors
+/// Skips the scenario: it is not built.
+pub fn otelcol() -> Result<PathBuf> {
+    let path = target().join("stack/otelcol");
+    if path.is_file() { Ok(path) } else { Err(skip("no collector: build it with tests/stack/build.sh otelcol")) }
+}
+
+/// Whether this process has the ids that the kernel's programs see: it is in the initial pid namespace.
+pub fn has_kernel_pids() -> bool {
+    // PROC_PID_INIT_INO, include/linux/proc_ns.h.
+    fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.to_string_lossy() == "pid:[4026531836]")
+}

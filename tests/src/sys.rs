@@ -1,0 +1,76 @@
+//! System calls that neither std nor rustix offers: plain values in, results out, `unsafe` nowhere else.
+
+use std::{
+    ffi::c_int,
+    io,
+    os::{
+        fd::{AsFd, AsRawFd, FromRawFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::Command,
+};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+/// Sets a socket option to `value`'s bytes.
+///
+/// # Errors
+/// As setsockopt(2).
+pub fn set_option(socket: impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    let len = libc::socklen_t::try_from(value.len()).map_err(io::Error::other)?;
+    // SAFETY: the pointer and the length are those of one slice.
+    let result = unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, value.as_ptr().cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// `tcp_info` of a TCP socket, as far as `struct tcp_info` of libc goes.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
+    // SAFETY: `tcp_info` is integers only: zeros are a value of it.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let mut len = libc::socklen_t::try_from(size_of_val(&info)).map_err(io::Error::other)?;
+    // SAFETY: pointer and length are those of `info`, which the kernel fills at most.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(info) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A packet socket on one interface. `kind`: `SOCK_DGRAM` for packets from their IP header on, `SOCK_RAW` for frames.
+///
+/// # Errors
+/// As socket(2) and bind(2).
+pub fn packet_socket(kind: c_int, interface: u32) -> io::Result<OwnedFd> {
+    let protocol = (libc::ETH_P_IP as u16).to_be();
+    // SAFETY: no pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, protocol.into()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was just opened, and nobody else has it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: `sockaddr_ll` is integers only: zeros are a value of it.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = protocol;
+    address.sll_ifindex = i32::try_from(interface).map_err(io::Error::other)?;
+    // SAFETY: pointer and length are those of `address`.
+    let result = unsafe { libc::bind(fd, (&raw const address).cast(), size_of_val(&address) as libc::socklen_t) };
+    if result == 0 { Ok(socket) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has `command`'s process killed when the thread that starts it ends: a scenario that dies leaves nothing running.
+pub fn die_with_me(command: &mut Command) {
+    // SAFETY: between fork and exec only prctl(2) is called: it allocates nothing and takes no lock.
+    unsafe {
+        command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
+    }
+}
