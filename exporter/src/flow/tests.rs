@@ -222,19 +222,6 @@ fn an_outgoing_flow_begins_at_the_answer_and_its_handshake_starts_with_the_call(
 }
 
 #[test]
-fn a_kernel_worker_is_no_owner_and_whoever_calls_itself_so_is_one() {
-    for (uid, cgroup, owned) in [(0, 1, false), (7, 1, true), (0, 2, true)] {
-        let mut scene = Scene::new();
-        let Event::Connect(call) = connect(5, 99) else { panic!("a call") };
-        scene.on(1, Event::Connect(Connect { uid, cgroup, comm: *b"kworker/0:0\0\0\0\0\0", ..call }));
-        scene.on(2, established(5, ACTIVE, CLIENT, SERVER, 0));
-        let [begin] = scene.flush() else { panic!("one begin") };
-        assert_eq!(begin.direction, Direction::Outgoing);
-        assert_eq!(begin.connector.is_some(), owned);
-    }
-}
-
-#[test]
 fn an_incoming_flow_has_the_peer_as_its_source() {
     let mut scene = Scene::new();
     scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 60_321));
