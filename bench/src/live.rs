@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs::File, path::Path, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bpf::{self, CONNECT4, CONNECT6, INGRESS, Info, Kind, Program, SOCK_OPS},
+    bpf::{self, CONNECT4, CONNECT6, INGRESS, Kind, Program, SOCK_OPS},
     flowtel::{Flowtel, Output},
     load,
     namespaces::Namespaces,
@@ -138,76 +138,102 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     })
 }
 
-/// The kernel's side, by its own count of runs and their time, beside empty programs attached to the same places.
+/// The kernel's side, by its own count of runs and their time. A run with flowtel alone, and one with empty programs
+/// alone in its places: the difference is what its instructions cost, and not what it costs to count.
 pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> {
-    let mut rows: Vec<(String, Vec<[f64; 4]>)> = Vec::new();
+    let mut all: Vec<[Spent; 3]> = Vec::new();
+    let mut none: Vec<[Spent; 3]> = Vec::new();
     for _ in 0..runs {
-        for (i, (name, row)) in kernel_run(binary, connections)?.into_iter().enumerate() {
-            if rows.len() <= i {
-                rows.push((name, Vec::new()));
-            }
-            rows[i].1.push(row);
-        }
+        none.push(kernel_empty(connections)?);
+        all.push(kernel_flowtel(binary, connections)?);
     }
     let mut table = String::from(
-        "| program | runs a connection | ns a run | ns a run, empty program | µs a connection over empty (min-max) |\n\
-         |---|---|---|---|---|\n",
+        "| programs | runs a connection | ns a run | ns a run, empty program | µs a connection | µs a connection over empty |\n\
+         |---|---|---|---|---|---|\n",
     );
-    let mut sums = vec![0.0; runs];
-    for (name, row) in &rows {
-        let column = |i: usize| median(row.iter().map(|r| r[i]));
-        let over: Vec<f64> = row.iter().map(|r| r[3]).collect();
-        sums.iter_mut().zip(&over).for_each(|(sum, x)| *sum += x);
-        writeln!(table, "| {name} | {:.2} | {:.0} | {:.0} | {} |", column(0), column(1), column(2), spread(&over, 2))?;
+    let per = 1.0 / connections as f64;
+    let (mut sums, mut overs) = (vec![0.0; runs], vec![0.0; runs]);
+    for (i, name) in ["flowtel_in", "flowtel_ops", "flowtel_connect4, _connect6"].into_iter().enumerate() {
+        let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs));
+        let spent: Vec<Spent> = all.iter().map(|spent| spent[i]).collect();
+        let sum: Vec<f64> = spent.iter().map(|s| s.time * per / 1000.0).collect();
+        let over: Vec<f64> = spent.iter().map(|s| (s.time - s.runs * empty) * per / 1000.0).collect();
+        sums.iter_mut().zip(&sum).for_each(|(all, x)| *all += x);
+        overs.iter_mut().zip(&over).for_each(|(all, x)| *all += x);
+        writeln!(
+            table,
+            "| {name} | {:.2} | {:.0} | {empty:.0} | {} | {} |",
+            median(spent.iter().map(|s| s.runs * per)),
+            median(spent.iter().map(|s| s.time / s.runs)),
+            spread(&sum, 2),
+            spread(&over, 2)
+        )?;
     }
-    writeln!(table, "| all | | | | {} |", spread(&sums, 2))?;
+    writeln!(table, "| all | | | | {} | {} |", spread(&sums, 2), spread(&overs, 2))?;
     Ok(table)
 }
 
-/// Runs a connection, ns a run, ns of an empty run, µs a connection over empty; by program.
-fn kernel_run(binary: &Path, connections: usize) -> Result<Vec<(String, [f64; 4])>> {
+/// The kinds of flowtel's programs; both families of connect() are one kind to the kernel.
+const KINDS: [Kind; 3] = [INGRESS, SOCK_OPS, CONNECT4];
+
+fn kernel_flowtel(binary: &Path, connections: usize) -> Result<[Spent; 3]> {
     let sink = Sink::start()?;
     let namespaces = Namespaces::new()?;
     let flowtel = Flowtel::start(binary, &Variant::Grpc.output(&sink))?;
-    let _stats = bpf::enable_stats().context("switching on the kernel's BPF statistics")?;
-    let root = File::open(cgroup_root()?)?;
-    let mut empties = Vec::new();
-    for kind in [INGRESS, SOCK_OPS, CONNECT4, CONNECT6] {
-        let program = Program::empty(kind).context("loading an empty program")?;
-        let link = program.attach(&root, kind).context("attaching an empty program")?;
-        empties.push((kind, program, link));
-    }
-    pause(SETTLE);
-    let ours = flowtel.programs()?;
-    let empty_infos = |kind: Kind| -> Result<Info> {
-        let mut found = empties.iter().filter(|(k, ..)| k.program == kind.program);
-        Ok(found.next().context("no empty program of this kind")?.1.info()?)
-    };
-    let all = |programs: &[Program]| programs.iter().map(Program::info).collect::<std::io::Result<Vec<_>>>();
-    let kinds = [INGRESS, SOCK_OPS, CONNECT4];
-    let (before, empty_before) = (all(&ours)?, kinds.map(empty_infos));
-    load::run(&namespaces, connections)?;
-    let (after, empty_after) = (all(&ours)?, kinds.map(empty_infos));
-    let mut rows = Vec::new();
-    for ((kind, empty_before), empty_after) in kinds.into_iter().zip(empty_before).zip(empty_after) {
-        let (runs, time) = spent(&empty_before?, &empty_after?);
-        ensure!(runs > 0.0, "an empty program did not run");
-        let empty = time / runs;
-        for (before, after) in before.iter().zip(&after).filter(|(info, _)| info.kind == kind.program) {
-            let (runs, time) = spent(before, after);
-            if runs * 100.0 < connections as f64 {
-                continue; // the program of the other family
-            }
-            let over = (time - runs * empty) / connections as f64 / 1000.0;
-            rows.push((before.name.clone(), [runs / connections as f64, time / runs, empty, over]));
-        }
-    }
+    let programs = flowtel.programs()?;
+    let spent = counted(&programs, &namespaces, connections)?;
     flowtel.stop()?;
-    Ok(rows)
+    Ok(spent)
 }
 
-fn spent(before: &Info, after: &Info) -> (f64, f64) {
-    ((after.run_count - before.run_count) as f64, (after.run_time_ns - before.run_time_ns) as f64)
+fn kernel_empty(connections: usize) -> Result<[Spent; 3]> {
+    let namespaces = Namespaces::new()?;
+    let root = File::open(cgroup_root()?)?;
+    let (mut programs, mut links) = (Vec::new(), Vec::new());
+    for kind in [INGRESS, SOCK_OPS, CONNECT4, CONNECT6] {
+        let program = Program::empty(kind).context("loading an empty program")?;
+        links.push(program.attach(&root, kind).context("attaching an empty program")?);
+        programs.push(program);
+    }
+    let spent = counted(&programs, &namespaces, connections)?;
+    drop(links);
+    Ok(spent)
+}
+
+/// What `programs` spend on the load.
+fn counted(programs: &[Program], namespaces: &Namespaces, connections: usize) -> Result<[Spent; 3]> {
+    let _stats = bpf::enable_stats().context("switching on the kernel's BPF statistics")?;
+    pause(SETTLE);
+    let before = Spent::of(programs)?;
+    load::run(namespaces, connections)?;
+    let after = Spent::of(programs)?;
+    let mut spent = before;
+    for (spent, after) in spent.iter_mut().zip(after) {
+        *spent = Spent { runs: after.runs - spent.runs, time: after.time - spent.time };
+        ensure!(spent.runs > 0.0, "a program did not run");
+    }
+    Ok(spent)
+}
+
+/// Runs, and nanoseconds in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    runs: f64,
+    time: f64,
+}
+
+impl Spent {
+    /// Of each of [`KINDS`].
+    fn of(programs: &[Program]) -> Result<[Self; 3]> {
+        let mut all = [Self::default(); 3];
+        for program in programs {
+            let info = program.info()?;
+            let place = KINDS.iter().position(|kind| kind.program == info.kind).context("a program of another kind")?;
+            all[place].runs += info.run_count as f64;
+            all[place].time += info.run_time_ns as f64;
+        }
+        Ok(all)
+    }
 }
 
 /// The directory of the cgroup v2 mount.

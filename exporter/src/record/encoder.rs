@@ -4,14 +4,14 @@
 //! encoded once; at the seal only two lengths are new, so the envelope is written right before the records and nothing is
 //! moved. Within one `ScopeLogs` the schema URL stands before the records: protobuf leaves the order of fields free.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 use prost::{Message, encoding::encoded_len_varint};
 
-use super::{Batch, resource, schema, wire};
+use super::{Batch, resource, schema, text, wire};
 use crate::{
     capture::WallTime,
     flow::{Begin, BootId, FlowEvent},
@@ -66,10 +66,10 @@ struct Open {
 /// Texts that are used more than once in a record; kept for their memory.
 #[derive(Debug, Default)]
 struct Text {
-    source: String,
-    destination: String,
-    name: String,
-    body: String,
+    source: Vec<u8>,
+    destination: Vec<u8>,
+    name: Vec<u8>,
+    body: Vec<u8>,
 }
 
 impl Encoder {
@@ -175,7 +175,7 @@ impl Encoder {
         wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::INFO as u64);
         wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::INFO_TEXT.as_bytes());
         wire::bytes(out, wire::log_record::EVENT_NAME, schema::BEGIN.as_bytes());
-        wire::any_string(out, wire::log_record::BODY, text.body.as_bytes());
+        wire::any_string(out, wire::log_record::BODY, &text.body);
 
         if *event_name_attribute {
             wire::string_attribute(out, schema::EVENT_NAME, schema::BEGIN.as_bytes());
@@ -187,9 +187,9 @@ impl Encoder {
         if begin.local {
             wire::bool_attribute(out, schema::LOCAL, true);
         }
-        wire::string_attribute(out, schema::SOURCE_ADDRESS, text.source.as_bytes());
+        wire::string_attribute(out, schema::SOURCE_ADDRESS, &text.source);
         wire::int_attribute(out, schema::SOURCE_PORT, begin.source.port().into());
-        wire::string_attribute(out, schema::DESTINATION_ADDRESS, text.destination.as_bytes());
+        wire::string_attribute(out, schema::DESTINATION_ADDRESS, &text.destination);
         wire::int_attribute(out, schema::DESTINATION_PORT, begin.destination.port().into());
         wire::string_attribute(out, schema::TRANSPORT, b"tcp");
         wire::string_attribute(out, schema::NETWORK_TYPE, if begin.source.is_ipv4() { b"ipv4" } else { b"ipv6" });
@@ -199,7 +199,7 @@ impl Encoder {
         if let Some(connector) = &begin.connector {
             wire::int_attribute(out, schema::PID, connector.pid.into());
             wire::int_attribute(out, schema::USER_ID, connector.uid.into());
-            wire::string_attribute(out, schema::THREAD_NAME, text.name.as_bytes());
+            wire::string_attribute(out, schema::THREAD_NAME, &text.name);
             wire::string_attribute(out, schema::PROCESS_ROLE, b"connector");
         }
         close_record(out, start);
@@ -220,35 +220,52 @@ impl Open {
 // === impl Text
 
 impl Text {
-    /// Sets the texts of a record. (Writing to a `String` can't fail.)
+    /// Sets the texts of a record.
     fn set(&mut self, begin: &Begin) {
         for text in [&mut self.source, &mut self.destination, &mut self.name, &mut self.body] {
             text.clear();
         }
-        let _ = write!(self.source, "{}", begin.source.ip());
-        let _ = write!(self.destination, "{}", begin.destination.ip());
-        self.body.push_str(begin.direction.as_str());
-        self.body.push_str(" tcp ");
+        text::ip(&mut self.source, begin.source.ip());
+        text::ip(&mut self.destination, begin.destination.ip());
+        self.body.extend_from_slice(begin.direction.as_str().as_bytes());
+        self.body.extend_from_slice(b" tcp ");
         endpoint(&mut self.body, &self.source, &begin.source);
-        self.body.push_str(" -> ");
+        self.body.extend_from_slice(b" -> ");
         endpoint(&mut self.body, &self.destination, &begin.destination);
         if let Some(connector) = &begin.connector {
-            self.name.push_str(&String::from_utf8_lossy(connector.name()));
-            self.body.push(' ');
-            escape(&mut self.body, &self.name);
-            let _ = write!(self.body, "[{}]", connector.pid);
+            self.body.push(b' ');
+            let name = connector.name();
+            if name.iter().all(|b| matches!(b, b' '..=b'~')) {
+                self.name.extend_from_slice(name);
+                self.body.extend_from_slice(name);
+            } else {
+                let name = String::from_utf8_lossy(name);
+                self.name.extend_from_slice(name.as_bytes());
+                self.body.extend_from_slice(escaped(&name).as_bytes());
+            }
+            self.body.push(b'[');
+            text::decimal(&mut self.body, connector.pid);
+            self.body.push(b']');
         }
     }
 }
 
 /// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2).
-fn endpoint(out: &mut String, address: &str, end: &SocketAddr) {
-    let _ =
-        if end.is_ipv4() { write!(out, "{address}:{}", end.port()) } else { write!(out, "[{address}]:{}", end.port()) };
+fn endpoint(out: &mut Vec<u8>, address: &[u8], end: &SocketAddr) {
+    if end.is_ipv4() {
+        out.extend_from_slice(address);
+    } else {
+        out.push(b'[');
+        out.extend_from_slice(address);
+        out.push(b']');
+    }
+    out.push(b':');
+    text::decimal(out, end.port().into());
 }
 
-/// Appends `text` with its control characters escaped: a body is shown on terminals.
-fn escape(out: &mut String, text: &str) {
+/// `text` with its control characters escaped: a body is shown on terminals.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
     for c in text.chars() {
         if c.is_control() {
             out.extend(c.escape_default());
@@ -256,6 +273,7 @@ fn escape(out: &mut String, text: &str) {
             out.push(c);
         }
     }
+    out
 }
 
 /// Id of the record itself: the same for a copy, and for nothing else.
