@@ -9,16 +9,15 @@ pub const ESTABLISHED: u32 = 2;
 /// How many tallies there are.
 pub const LEN: u32 = 3;
 
-/// What happened to one kind of event on one CPU. `seen = emitted + ring_full` whenever no program runs.
+/// What happened to one kind of event on one CPU. What was met and not lost is in the ring: a counter of that would cost
+/// every event a locked instruction, and say nothing new.
 ///
-/// Three words, read by user space as `[u64; 3]` in this order.
+/// Two words, read by user space as `[u64; 2]` in this order.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Met by a program.
     pub seen: u64,
-    /// Written into the ring.
-    pub emitted: u64,
     /// Lost: the ring had no room.
     pub ring_full: u64,
 }

@@ -41,7 +41,7 @@ pub const PROGRAMS: [Program; 4] = [
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
-    tallies: PerCpuArray<MapData, [u64; 3]>,
+    tallies: PerCpuArray<MapData, [u64; 2]>,
 }
 
 impl Programs {
@@ -126,9 +126,9 @@ impl Programs {
         for (index, kind) in kinds {
             // The map is an array of three: the look-up can't miss. Should it be refused, the old counts stay.
             let Ok(per_cpu) = self.tallies.get(&index, 0) else { continue };
-            let sum = per_cpu.iter().fold([0; 3], |[a, b, c], [x, y, z]| [a + x, b + y, c + z]);
+            let sum = per_cpu.iter().fold([0; 2], |[a, b], [x, y]| [a + x, b + y]);
             kind.seen.set(sum[0]);
-            kind.ring_full.set(sum[2]);
+            kind.ring_full.set(sum[1]);
         }
     }
 }
