@@ -31,6 +31,8 @@ pub type Address = [u32; 4];
 pub const COMM_LEN: usize = 16;
 
 /// A process asks for a TCP connection (cgroup/connect4, cgroup/connect6). Ring: owners.
+///
+/// Only what a record says: each further helper call here, and each cache line of the ring, is time in every connect().
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -43,24 +45,12 @@ pub struct Connect {
     pub time: u64,
     /// The socket (SO_COOKIE).
     pub cookie: u64,
-    /// The process's cgroup: inode number of its cgroup v2 directory.
-    pub cgroup: u64,
-    /// The socket's network namespace (bpf_get_netns_cookie).
-    pub netns: u64,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
     /// User id in the initial user namespace.
     pub uid: u32,
     /// The thread's name, up to the first zero.
     pub comm: [u8; COMM_LEN],
-    /// Where to, as the process said it: before any address translation.
-    pub address: Address,
-    /// Which port, likewise.
-    pub port: u16,
-    /// Zero.
-    pub reserved: u16,
-    /// Zero.
-    pub reserved_2: u32,
 }
 
 /// The peer answered a SYN of this socket (cgroup_skb ingress: SYN and ACK at a socket in SYN_SENT). Ring: flows.
@@ -157,7 +147,7 @@ mod tests {
     #[test]
     fn the_layouts_have_no_padding_and_the_sizes_that_the_rings_are_planned_for() {
         // A layout with padding would carry stale ring bytes to user space.
-        assert_eq!(size_of::<Connect>(), 88);
+        assert_eq!(size_of::<Connect>(), 48);
         assert_eq!(size_of::<SynAck>(), 24);
         assert_eq!(size_of::<Established>(), 72);
     }

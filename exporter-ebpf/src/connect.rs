@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie,
-        bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_get_current_comm,
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
+        generated::bpf_get_current_comm,
     },
     programs::SockAddrContext,
 };
 use flowtel_common::{
-    event::{self, COMM_LEN, Connect, mapped},
+    event::{self, COMM_LEN, Connect},
     tally,
 };
 
@@ -19,16 +19,9 @@ const SOCK_STREAM: u32 = 1;
 /// IPPROTO_TCP. An MPTCP socket's subflows are TCP sockets, and connect by this hook too.
 const IPPROTO_TCP: u32 = 6;
 
-/// Which member of the context holds the address.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
 /// Reports a call for a TCP socket.
 #[inline(always)]
-pub fn call(ctx: &SockAddrContext, family: Family) {
+pub fn call(ctx: &SockAddrContext) {
     let call = ctx.sock_addr;
     // SAFETY: `call` is the program's context.
     if unsafe { (*call).type_ != SOCK_STREAM || (*call).protocol != IPPROTO_TCP } {
@@ -43,21 +36,9 @@ pub fn call(ctx: &SockAddrContext, family: Family) {
             (*record).tid = ids as u32;
             (*record).time = bpf_ktime_get_boot_ns();
             (*record).cookie = bpf_get_socket_cookie(call.cast());
-            (*record).cgroup = bpf_get_current_cgroup_id();
-            (*record).netns = bpf_get_netns_cookie(call.cast());
             (*record).uid = bpf_get_current_uid_gid() as u32;
             // Straight into the record. It fails only without a current task, and then zeroes what it was given.
             let _ = bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
-            (*record).address = match family {
-                Family::V4 => mapped((*call).user_ip4),
-                Family::V6 => {
-                    let words = &raw const (*call).user_ip6;
-                    [(*words)[0], (*words)[1], (*words)[2], (*words)[3]]
-                },
-            };
-            (*record).port = u16::from_be((*call).user_port as u16);
-            (*record).reserved = 0;
-            (*record).reserved_2 = 0;
         }
     });
 }

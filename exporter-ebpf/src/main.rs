@@ -45,14 +45,14 @@ pub fn flowtel_ops(ctx: SockOpsContext) -> u32 {
 /// Sees each connect() of an AF_INET socket.
 #[cgroup_sock_addr(connect4)]
 pub fn flowtel_connect4(ctx: SockAddrContext) -> i32 {
-    connect::call(&ctx, connect::Family::V4);
+    connect::call(&ctx);
     ALLOW
 }
 
 /// Sees each connect() of an AF_INET6 socket, to an IPv4-mapped address too.
 #[cgroup_sock_addr(connect6)]
 pub fn flowtel_connect6(ctx: SockAddrContext) -> i32 {
-    connect::call(&ctx, connect::Family::V6);
+    connect::call(&ctx);
     ALLOW
 }
 

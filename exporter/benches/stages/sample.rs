@@ -38,15 +38,9 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 3] {
         tgid: 4242,
         time,
         cookie: n,
-        cgroup: 1,
-        netns: 1,
         tid: 4242,
         uid: 1000,
         comm: comm(),
-        address: mapped(server),
-        port: SERVER_PORT,
-        reserved: 0,
-        reserved_2: 0,
     };
     let answer = SynAck { kind: event::SYN_ACK, reserved: 0, time: time + 60_000, cookie: n };
     let established = Established {

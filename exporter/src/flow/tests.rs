@@ -52,15 +52,9 @@ fn connect(cookie: u64, pid: u32) -> Event {
         tgid: pid,
         time: 0,
         cookie,
-        cgroup: 1,
-        netns: 1,
         tid: pid,
         uid: 7,
         comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
-        address: mapped(0),
-        port: 80,
-        reserved: 0,
-        reserved_2: 0,
     })
 }
 
