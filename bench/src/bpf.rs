@@ -39,7 +39,6 @@ pub struct Program(OwnedFd);
 #[derive(Debug, Clone)]
 pub struct Info {
     pub kind: u32,
-    pub name: String,
     pub run_time_ns: u64,
     pub run_count: u64,
 }
@@ -167,19 +166,13 @@ impl Program {
         }
     }
 
-    /// Its name and, with [`enable_stats`], what it has cost so far.
+    /// Its kind and, with [`enable_stats`], what it has cost so far.
     pub fn info(&self) -> io::Result<Info> {
         let mut raw = RawInfo::default();
         let mut attribute: [u32; 4] = [self.0.as_raw_fd() as u32, mem::size_of::<RawInfo>() as u32, 0, 0];
         let pointer = (&raw mut raw) as u64;
         attribute[2..].copy_from_slice(&[pointer as u32, (pointer >> 32) as u32]);
         bpf(OBJ_GET_INFO_BY_FD, &mut attribute)?;
-        let name = raw.name.split(|b| *b == 0).next().unwrap_or_default();
-        Ok(Info {
-            kind: raw.kind,
-            name: String::from_utf8_lossy(name).into_owned(),
-            run_time_ns: raw.run_time_ns,
-            run_count: raw.run_count,
-        })
+        Ok(Info { kind: raw.kind, run_time_ns: raw.run_time_ns, run_count: raw.run_count })
     }
 }

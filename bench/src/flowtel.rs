@@ -91,6 +91,20 @@ impl Flowtel {
         Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
     }
 
+    /// CPU time so far of its threads whose name starts so.
+    pub fn thread_cpu(&self, name: &str) -> Result<Duration> {
+        let mut sum = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm"))?.starts_with(name) {
+                // Nanoseconds on a CPU come first (Documentation/scheduler/sched-stats.rst).
+                let stat = fs::read_to_string(task.join("schedstat"))?;
+                sum += stat.split(' ').next().context("an empty schedstat")?.parse::<u64>()?;
+            }
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+
     /// A size of /proc/PID/status, in MiB.
     pub fn memory(&self, key: &str) -> Result<f64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;

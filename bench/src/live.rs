@@ -14,6 +14,8 @@ use crate::{
     sink::{Got, Sink},
 };
 
+/// The thread from the rings to the queue.
+const CAPTURE: &str = "flowtel-capture";
 /// Two records a connection.
 const RECORDS: f64 = 2.0;
 /// From start to rest, and from the last connection to the last delivery: more than flowtel's longest wait.
@@ -24,6 +26,8 @@ struct Run {
     per_second: f64,
     /// CPU of flowtel, µs a connection.
     agent: f64,
+    /// The capture thread's part of it.
+    capture: f64,
     idle_mib: f64,
     peak_mib: f64,
     got: Option<Got>,
@@ -61,8 +65,8 @@ impl Variant {
 /// Alternates runs without and with flowtel, and returns rows of the table.
 pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Variant]) -> Result<String> {
     let mut table = String::from(
-        "| records go to | runs | conn/s without | conn/s with | ratio | agent, µs CPU a connection | µs a record | RSS idle, MiB | RSS peak, MiB | recorded |\n\
-         |---|---|---|---|---|---|---|---|---|---|\n",
+        "| records go to | runs | conn/s without | conn/s with | ratio | agent, µs CPU a connection | of that capture thread | µs a record | RSS idle, MiB | RSS peak, MiB | recorded |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for variant in variants {
         let (mut without, mut runs) = (Vec::new(), Vec::new());
@@ -82,12 +86,13 @@ pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Varian
         let record: Vec<f64> = agent.iter().map(|a| a / RECORDS).collect();
         writeln!(
             table,
-            "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {} | {:.1} | {:.1} | {} |",
+            "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.1} | {} |",
             variant.name(),
             median(without),
             median(with),
             spread(&ratios, 2),
             spread(&agent, 2),
+            median(runs.iter().map(|run| run.capture)),
             spread(&record, 2),
             median(runs.iter().map(|run| run.idle_mib)),
             median(runs.iter().map(|run| run.peak_mib)),
@@ -119,10 +124,11 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     let flowtel = Flowtel::start(binary, &variant.output(&sink))?;
     pause(SETTLE);
     let idle_mib = flowtel.memory("VmRSS")?;
-    let before = flowtel.cpu()?;
+    let (before, capture_before) = (flowtel.cpu()?, flowtel.thread_cpu(CAPTURE)?);
     let took = load::run(&namespaces, connections)?;
     pause(SETTLE);
     let agent = flowtel.cpu()?.saturating_sub(before);
+    let capture = flowtel.thread_cpu(CAPTURE)?.saturating_sub(capture_before);
     let peak_mib = flowtel.memory("VmHWM")?;
     let said = flowtel.stop()?;
     let balance = said.lines().find(|line| line.starts_with("records:")).unwrap_or("no balance").to_owned();
@@ -131,6 +137,7 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     Ok(Run {
         per_second: count / took.as_secs_f64(),
         agent: agent.as_secs_f64() * 1e6 / count,
+        capture: capture.as_secs_f64() * 1e6 / count,
         idle_mib,
         peak_mib,
         got,

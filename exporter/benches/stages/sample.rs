@@ -33,15 +33,7 @@ fn client(n: u64) -> (u32, u16) {
 /// What the kernel reports of connection number `n`, which was asked for at `time`.
 pub fn events(n: u64, time: u64) -> [KernelEvent; 3] {
     let ((address, port), server) = (client(n), u32::from_ne_bytes([10, 1, 0, 1]));
-    let connect = Connect {
-        kind: event::CONNECT,
-        tgid: 4242,
-        time,
-        cookie: n,
-        tid: 4242,
-        uid: 1000,
-        comm: comm(),
-    };
+    let connect = Connect { kind: event::CONNECT, tgid: 4242, time, cookie: n, tid: 4242, uid: 1000, comm: comm() };
     let answer = SynAck { kind: event::SYN_ACK, reserved: 0, time: time + 60_000, cookie: n };
     let established = Established {
         kind: event::ESTABLISHED,
