@@ -31,18 +31,21 @@ const INT_VALUE: u8 = tag(3, VARINT);
 const DOUBLE_VALUE: u8 = tag(4, FIXED64);
 
 /// A fixed64 field.
+#[inline(always)]
 pub(super) fn fixed64(out: &mut Vec<u8>, number: u8, value: u64) {
     out.push(tag(number, FIXED64));
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// A varint field.
+#[inline(always)]
 pub(super) fn varint(out: &mut Vec<u8>, number: u8, value: u64) {
     out.push(tag(number, VARINT));
     encode_varint(value, out);
 }
 
 /// A bytes, string or message field.
+#[inline(always)]
 pub(super) fn bytes(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.push(tag(number, LEN));
     encode_varint(value.len() as u64, out);
@@ -50,12 +53,14 @@ pub(super) fn bytes(out: &mut Vec<u8>, number: u8, value: &[u8]) {
 }
 
 /// The head of a bytes, string or message field whose `len` bytes follow.
+#[inline(always)]
 pub(super) fn head(out: &mut Vec<u8>, number: u8, len: usize) {
     out.push(tag(number, LEN));
     encode_varint(len as u64, out);
 }
 
 /// A field that is an `AnyValue` with a string.
+#[inline(always)]
 pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     head(out, number, 1 + encoded_len_varint(value.len() as u64) + value.len());
     out.push(STRING_VALUE);
