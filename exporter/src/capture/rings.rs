@@ -42,7 +42,7 @@ impl Rings {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        let rings = [&self.flows, &self.owners, &self.answers].map(|ring| borrow(ring));
+        let rings = [&self.flows, &self.owners, &self.answers].map(borrow);
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 

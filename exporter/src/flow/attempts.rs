@@ -170,7 +170,7 @@ mod tests {
                 match step {
                     0 => { opened += 1; out += u64::from(attempts.open(cookie, attempt(now), &ledger).is_some()); }
                     1 => out += u64::from(attempts.close(cookie).is_some()),
-                    2 => { attempts.get(cookie, KernelTime(now)).map(|a| a.answered = Some(KernelTime(now))); }
+                    2 => if let Some(a) = attempts.get(cookie, KernelTime(now)) { a.answered = Some(KernelTime(now)); },
                     _ => while attempts.expire(KernelTime(now)).is_some() { out += 1; },
                 }
                 prop_assert!(attempts.len() <= most);

@@ -423,7 +423,8 @@ fn an_end_whose_begin_was_not_seen_has_no_duration_and_no_direction() {
 #[test]
 fn failures_say_why_and_how_often_it_was_tried() {
     let counters = |retransmits| Counters { retransmits, ..Counters::default() };
-    let cases: [(&[(u64, Event)], u32, FailReason); 4] = [
+    type Case<'a> = (&'a [(u64, Event)], u32, FailReason);
+    let cases: [Case<'_>; 4] = [
         (&[(3, reset(5, IN))], 0, FailReason::Refused),
         (&[(2, release(5, state::SYN_SENT))], 0, FailReason::Aborted),
         (&[(1003, syn_again(5))], 1, FailReason::TimedOut),

@@ -4,14 +4,14 @@
 //! encoded once; at the seal only two lengths are new, so the envelope is written right before the records and nothing is
 //! moved. Within one `ScopeLogs` the schema URL stands before the records: protobuf leaves the order of fields free.
 
-use std::{fmt::Write as _, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 use prost::{Message, encoding::encoded_len_varint};
 
-use super::{Batch, resource, schema, wire};
+use super::{Batch, resource, schema, text, wire};
 use crate::{
     capture::WallTime,
     dns::Names,
@@ -68,10 +68,10 @@ struct Open {
 /// Texts that are used more than once in a record; kept for their memory.
 #[derive(Debug, Default)]
 struct Text {
-    source: String,
-    destination: String,
-    name: String,
-    body: String,
+    source: Vec<u8>,
+    destination: Vec<u8>,
+    name: Vec<u8>,
+    body: Vec<u8>,
 }
 
 impl Encoder {
@@ -184,7 +184,7 @@ impl Encoder {
         wire::varint(out, wire::log_record::SEVERITY_NUMBER, severity as u64);
         wire::bytes(out, wire::log_record::SEVERITY_TEXT, severity_text.as_bytes());
         wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
-        wire::any_string(out, wire::log_record::BODY, text.body.as_bytes());
+        wire::any_string(out, wire::log_record::BODY, &text.body);
 
         if *event_name_attribute {
             wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
@@ -203,10 +203,10 @@ impl Encoder {
             wire::bool_attribute(out, schema::LOCAL, true);
         }
         if !flow.source.ip().is_unspecified() {
-            wire::string_attribute(out, schema::SOURCE_ADDRESS, text.source.as_bytes());
+            wire::string_attribute(out, schema::SOURCE_ADDRESS, &text.source);
         }
         port(out, schema::SOURCE_PORT, &flow.source);
-        wire::string_attribute(out, schema::DESTINATION_ADDRESS, text.destination.as_bytes());
+        wire::string_attribute(out, schema::DESTINATION_ADDRESS, &text.destination);
         port(out, schema::DESTINATION_PORT, &flow.destination);
         wire::string_attribute(out, schema::TRANSPORT, b"tcp");
         wire::string_attribute(out, schema::NETWORK_TYPE, if flow.destination.is_ipv4() { b"ipv4" } else { b"ipv6" });
@@ -216,7 +216,7 @@ impl Encoder {
         if let Some(owner) = &flow.owner {
             wire::int_attribute(out, schema::PID, owner.pid.into());
             wire::int_attribute(out, schema::USER_ID, owner.uid.into());
-            wire::string_attribute(out, schema::THREAD_NAME, text.name.as_bytes());
+            wire::string_attribute(out, schema::THREAD_NAME, &text.name);
             wire::string_attribute(out, schema::PROCESS_ROLE, owner.role.as_str().as_bytes());
         }
         if let Some(executable) = &enriched.executable {
@@ -314,70 +314,95 @@ impl Open {
 // === impl Text
 
 impl Text {
-    /// Sets the texts of a record. (Writing to a `String` can't fail.)
+    /// Sets the texts of a record.
     fn set(&mut self, enriched: &Enriched<'_>) {
-        let event = enriched.event;
         for text in [&mut self.source, &mut self.destination, &mut self.name, &mut self.body] {
             text.clear();
         }
-        let flow = &event.flow;
-        let _ = write!(self.source, "{}", flow.source.ip());
-        let _ = write!(self.destination, "{}", flow.destination.ip());
+        let FlowEvent { flow, what, .. } = enriched.event;
+        text::ip(&mut self.source, flow.source.ip());
+        text::ip(&mut self.destination, flow.destination.ip());
         let body = &mut self.body;
         if let Some(direction) = flow.direction {
-            body.push_str(direction.as_str());
-            body.push(' ');
+            body.extend_from_slice(direction.as_str().as_bytes());
+            body.push(b' ');
         }
-        body.push_str("tcp ");
+        body.extend_from_slice(b"tcp ");
         if flow.source.ip().is_unspecified() {
-            body.push('?');
+            body.push(b'?');
         } else {
             endpoint(body, &self.source, &flow.source);
         }
-        body.push_str(" -> ");
+        body.extend_from_slice(b" -> ");
         endpoint(body, &self.destination, &flow.destination);
         if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
-            body.push_str(" (");
-            escape(body, name);
-            body.push(')');
+            body.extend_from_slice(b" (");
+            // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
+            shown(body, name);
+            body.push(b')');
         }
         if let Some(owner) = &flow.owner {
-            self.name.push_str(&String::from_utf8_lossy(owner.name()));
-            body.push(' ');
-            escape(body, &self.name);
-            let _ = write!(body, "[{}]", owner.pid);
+            match std::str::from_utf8(owner.name()) {
+                Ok(name) => self.name.extend_from_slice(name.as_bytes()),
+                Err(_) => self.name.extend_from_slice(String::from_utf8_lossy(owner.name()).as_bytes()),
+            }
+            body.push(b' ');
+            shown(body, &String::from_utf8_lossy(&self.name));
+            body.push(b'[');
+            text::decimal(body, owner.pid);
+            body.push(b']');
         }
-        let _ = match &event.what {
-            What::Begin { .. } => Ok(()),
-            What::End { reason, .. } => write!(body, " ended: {}", reason.as_str()),
-            What::Failed { reason, fold: None, .. } => write!(body, " failed: {}", reason.as_str()),
-            What::Failed { reason, fold: Some(fold), .. } if fold.destination_ports > 1 => {
-                let Fold { count, destination_ports: ports, .. } = fold;
-                write!(body, " failed {count} times at {ports} ports: {}", reason.as_str())
-            }
-            What::Failed { reason, fold: Some(fold), .. } => {
-                write!(body, " failed {} times: {}", fold.count, reason.as_str())
-            }
-        };
+        outcome(body, what);
     }
 }
 
-/// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.
-fn endpoint(out: &mut String, address: &str, end: &SocketAddr) {
-    let _ = match end {
-        _ if end.port() == 0 => write!(out, "{address}"),
-        SocketAddr::V4(_) => write!(out, "{address}:{}", end.port()),
-        SocketAddr::V6(_) => write!(out, "[{address}]:{}", end.port()),
+/// How it ended, or failed.
+fn outcome(body: &mut Vec<u8>, what: &What) {
+    let (word, reason) = match what {
+        What::Begin { .. } => return,
+        What::End { reason, .. } => (" ended", reason.as_str()),
+        What::Failed { reason, .. } => (" failed", reason.as_str()),
     };
+    body.extend_from_slice(word.as_bytes());
+    if let What::Failed { fold: Some(fold), .. } = what {
+        let ports = fold.destination_ports;
+        let times = if ports > 1 {
+            format!(" {} times at {ports} ports", fold.count)
+        } else {
+            format!(" {} times", fold.count)
+        };
+        body.extend_from_slice(times.as_bytes());
+    }
+    body.extend_from_slice(b": ");
+    body.extend_from_slice(reason.as_bytes());
+}
+
+/// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.
+fn endpoint(out: &mut Vec<u8>, address: &[u8], end: &SocketAddr) {
+    let brackets = end.is_ipv6() && end.port() != 0;
+    if brackets {
+        out.push(b'[');
+    }
+    out.extend_from_slice(address);
+    if brackets {
+        out.push(b']');
+    }
+    if end.port() != 0 {
+        out.push(b':');
+        text::decimal(out, end.port().into());
+    }
 }
 
 /// Appends `text` with its control characters escaped: a body is shown on terminals.
-fn escape(out: &mut String, text: &str) {
+fn shown(out: &mut Vec<u8>, text: &str) {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+        return out.extend_from_slice(text.as_bytes());
+    }
     for c in text.chars() {
         if c.is_control() {
-            out.extend(c.escape_default());
+            out.extend(c.escape_default().map(|c| c as u8)); // ASCII by definition
         } else {
-            out.push(c);
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
 }

@@ -9,6 +9,7 @@ mod batch;
 mod encoder;
 pub mod resource;
 pub mod schema;
+mod text;
 mod wire;
 
 pub use batch::Batch;

@@ -34,18 +34,21 @@ const ARRAY_VALUE: u8 = tag(5, LEN);
 const ARRAY_VALUES: u8 = 1;
 
 /// A fixed64 field.
+#[inline(always)]
 pub(super) fn fixed64(out: &mut Vec<u8>, number: u8, value: u64) {
     out.push(tag(number, FIXED64));
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// A varint field.
+#[inline(always)]
 pub(super) fn varint(out: &mut Vec<u8>, number: u8, value: u64) {
     out.push(tag(number, VARINT));
     encode_varint(value, out);
 }
 
 /// A bytes, string or message field.
+#[inline(always)]
 pub(super) fn bytes(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.push(tag(number, LEN));
     encode_varint(value.len() as u64, out);
@@ -53,12 +56,14 @@ pub(super) fn bytes(out: &mut Vec<u8>, number: u8, value: &[u8]) {
 }
 
 /// The head of a bytes, string or message field whose `len` bytes follow.
+#[inline(always)]
 pub(super) fn head(out: &mut Vec<u8>, number: u8, len: usize) {
     out.push(tag(number, LEN));
     encode_varint(len as u64, out);
 }
 
 /// A field that is an `AnyValue` with a string.
+#[inline(always)]
 pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     head(out, number, 1 + encoded_len_varint(value.len() as u64) + value.len());
     out.push(STRING_VALUE);
@@ -66,12 +71,31 @@ pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// Key and value of an attribute are together shorter than this in all but odd cases: then each length in it is one byte,
+/// known without a look, and the constant key lets the compiler make it a few plain stores.
+const SHORT: usize = 128 - 8;
+
 /// An attribute with a string.
+#[inline(always)]
 pub(super) fn string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
+    let any = 2 + value.len();
+    if key.len() + any < SHORT {
+        short_key(out, key, any);
+        out.extend_from_slice(&[STRING_VALUE, value.len() as u8]);
+        out.extend_from_slice(value);
+    } else {
+        long_string_attribute(out, key, value);
+    }
+}
+
+#[cold]
+fn long_string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let any = 1 + encoded_len_varint(value.len() as u64) + value.len();
-    key_value(out, key, any);
-    out.push(STRING_VALUE);
-    encode_varint(value.len() as u64, out);
+    head(out, log_record::ATTRIBUTES, 2 + key.len() + 1 + encoded_len_varint(any as u64) + any);
+    head(out, KEY >> 3, key.len());
+    out.extend_from_slice(key.as_bytes());
+    head(out, VALUE >> 3, any);
+    head(out, STRING_VALUE >> 3, value.len());
     out.extend_from_slice(value);
 }
 
@@ -92,33 +116,34 @@ pub(super) fn strings_attribute(out: &mut Vec<u8>, key: &str, values: &[&str]) {
 }
 
 /// An attribute with an integer.
+#[inline(always)]
 pub(super) fn int_attribute(out: &mut Vec<u8>, key: &str, value: u64) {
-    key_value(out, key, 1 + encoded_len_varint(value));
+    short_key(out, key, 1 + encoded_len_varint(value));
     out.push(INT_VALUE);
     encode_varint(value, out);
 }
 
 /// An attribute with a floating-point number.
+#[inline(always)]
 pub(super) fn double_attribute(out: &mut Vec<u8>, key: &str, value: f64) {
-    key_value(out, key, 1 + 8);
+    short_key(out, key, 1 + 8);
     out.push(DOUBLE_VALUE);
     out.extend_from_slice(&value.to_le_bytes());
 }
 
 /// An attribute with a truth value.
+#[inline(always)]
 pub(super) fn bool_attribute(out: &mut Vec<u8>, key: &str, value: bool) {
-    key_value(out, key, 2);
-    out.push(BOOL_VALUE);
-    out.push(value.into());
+    short_key(out, key, 2);
+    out.extend_from_slice(&[BOOL_VALUE, value.into()]);
 }
 
-/// The head of an attribute whose `AnyValue` of `any` bytes follows. Keys are constants shorter than 128 bytes.
-fn key_value(out: &mut Vec<u8>, key: &str, any: usize) {
-    debug_assert!(key.len() < 128);
-    head(out, log_record::ATTRIBUTES, 2 + key.len() + 1 + encoded_len_varint(any as u64) + any);
-    out.push(KEY);
-    out.push(key.len() as u8);
+/// The head of an attribute whose `AnyValue` of `any` bytes follows; key and value are shorter than [`SHORT`] together.
+#[inline(always)]
+fn short_key(out: &mut Vec<u8>, key: &str, any: usize) {
+    debug_assert!(key.len() + any < SHORT);
+    let all = 2 + key.len() + 2 + any;
+    out.extend_from_slice(&[tag(log_record::ATTRIBUTES, LEN), all as u8, KEY, key.len() as u8]);
     out.extend_from_slice(key.as_bytes());
-    out.push(VALUE);
-    encode_varint(any as u64, out);
+    out.extend_from_slice(&[VALUE, any as u8]);
 }

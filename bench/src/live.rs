@@ -1,0 +1,251 @@
+//! Live load: connections between two namespaces, flat out, with flowtel at the root of the cgroup tree. It sees both
+//! ends, so each connection is two records.
+
+use std::{fmt::Write as _, fs::File, path::Path, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    bpf::{self, CONNECT4, CONNECT6, INGRESS, Kind, Program, SOCK_OPS},
+    flowtel::{Flowtel, Output},
+    load,
+    namespaces::Namespaces,
+    numbers::{median, pause, spread},
+    sink::{Got, Sink},
+};
+
+/// The thread from the rings to the queue.
+const CAPTURE: &str = "flowtel-capture";
+/// Two records a connection.
+const RECORDS: f64 = 2.0;
+/// From start to rest, and from the last connection to the last delivery: more than flowtel's longest wait.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// One run with flowtel.
+struct Run {
+    per_second: f64,
+    /// CPU of flowtel, µs a connection.
+    agent: f64,
+    /// The capture thread's part of it.
+    capture: f64,
+    idle_mib: f64,
+    peak_mib: f64,
+    got: Option<Got>,
+    balance: String,
+}
+
+/// Where the records of a measurement go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variant {
+    Grpc,
+    Http,
+    Stdout,
+}
+
+impl Variant {
+    pub const ALL: [Self; 3] = [Self::Grpc, Self::Http, Self::Stdout];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Grpc => "OTLP/gRPC to a local sink",
+            Self::Http => "OTLP/HTTP to a local sink",
+            Self::Stdout => "OTLP/JSON on stdout, to /dev/null",
+        }
+    }
+
+    fn output(self, sink: &Sink) -> Output {
+        match self {
+            Self::Grpc => Output::Otlp { endpoint: sink.endpoint(), protocol: "grpc" },
+            Self::Http => Output::Otlp { endpoint: sink.endpoint(), protocol: "http/protobuf" },
+            Self::Stdout => Output::Null,
+        }
+    }
+}
+
+/// Alternates runs without and with flowtel, and returns rows of the table.
+pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Variant]) -> Result<String> {
+    let mut table = String::from(
+        "| records go to | runs | conn/s without | conn/s with | ratio | agent, µs CPU a connection | of that capture thread | µs a record | RSS idle, MiB | RSS peak, MiB | recorded |\n\
+         |---|---|---|---|---|---|---|---|---|---|---|\n",
+    );
+    for variant in variants {
+        let (mut without, mut runs) = (Vec::new(), Vec::new());
+        for pair in 0..pairs {
+            // Now one first, now the other.
+            if pair % 2 == 0 {
+                without.push(per_second(connections)?);
+                runs.push(with_flowtel(binary, *variant, connections)?);
+            } else {
+                runs.push(with_flowtel(binary, *variant, connections)?);
+                without.push(per_second(connections)?);
+            }
+        }
+        let with: Vec<f64> = runs.iter().map(|run| run.per_second).collect();
+        let ratios: Vec<f64> = with.iter().zip(&without).map(|(w, o)| w / o).collect();
+        let agent: Vec<f64> = runs.iter().map(|run| run.agent).collect();
+        let record: Vec<f64> = agent.iter().map(|a| a / RECORDS).collect();
+        writeln!(
+            table,
+            "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.1} | {} |",
+            variant.name(),
+            median(without),
+            median(with),
+            spread(&ratios, 2),
+            spread(&agent, 2),
+            median(runs.iter().map(|run| run.capture)),
+            spread(&record, 2),
+            median(runs.iter().map(|run| run.idle_mib)),
+            median(runs.iter().map(|run| run.peak_mib)),
+            recorded(&runs, connections),
+        )?;
+    }
+    Ok(table)
+}
+
+fn recorded(runs: &[Run], connections: usize) -> String {
+    if let Some(run) = runs.iter().find(|run| run.got.as_ref().is_some_and(|got| !got.is_exact(connections))) {
+        return format!("NOT EXACT: {:?}; {}", run.got, run.balance);
+    }
+    let got = runs.iter().filter_map(|run| run.got.as_ref());
+    match got.map(|got| got.bytes / (got.outgoing + got.incoming + got.others).max(1)).next() {
+        Some(bytes) => format!("both ends of {connections} in each run, none twice; {bytes} bytes a record"),
+        None => format!("by its own ledger: {}", runs.last().map_or("", |run| run.balance.as_str())),
+    }
+}
+
+fn per_second(connections: usize) -> Result<f64> {
+    let namespaces = Namespaces::new()?;
+    Ok(connections as f64 / load::run(&namespaces, connections)?.as_secs_f64())
+}
+
+fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<Run> {
+    let mut sink = Sink::start()?;
+    let namespaces = Namespaces::new()?;
+    let flowtel = Flowtel::start(binary, &variant.output(&sink))?;
+    pause(SETTLE);
+    let idle_mib = flowtel.memory("VmRSS")?;
+    let (before, capture_before) = (flowtel.cpu()?, flowtel.thread_cpu(CAPTURE)?);
+    let took = load::run(&namespaces, connections)?;
+    pause(SETTLE);
+    let agent = flowtel.cpu()?.saturating_sub(before);
+    let capture = flowtel.thread_cpu(CAPTURE)?.saturating_sub(capture_before);
+    let peak_mib = flowtel.memory("VmHWM")?;
+    let said = flowtel.stop()?;
+    let balance = said.lines().find(|line| line.starts_with("records:")).unwrap_or("no balance").to_owned();
+    let got = if variant == Variant::Stdout { None } else { Some(sink.got()?) };
+    let count = connections as f64;
+    Ok(Run {
+        per_second: count / took.as_secs_f64(),
+        agent: agent.as_secs_f64() * 1e6 / count,
+        capture: capture.as_secs_f64() * 1e6 / count,
+        idle_mib,
+        peak_mib,
+        got,
+        balance,
+    })
+}
+
+/// The kernel's side, by its own count of runs and their time. A run with flowtel alone, and one with empty programs
+/// alone in its places: the difference is what its instructions cost, and not what it costs to count.
+pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> {
+    let mut all: Vec<[Spent; 3]> = Vec::new();
+    let mut none: Vec<[Spent; 3]> = Vec::new();
+    for _ in 0..runs {
+        none.push(kernel_empty(connections)?);
+        all.push(kernel_flowtel(binary, connections)?);
+    }
+    let mut table = String::from(
+        "| programs | runs a connection | ns a run | ns a run, empty program | µs a connection | µs a connection over empty |\n\
+         |---|---|---|---|---|---|\n",
+    );
+    let per = 1.0 / connections as f64;
+    let (mut sums, mut overs) = (vec![0.0; runs], vec![0.0; runs]);
+    for (i, name) in ["flowtel_in", "flowtel_ops", "flowtel_connect4, _connect6"].into_iter().enumerate() {
+        let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs));
+        let spent: Vec<Spent> = all.iter().map(|spent| spent[i]).collect();
+        let sum: Vec<f64> = spent.iter().map(|s| s.time * per / 1000.0).collect();
+        let over: Vec<f64> = spent.iter().map(|s| (s.time - s.runs * empty) * per / 1000.0).collect();
+        sums.iter_mut().zip(&sum).for_each(|(all, x)| *all += x);
+        overs.iter_mut().zip(&over).for_each(|(all, x)| *all += x);
+        writeln!(
+            table,
+            "| {name} | {:.2} | {:.0} | {empty:.0} | {} | {} |",
+            median(spent.iter().map(|s| s.runs * per)),
+            median(spent.iter().map(|s| s.time / s.runs)),
+            spread(&sum, 2),
+            spread(&over, 2)
+        )?;
+    }
+    writeln!(table, "| all | | | | {} | {} |", spread(&sums, 2), spread(&overs, 2))?;
+    Ok(table)
+}
+
+/// The kinds of flowtel's programs; both families of connect() are one kind to the kernel.
+const KINDS: [Kind; 3] = [INGRESS, SOCK_OPS, CONNECT4];
+
+fn kernel_flowtel(binary: &Path, connections: usize) -> Result<[Spent; 3]> {
+    let sink = Sink::start()?;
+    let namespaces = Namespaces::new()?;
+    let flowtel = Flowtel::start(binary, &Variant::Grpc.output(&sink))?;
+    let programs = flowtel.programs()?;
+    let spent = counted(&programs, &namespaces, connections)?;
+    flowtel.stop()?;
+    Ok(spent)
+}
+
+fn kernel_empty(connections: usize) -> Result<[Spent; 3]> {
+    let namespaces = Namespaces::new()?;
+    let root = File::open(cgroup_root()?)?;
+    let (mut programs, mut links) = (Vec::new(), Vec::new());
+    for kind in [INGRESS, SOCK_OPS, CONNECT4, CONNECT6] {
+        let program = Program::empty(kind).context("loading an empty program")?;
+        links.push(program.attach(&root, kind).context("attaching an empty program")?);
+        programs.push(program);
+    }
+    let spent = counted(&programs, &namespaces, connections)?;
+    drop(links);
+    Ok(spent)
+}
+
+/// What `programs` spend on the load.
+fn counted(programs: &[Program], namespaces: &Namespaces, connections: usize) -> Result<[Spent; 3]> {
+    let _stats = bpf::enable_stats().context("switching on the kernel's BPF statistics")?;
+    pause(SETTLE);
+    let before = Spent::of(programs)?;
+    load::run(namespaces, connections)?;
+    let after = Spent::of(programs)?;
+    let mut spent = before;
+    for (spent, after) in spent.iter_mut().zip(after) {
+        *spent = Spent { runs: after.runs - spent.runs, time: after.time - spent.time };
+        ensure!(spent.runs > 0.0, "a program did not run");
+    }
+    Ok(spent)
+}
+
+/// Runs, and nanoseconds in them.
+#[derive(Debug, Clone, Copy, Default)]
+struct Spent {
+    runs: f64,
+    time: f64,
+}
+
+impl Spent {
+    /// Of each of [`KINDS`].
+    fn of(programs: &[Program]) -> Result<[Self; 3]> {
+        let mut all = [Self::default(); 3];
+        for program in programs {
+            let info = program.info()?;
+            let place = KINDS.iter().position(|kind| kind.program == info.kind).context("a program of another kind")?;
+            all[place].runs += info.run_count as f64;
+            all[place].time += info.run_time_ns as f64;
+        }
+        Ok(all)
+    }
+}
+
+/// The directory of the cgroup v2 mount.
+fn cgroup_root() -> Result<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let mount = mounts.lines().find(|line| line.contains(" - cgroup2 ")).context("no cgroup v2 tree is mounted")?;
+    Ok(mount.split(' ').nth(4).context("a strange line in mountinfo")?.to_owned())
+}

@@ -1,0 +1,14 @@
+//! The stages of the flow path one by one, without a kernel: `cargo bench -p flowtel`. What the whole costs is measured
+//! by flowtel-bench.
+
+mod flow;
+mod ids;
+mod packet;
+mod queue;
+mod record;
+mod sample;
+
+use criterion::{criterion_group, criterion_main};
+
+criterion_group!(stages, packet::bench, ids::bench, flow::bench, record::bench, queue::bench);
+criterion_main!(stages);
