@@ -18,10 +18,10 @@ pub struct Kind {
 pub const INGRESS: Kind = Kind { program: 8, attach: 0 };
 /// Callbacks of TCP sockets.
 pub const SOCK_OPS: Kind = Kind { program: 13, attach: 3 };
-/// connect() of an AF_INET socket.
-pub const CONNECT4: Kind = Kind { program: 18, attach: 10 };
-/// connect() of an AF_INET6 socket.
-pub const CONNECT6: Kind = Kind { program: 18, attach: 11 };
+/// Program type of system calls with an address.
+pub const ADDRESS: u32 = 18;
+/// Program type of sockets' life.
+pub const SOCKET: u32 = 9;
 
 // bpf_cmd
 const PROG_LOAD: c_long = 5;
@@ -39,6 +39,8 @@ pub struct Program(OwnedFd);
 #[derive(Debug, Clone)]
 pub struct Info {
     pub kind: u32,
+    /// At most 15 bytes.
+    pub name: String,
     pub run_time_ns: u64,
     pub run_count: u64,
 }
@@ -173,6 +175,7 @@ impl Program {
         let pointer = (&raw mut raw) as u64;
         attribute[2..].copy_from_slice(&[pointer as u32, (pointer >> 32) as u32]);
         bpf(OBJ_GET_INFO_BY_FD, &mut attribute)?;
-        Ok(Info { kind: raw.kind, run_time_ns: raw.run_time_ns, run_count: raw.run_count })
+        let name = raw.name.iter().take_while(|b| **b != 0).map(|b| char::from(*b)).collect();
+        Ok(Info { kind: raw.kind, name, run_time_ns: raw.run_time_ns, run_count: raw.run_count })
     }
 }

@@ -6,6 +6,7 @@ use std::{
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
+    sync::OnceLock,
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,6 +17,30 @@ use crate::bpf::Program;
 
 /// What its log says once it watches.
 const READY: &str = "watching TCP connections";
+
+/// What is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Begins only, with the process that the kernel's event tells.
+    Begins,
+    /// Begins and ends, names, executables and places: the default.
+    All,
+}
+
+impl Mode {
+    /// Records a connection, both ends.
+    pub fn records(self) -> f64 {
+        if self == Self::Begins { 2.0 } else { 4.0 }
+    }
+}
+
+/// What this run measures; [`Mode::All`] unless it was set.
+pub static MODE: OnceLock<Mode> = OnceLock::new();
+
+/// What this run measures.
+pub fn mode() -> Mode {
+    MODE.get().copied().unwrap_or(Mode::All)
+}
 
 /// A running flowtel.
 #[derive(Debug)]
@@ -56,6 +81,13 @@ impl Flowtel {
             }
             Output::Pipe => {
                 command.args(["--output", "stdout", "--format", "json"]).stdout(Stdio::piped());
+            }
+        }
+        if mode() == Mode::Begins {
+            for setting in
+                ["capture.events=begins", "dns.enabled=false", "owner.executable=false", "owner.container=false"]
+            {
+                command.args(["--set", setting]);
             }
         }
         let mut child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;

@@ -6,8 +6,8 @@ use std::{fmt::Write as _, fs::File, path::Path, time::Duration};
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bpf::{self, CONNECT4, CONNECT6, INGRESS, Kind, Program, SOCK_OPS},
-    flowtel::{Flowtel, Output},
+    bpf::{self, INGRESS, Kind, Program, SOCK_OPS},
+    flowtel::{self, Flowtel, Mode, Output},
     load,
     namespaces::Namespaces,
     numbers::{median, pause, spread},
@@ -16,8 +16,6 @@ use crate::{
 
 /// The thread from the rings to the queue.
 const CAPTURE: &str = "flowtel-capture";
-/// Two records a connection.
-const RECORDS: f64 = 2.0;
 /// From start to rest, and from the last connection to the last delivery: more than flowtel's longest wait.
 const SETTLE: Duration = Duration::from_secs(2);
 
@@ -83,7 +81,7 @@ pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Varian
         let with: Vec<f64> = runs.iter().map(|run| run.per_second).collect();
         let ratios: Vec<f64> = with.iter().zip(&without).map(|(w, o)| w / o).collect();
         let agent: Vec<f64> = runs.iter().map(|run| run.agent).collect();
-        let record: Vec<f64> = agent.iter().map(|a| a / RECORDS).collect();
+        let record: Vec<f64> = agent.iter().map(|a| a / flowtel::mode().records()).collect();
         writeln!(
             table,
             "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.1} | {} |",
@@ -107,7 +105,7 @@ fn recorded(runs: &[Run], connections: usize) -> String {
         return format!("NOT EXACT: {:?}; {}", run.got, run.balance);
     }
     let got = runs.iter().filter_map(|run| run.got.as_ref());
-    match got.map(|got| got.bytes / (got.outgoing + got.incoming + got.others).max(1)).next() {
+    match got.map(|got| got.bytes / (got.outgoing + got.incoming + got.ends + got.others).max(1)).next() {
         Some(bytes) => format!("both ends of {connections} in each run, none twice; {bytes} bytes a record"),
         None => format!("by its own ledger: {}", runs.last().map_or("", |run| run.balance.as_str())),
     }
@@ -148,8 +146,8 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
 /// The kernel's side, by its own count of runs and their time. A run with flowtel alone, and one with empty programs
 /// alone in its places: the difference is what its instructions cost, and not what it costs to count.
 pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> {
-    let mut all: Vec<[Spent; 3]> = Vec::new();
-    let mut none: Vec<[Spent; 3]> = Vec::new();
+    let mut all: Vec<[Spent; PLACES]> = Vec::new();
+    let mut none: Vec<[Spent; PLACES]> = Vec::new();
     for _ in 0..runs {
         none.push(kernel_empty(connections)?);
         all.push(kernel_flowtel(binary, connections)?);
@@ -160,8 +158,8 @@ pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> 
     );
     let per = 1.0 / connections as f64;
     let (mut sums, mut overs) = (vec![0.0; runs], vec![0.0; runs]);
-    for (i, name) in ["flowtel_in", "flowtel_ops", "flowtel_connect4, _connect6"].into_iter().enumerate() {
-        let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs));
+    for (i, name) in NAMES.into_iter().enumerate() {
+        let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs.max(1.0)));
         let spent: Vec<Spent> = all.iter().map(|spent| spent[i]).collect();
         let sum: Vec<f64> = spent.iter().map(|s| s.time * per / 1000.0).collect();
         let over: Vec<f64> = spent.iter().map(|s| (s.time - s.runs * empty) * per / 1000.0).collect();
@@ -171,7 +169,7 @@ pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> 
             table,
             "| {name} | {:.2} | {:.0} | {empty:.0} | {} | {} |",
             median(spent.iter().map(|s| s.runs * per)),
-            median(spent.iter().map(|s| s.time / s.runs)),
+            median(spent.iter().map(|s| s.time / s.runs.max(1.0))),
             spread(&sum, 2),
             spread(&over, 2)
         )?;
@@ -180,10 +178,31 @@ pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> 
     Ok(table)
 }
 
-/// The kinds of flowtel's programs; both families of connect() are one kind to the kernel.
-const KINDS: [Kind; 3] = [INGRESS, SOCK_OPS, CONNECT4];
+/// The types of flowtel's programs: more than one place is of the same type to the kernel.
+const TYPES: [u32; PLACES] = [INGRESS.program, SOCK_OPS.program, bpf::ADDRESS, bpf::SOCKET];
+const PLACES: usize = 4;
+const NAMES: [&str; PLACES] = [
+    "packets: flowtel_in, _out",
+    "flowtel_ops",
+    "calls: flowtel_connect, _accept, _send",
+    "sockets: flowtel_bind, _release",
+];
 
-fn kernel_flowtel(binary: &Path, connections: usize) -> Result<[Spent; 3]> {
+/// Where flowtel attaches programs.
+fn places() -> Vec<Kind> {
+    let address = |attach| Kind { program: bpf::ADDRESS, attach };
+    let socket = |attach| Kind { program: bpf::SOCKET, attach };
+    // connect4 and 6, getpeername4 and 6; post_bind4 and 6
+    let mut places =
+        vec![INGRESS, SOCK_OPS, address(10), address(11), address(29), address(30), socket(12), socket(13)];
+    if flowtel::mode() == Mode::All {
+        // egress, sendmsg4 and 6, sock_release
+        places.extend([Kind { program: INGRESS.program, attach: 1 }, address(14), address(15), socket(34)]);
+    }
+    places
+}
+
+fn kernel_flowtel(binary: &Path, connections: usize) -> Result<[Spent; PLACES]> {
     let sink = Sink::start()?;
     let namespaces = Namespaces::new()?;
     let flowtel = Flowtel::start(binary, &Variant::Grpc.output(&sink))?;
@@ -193,11 +212,11 @@ fn kernel_flowtel(binary: &Path, connections: usize) -> Result<[Spent; 3]> {
     Ok(spent)
 }
 
-fn kernel_empty(connections: usize) -> Result<[Spent; 3]> {
+fn kernel_empty(connections: usize) -> Result<[Spent; PLACES]> {
     let namespaces = Namespaces::new()?;
     let root = File::open(cgroup_root()?)?;
     let (mut programs, mut links) = (Vec::new(), Vec::new());
-    for kind in [INGRESS, SOCK_OPS, CONNECT4, CONNECT6] {
+    for kind in places() {
         let program = Program::empty(kind).context("loading an empty program")?;
         links.push(program.attach(&root, kind).context("attaching an empty program")?);
         programs.push(program);
@@ -208,7 +227,7 @@ fn kernel_empty(connections: usize) -> Result<[Spent; 3]> {
 }
 
 /// What `programs` spend on the load.
-fn counted(programs: &[Program], namespaces: &Namespaces, connections: usize) -> Result<[Spent; 3]> {
+fn counted(programs: &[Program], namespaces: &Namespaces, connections: usize) -> Result<[Spent; PLACES]> {
     let _stats = bpf::enable_stats().context("switching on the kernel's BPF statistics")?;
     pause(SETTLE);
     let before = Spent::of(programs)?;
@@ -217,8 +236,8 @@ fn counted(programs: &[Program], namespaces: &Namespaces, connections: usize) ->
     let mut spent = before;
     for (spent, after) in spent.iter_mut().zip(after) {
         *spent = Spent { runs: after.runs - spent.runs, time: after.time - spent.time };
-        ensure!(spent.runs > 0.0, "a program did not run");
     }
+    ensure!(spent[0].runs > 0.0 && spent[1].runs > 0.0, "a program did not run");
     Ok(spent)
 }
 
@@ -230,12 +249,12 @@ struct Spent {
 }
 
 impl Spent {
-    /// Of each of [`KINDS`].
-    fn of(programs: &[Program]) -> Result<[Self; 3]> {
-        let mut all = [Self::default(); 3];
+    /// Of each of [`TYPES`].
+    fn of(programs: &[Program]) -> Result<[Self; PLACES]> {
+        let mut all = [Self::default(); PLACES];
         for program in programs {
             let info = program.info()?;
-            let place = KINDS.iter().position(|kind| kind.program == info.kind).context("a program of another kind")?;
+            let place = TYPES.iter().position(|kind| *kind == info.kind).context("a program of another kind")?;
             all[place].runs += info.run_count as f64;
             all[place].time += info.run_time_ns as f64;
         }

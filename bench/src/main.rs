@@ -1,10 +1,10 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [--connections N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [--begins] [--connections N] [--pairs N]
 //! ```
 //!
-//! Without a name, all of them. Needs root, and the release binary of flowtel beside its own. Reading order: [`packet`]
+//! Without a name, all of them. `--begins`: flowtel records begins only (`capture.events = "begins"`, no look-ups). Needs root, and the release binary of flowtel beside its own. Reading order: [`packet`]
 //! and [`live`] measure, [`flowtel`](mod@flowtel), [`load`], [`sink`] and [`namespaces`] are what they measure with.
 
 mod bpf;
@@ -22,7 +22,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    flowtel::{Flowtel, Output},
+    flowtel::{Flowtel, Mode, Output},
     live::Variant,
     numbers::pause,
 };
@@ -55,8 +55,9 @@ fn bench(arguments: &[&str]) -> Result<()> {
         match *argument {
             "--connections" => connections = number()?,
             "--pairs" => pairs = number()?,
+            "--begins" => _ = flowtel::MODE.set(Mode::Begins),
             part if PARTS.contains(&part) => _ = parts.insert(part),
-            other => bail!("{other:?} is none of {}, --connections, --pairs", PARTS.join(", ")),
+            other => bail!("{other:?} is none of {}, --begins, --connections, --pairs", PARTS.join(", ")),
         }
     }
     let wanted = |part| parts.is_empty() || parts.contains(part);

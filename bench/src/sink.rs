@@ -24,6 +24,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
+use crate::flowtel::{self, Mode};
 use crate::namespaces::{CLIENT, SERVER};
 
 /// The running receiver.
@@ -45,6 +46,8 @@ pub struct Got {
     pub tuples: usize,
     pub requests: usize,
     pub bytes: usize,
+    /// Records of ends.
+    pub ends: usize,
     /// Of other connections on this machine.
     pub others: usize,
 }
@@ -72,8 +75,10 @@ impl Sink {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         let n: Vec<usize> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [outgoing, incoming, ids, tuples, requests, bytes, others] = n[..] else { bail!("the sink says {line:?}") };
-        Ok(Got { outgoing, incoming, ids, tuples, requests, bytes, others })
+        let [outgoing, incoming, ids, tuples, requests, bytes, ends, others] = n[..] else {
+            bail!("the sink says {line:?}")
+        };
+        Ok(Got { outgoing, incoming, ids, tuples, requests, bytes, ends, others })
     }
 }
 
@@ -99,6 +104,10 @@ impl Got {
                     got.others += 1;
                     continue;
                 }
+                if record.event_name == "flowtel.tcp.flow.end" {
+                    got.ends += 1;
+                    continue;
+                }
                 match get("flowtel.flow.direction") {
                     "outgoing" => got.outgoing += 1,
                     "incoming" => got.incoming += 1,
@@ -112,16 +121,17 @@ impl Got {
         Ok(got)
     }
 
-    /// Whether every connection of `n` was recorded at both ends, and none twice.
+    /// Whether every connection of `n` was recorded at both ends, and none twice; and each end of it, where they are.
     pub fn is_exact(&self, n: usize) -> bool {
-        self.outgoing == n && self.incoming == n && self.ids == 2 * n && self.tuples == n
+        let ends = if flowtel::mode() == Mode::All { 2 * n } else { 0 };
+        self.outgoing == n && self.incoming == n && self.ids == 2 * n && self.tuples == n && self.ends == ends
     }
 }
 
 impl fmt::Display for Got {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outgoing, incoming, ids, tuples, requests, bytes, others } = self;
-        write!(f, "{outgoing} {incoming} {ids} {tuples} {requests} {bytes} {others}")
+        let Self { outgoing, incoming, ids, tuples, requests, bytes, ends, others } = self;
+        write!(f, "{outgoing} {incoming} {ids} {tuples} {requests} {bytes} {ends} {others}")
     }
 }
 
