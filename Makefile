@@ -40,6 +40,14 @@ test-stores: ## What docs/loki.md says, asked of a real Loki behind a real colle
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
 	@tests/stack/validate.sh
 
+.PHONY: bench
+bench: need-cargo ## What flowtel costs: stages by criterion, then packets and live load (root), begins alone and everything
+	@$(CARGO) bench --locked -p flowtel
+	@$(CARGO) build --locked --release -p flowtel
+	@$(CARGO) build --locked --release -p flowtel-bench
+	@$(TARGET)/release/flowtel-bench --begins
+	@$(TARGET)/release/flowtel-bench
+
 .PHONY: lint
 lint: need-cargo ## Formatting, clippy with warnings denied, licences and sources of dependencies
 	@$(CARGO) fmt --all --check

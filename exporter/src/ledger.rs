@@ -21,8 +21,9 @@ pub struct Counter(AtomicU64);
 pub struct Ledger {
     /// Events from the kernel.
     pub kernel: KernelEvents,
-    /// Flows that began while `flow.max_flows` were open already: their begin and end are told, but not together.
-    pub flows_not_followed: Counter,
+    /// Flows forgotten while they were open, because more than `flow.max_flows` were: their end is told, but without what
+    /// their begin knew.
+    pub flows_forgotten: Counter,
     /// Questions about the owners of flows.
     pub owner: Owner,
     /// DNS answers and the names in them.
@@ -276,8 +277,8 @@ impl fmt::Display for Ledger {
                 ],
             )?;
         }
-        if self.flows_not_followed.get() > 0 {
-            write!(f, "; {} flows not followed (flow.max_flows)", self.flows_not_followed.get())?;
+        if self.flows_forgotten.get() > 0 {
+            write!(f, "; {} open flows forgotten (flow.max_flows)", self.flows_forgotten.get())?;
         }
         if self.kernel.unknown.get() > 0 {
             write!(f, "; unknown {}", self.kernel.unknown.get())?;

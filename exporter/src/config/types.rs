@@ -85,8 +85,8 @@ pub struct Flow {
     /// is still told, without handshake duration and owner.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub max_attempts: u32,
-    /// The most flows followed from begin to end at once. Past it new ones are not followed, and counted: their begin and
-    /// their end are told, the end without duration and direction.
+    /// The most flows followed from begin to end at once. Past it the oldest is forgotten, and counted: its end is still
+    /// told, without duration, direction and owner.
     #[schemars(range(min = 1024, max = 16_777_216))]
     pub max_flows: u32,
     /// How long an attempt is remembered.

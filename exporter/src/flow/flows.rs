@@ -148,11 +148,6 @@ impl Flows {
         self.open.len()
     }
 
-    /// How many flows that are open belong to somebody else than flowtel.
-    pub fn open_flows_of_others(&self) -> usize {
-        self.open.values().filter(|open| !open.own).count()
-    }
-
     fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
         while let Some((place, held)) = self.settling.next(now) {
             match held.event.what {
@@ -316,10 +311,8 @@ impl Flows {
             self.unmatched.insert(connection, begin);
         }
         let open = Open { flow, began, seen: Seen::default(), begin, active, own };
-        // A flow that had this cookie has ended unseen; one for which there is no room ends without its begin's time.
-        let (_, followed) = self.open.insert(cookie, open);
-        if !followed {
-            self.ledger.flows_not_followed.add(1);
+        if self.open.insert(cookie, open) {
+            self.ledger.flows_forgotten.add(1);
         }
     }
 

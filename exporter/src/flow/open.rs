@@ -1,5 +1,8 @@
-//! Flows between their begin and their end, by socket cookie. Bounded: when it is full a new flow is not followed, which
-//! is counted; its end still has addresses, for the kernel tells them with it.
+//! Flows between their begin and their end, by socket cookie. Bounded: at the limit the oldest is forgotten. Its end is
+//! told all the same, for the kernel tells addresses with it, but without what its begin knew. (Not the newest: flows
+//! whose end was lost would fill the table for ever.)
+
+use std::collections::VecDeque;
 
 use hashbrown::HashMap;
 
@@ -23,20 +26,30 @@ pub(super) struct Open {
 #[derive(Debug)]
 pub(super) struct OpenFlows {
     by_cookie: HashMap<u64, Box<Open>, foldhash::fast::RandomState>,
+    /// Cookies by age. An entry is stale when its flow is gone, or another one has its cookie.
+    by_age: VecDeque<(Place, u64)>,
     most: usize,
 }
 
 impl OpenFlows {
     pub fn new(most: usize) -> Self {
-        Self { by_cookie: HashMap::default(), most }
+        Self { by_cookie: HashMap::default(), by_age: VecDeque::new(), most: most.max(1) }
     }
 
-    /// Follows a flow. Returns one that had the same cookie, whose end was lost; and whether there was room.
-    pub fn insert(&mut self, cookie: u64, open: Open) -> (Option<Box<Open>>, bool) {
-        if self.by_cookie.len() >= self.most && !self.by_cookie.contains_key(&cookie) {
-            return (None, false);
+    /// Follows a flow. Returns whether another one had to be forgotten for it.
+    pub fn insert(&mut self, cookie: u64, open: Open) -> bool {
+        let full = self.by_cookie.len() >= self.most && !self.by_cookie.contains_key(&cookie);
+        if full {
+            self.forget_oldest();
         }
-        (self.by_cookie.insert(cookie, Box::new(open)), true)
+        self.by_age.push_back((open.begin, cookie));
+        // One that had the same cookie has ended unseen.
+        self.by_cookie.insert(cookie, Box::new(open));
+        // Flows end in any order, so stale entries stay behind: sweep when they are the majority.
+        if self.by_age.len() > 2 * self.by_cookie.len() + 1024 {
+            self.by_age.retain(|(begin, cookie)| self.by_cookie.get(cookie).is_some_and(|open| open.begin == *begin));
+        }
+        full
     }
 
     pub fn get(&mut self, cookie: u64) -> Option<&mut Open> {
@@ -51,7 +64,12 @@ impl OpenFlows {
         self.by_cookie.len()
     }
 
-    pub fn values(&self) -> impl Iterator<Item = &Open> {
-        self.by_cookie.values().map(|open| &**open)
+    fn forget_oldest(&mut self) {
+        while let Some((begin, cookie)) = self.by_age.pop_front() {
+            if self.by_cookie.get(&cookie).is_some_and(|open| open.begin == begin) {
+                self.by_cookie.remove(&cookie);
+                return;
+            }
+        }
     }
 }
