@@ -40,6 +40,10 @@ test-stores: ## What docs/loki.md says, asked of a real Loki behind a real colle
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
 	@tests/stack/validate.sh
 
+.PHONY: test-kernels
+test-kernels: build ## flowtel in Debian's 5.10, 6.1 and newest kernels under qemu (installs qemu as root on Debian)
+	@FLOWTEL=$(TARGET)/debug/flowtel tests/vm/kernels.sh
+
 .PHONY: bench
 bench: need-cargo ## What flowtel costs: stages by criterion, then packets and live load (root), begins alone and everything
 	@$(CARGO) bench --locked -p flowtel

@@ -1,0 +1,58 @@
+#!/bin/sh
+# What the guest of kernels.sh does, as its init: flowtel, some connections, and a look at what it told. The last line says
+# "guest: pass" or "guest: FAIL".
+export PATH=/bin HOME=/
+/bin/busybox mkdir -p /sys/fs/cgroup
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+echo "Linux $(uname -r)"
+
+failures=0
+expect() { # expect COUNT PATTERN: so many lines of the output match
+    found=$(grep -cE "$2" /tmp/out)
+    if [ "$found" != "$1" ]; then
+        echo "expected $1 lines of '$2', found $found"
+        failures=$((failures + 1))
+    fi
+}
+
+flowtel check </dev/null || failures=$((failures + 1))
+flowtel --format text --set dns.enabled=false >/tmp/out 2>/tmp/err &
+flowtel=$!
+for _ in 1 2 3 4 5 6 7 8 9 10; do grep -q 'watching TCP' /tmp/err && break; sleep 1; done
+sleep 1
+echo hello >/www/index.html
+httpd -p 127.0.0.1:8080 -h /www
+httpd -p '[::1]:8081' -h /www
+sleep 1
+wget -q -O /dev/null http://127.0.0.1:8080/ || failures=$((failures + 1))
+wget -q -O /dev/null 'http://[::1]:8081/' || failures=$((failures + 1))
+wget -q -O /dev/null http://127.0.0.1:9/ 2>/dev/null
+sleep 3
+kill -INT $flowtel
+wait $flowtel || failures=$((failures + 1))
+cat /tmp/out /tmp/err
+
+for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
+    expect 1 "begin → $end (wget|busybox)"
+    expect 1 "begin ← $end busybox"
+    expect 1 "end → $end (wget|busybox).* fin "
+    expect 1 "end ← $end busybox.* fin "
+done
+expect 1 'failed → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 (wget|busybox).* refused'
+expect 1 'failed ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 refused'
+expect 10 '.'
+if ! grep -q '^records: 10 made = 10 delivered$' /tmp/err; then
+    echo "the records don't balance"
+    failures=$((failures + 1))
+fi
+if grep -E '^kernel events:' /tmp/err | grep -E 'ring full|unread|evicted'; then
+    echo "events were lost"
+    failures=$((failures + 1))
+fi
+if [ "$failures" = 0 ]; then echo "guest: pass"; else echo "guest: FAIL"; fi
+poweroff -f
