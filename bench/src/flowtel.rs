@@ -84,9 +84,13 @@ impl Flowtel {
             }
         }
         if mode() == Mode::Begins {
-            for setting in
-                ["capture.events=begins", "dns.enabled=false", "owner.executable=false", "owner.container=false"]
-            {
+            for setting in [
+                "capture.events=begins",
+                "dns.enabled=false",
+                "owner.acceptor=false",
+                "owner.executable=false",
+                "owner.container=false",
+            ] {
                 command.args(["--set", setting]);
             }
         }

@@ -86,7 +86,7 @@ pub struct Call {
     pub cookie: u64,
     /// The process's cgroup: inode number of its cgroup v2 directory.
     pub cgroup: u64,
-    /// The socket's network namespace (bpf_get_netns_cookie); 0 where the hook can't tell.
+    /// bind(): the socket's network namespace (bpf_get_netns_cookie). connect(): 0, nobody asks.
     pub netns: u64,
     /// Thread id in the initial pid namespace.
     pub tid: u32,

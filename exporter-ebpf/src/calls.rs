@@ -69,7 +69,7 @@ pub fn connect(ctx: &SockAddrContext, family: Family) {
         unsafe {
             (*record).kind = event::CONNECT;
             (*record).cookie = bpf_get_socket_cookie(ctx.sock_addr.cast());
-            (*record).netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
+            (*record).netns = 0;
             (*record).address = address(ctx, family);
             (*record).port = port(ctx);
             caller(record);

@@ -13,9 +13,10 @@ const TICK: u64 = 1000;
 pub fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow: events of one begin");
     group.throughput(Throughput::Elements(TICK));
+    let mut config = config::Config::default();
+    config.capture.events = config::Events::Begins;
     for open in [1_000u64, 100_000] {
-        let mut flows =
-            Flows::new(&config::Flow::default(), config::Events::Begins, BOOT, None, Arc::new(Ledger::default()));
+        let mut flows = Flows::new(&config, BOOT, None, Arc::new(Ledger::default()));
         for n in 0..open {
             flows.on(&events(u64::MAX - n, 1)[0]);
         }

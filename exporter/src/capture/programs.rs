@@ -39,6 +39,7 @@ pub struct Program {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Needs {
     Begins,
+    Acceptors,
     Failures,
     Names,
     EndsOrNames,
@@ -51,25 +52,25 @@ pub const PROGRAMS: [Program; 12] = [
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
         purpose: "who listens (IPv4)",
-        for_: Needs::Begins,
+        for_: Needs::Acceptors,
     },
     Program {
         name: "flowtel_bind6",
         attach: "cgroup_inet6_post_bind",
         purpose: "who listens (IPv6)",
-        for_: Needs::Begins,
+        for_: Needs::Acceptors,
     },
     Program {
         name: "flowtel_accept4",
         attach: "cgroup_inet4_getpeername",
         purpose: "who accepts (IPv4)",
-        for_: Needs::Begins,
+        for_: Needs::Acceptors,
     },
     Program {
         name: "flowtel_accept6",
         attach: "cgroup_inet6_getpeername",
         purpose: "who accepts (IPv6)",
-        for_: Needs::Begins,
+        for_: Needs::Acceptors,
     },
     Program {
         name: "flowtel_connect4",
@@ -135,6 +136,7 @@ impl Program {
         let events = config.capture.events;
         match self.for_ {
             Needs::Begins => true,
+            Needs::Acceptors => config.owner.acceptor,
             Needs::Failures => events == Events::NetworkEvents,
             Needs::Names => config.dns.enabled,
             Needs::EndsOrNames => events != Events::Begins || config.dns.enabled,

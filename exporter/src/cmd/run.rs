@@ -102,7 +102,7 @@ fn pipeline(
     Ok(Pipeline {
         programs,
         rings,
-        flows: Flows::new(&config.flow, config.capture.events, boot, own, Arc::clone(ledger)),
+        flows: Flows::new(config, boot, own, Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
         queue: queue.clone(),

@@ -33,7 +33,14 @@ impl Default for Flow {
 
 impl Default for Owner {
     fn default() -> Self {
-        Self { executable: true, container: true, proc: "/proc".into(), max_processes: 16_384, max_cgroups: 4096 }
+        Self {
+            acceptor: true,
+            executable: true,
+            container: true,
+            proc: "/proc".into(),
+            max_processes: 16_384,
+            max_cgroups: 4096,
+        }
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Flows {
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
     closed: HashMap<u64, Place, foldhash::fast::RandomState>,
     events: config::Events,
+    acceptors: bool,
     boot: BootId,
     own: Option<u32>,
     ledger: Arc<Ledger>,
@@ -57,24 +58,20 @@ impl Connection {
 // === impl Flows
 
 impl Flows {
-    /// A fresh stage that tells `events`. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
+    /// A fresh stage that tells `capture.events`, and waits for acceptors where `owner` has them told. `boot` goes into
+    /// every id. `own` is flowtel's process id as the kernel sees it, where its own
     /// connections are to be left out.
-    pub fn new(
-        config: &config::Flow,
-        events: config::Events,
-        boot: BootId,
-        own: Option<u32>,
-        ledger: Arc<Ledger>,
-    ) -> Self {
+    pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
-            attempts: Attempts::new(config.max_attempts as usize, config.attempt_age.0),
-            open: OpenFlows::new(config.max_flows as usize),
+            attempts: Attempts::new(config.flow.max_attempts as usize, config.flow.attempt_age.0),
+            open: OpenFlows::new(config.flow.max_flows as usize),
             listeners: Listeners::default(),
             settling: Settling::default(),
             refusals: Refusals::default(),
             unmatched: HashMap::default(),
             closed: HashMap::default(),
-            events,
+            events: config.capture.events,
+            acceptors: config.owner.acceptor,
             boot,
             own,
             ledger,
@@ -304,7 +301,7 @@ impl Flows {
         let began = answered.unwrap_or(event.time);
         let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
         let told = FlowEvent { at: stamp(event, began), flow: flow.clone(), what: What::Begin { handshake } };
-        let wants_owner = direction == Direction::Incoming;
+        let wants_owner = direction == Direction::Incoming && self.acceptors;
         let connection = Connection::of(&flow);
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
         if other_end.is_none() {

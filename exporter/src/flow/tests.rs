@@ -25,13 +25,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let ledger = Arc::new(Ledger::default());
-        let flows = Flows::new(
-            &config::Flow::default(),
-            config::Events::NetworkEvents,
-            BootId::new([1; 16]),
-            Some(OWN),
-            Arc::clone(&ledger),
-        );
+        let flows = Flows::new(&config::Config::default(), BootId::new([1; 16]), Some(OWN), Arc::clone(&ledger));
         Self { flows, ledger, told: Vec::new() }
     }
 
@@ -546,7 +540,9 @@ fn events_that_are_not_wanted_are_not_told_and_nothing_is_kept_for_them() {
     {
         let mut scene = Scene::new();
         let ledger = Arc::clone(&scene.ledger);
-        scene.flows = Flows::new(&config::Flow::default(), events, BootId::new([1; 16]), None, ledger);
+        let mut config = config::Config::default();
+        config.capture.events = events;
+        scene.flows = Flows::new(&config, BootId::new([1; 16]), None, ledger);
         if events == config::Events::Begins {
             scene.on(MS, established(5, ACTIVE, CLIENT, SERVER, 0));
             scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 0));
@@ -562,13 +558,9 @@ fn events_that_are_not_wanted_are_not_told_and_nothing_is_kept_for_them() {
 #[test]
 fn the_oldest_flow_of_a_full_table_ends_without_what_its_begin_knew() {
     let mut scene = Scene::new();
-    scene.flows = Flows::new(
-        &config::Flow { max_flows: 1, ..config::Flow::default() },
-        config::Events::NetworkEvents,
-        BootId::new([1; 16]),
-        None,
-        Arc::clone(&scene.ledger),
-    );
+    let mut config = config::Config::default();
+    config.flow.max_flows = 1;
+    scene.flows = Flows::new(&config, BootId::new([1; 16]), None, Arc::clone(&scene.ledger));
     for cookie in [6, 7] {
         scene.on(MS, established(cookie, PASSIVE, (2, cookie as u16), CLIENT, 0));
     }
