@@ -482,6 +482,21 @@ fn a_listener_stands_in_for_an_acceptor_that_was_not_seen() {
 }
 
 #[test]
+fn an_acceptor_that_was_quicker_than_the_begin_is_the_owner_all_the_same() {
+    let mut scene = Scene::new();
+    scene.on(1, bind(7, 80));
+    scene.on(10, accept(5, 77));
+    scene.on(20, accept(6, 78)); // getpeername() on a socket from before
+    scene.settle(30);
+    scene.on(40, established(5, PASSIVE, (2, 80), (1, 4000), 0));
+    scene.settle(20 * MS);
+    let owner = scene.told[0].flow.owner.expect("an owner");
+    assert_eq!((owner.pid, owner.role), (77, Role::Acceptor));
+    let accept = &scene.ledger.kernel.accept;
+    assert_eq!((accept.joined.get(), accept.unused.get(), accept.open()), (1, 1, 0));
+}
+
+#[test]
 fn getpeername_of_somebody_else_changes_no_owner() {
     let mut scene = Scene::new();
     scene.on(MS, connect(5, 99));
