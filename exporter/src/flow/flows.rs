@@ -357,6 +357,8 @@ impl Flows {
         if other_end.is_none() {
             self.unmatched.insert(connection, begin);
         }
+        // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
+        let active = direction == Direction::Outgoing;
         let open = Open { flow, began, seen: Seen::default(), begin, active, own };
         // A flow that had this cookie has ended unseen; one for which there is no room ends without its begin's time.
         let (_, followed) = self.open.insert(cookie, open);

@@ -258,6 +258,18 @@ fn crossing_syns_are_outgoing_on_both_sides() {
 }
 
 #[test]
+fn of_crossing_syns_too_the_own_one_is_no_payload() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, 99));
+    scene.on(3, established(5, PASSIVE, CLIENT, SERVER, 0));
+    let counters = Counters { bytes_acked: 302, bytes_received: 41, ..Counters::default() };
+    scene.on(5, fin(5, IN));
+    scene.on(5, close(5, state::FIN_WAIT2, CLIENT, SERVER, counters));
+    let traffic = end(&scene.flush()[1]).2;
+    assert_eq!((traffic.source_bytes, traffic.destination_bytes), (300, 40));
+}
+
+#[test]
 fn forged_answers_move_no_time_and_begin_nothing() {
     let mut scene = Scene::new();
     scene.on(10 * MS, connect(5, 99));
