@@ -89,6 +89,8 @@ impl Pipeline {
     /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
     fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) -> bool {
         let clock = Clock::measure();
+        // What happened before this is read now. To settle by a later time would tell stories whose rest lies in the rings.
+        let now = KernelTime::now();
         self.rings.drain(&clock, events, &self.ledger.kernel);
         let any = !events.is_empty();
         let Self { rings, flows, enricher, encoder, queue, ledger, .. } = self;
@@ -99,7 +101,6 @@ impl Pipeline {
         }
         // One very busy tick should not be paid for in memory for ever.
         events.shrink_to(KEEP_EVENTS);
-        let now = KernelTime::now();
         enricher.tick(now);
         let mut write = |event: FlowEvent| {
             ledger.records.made.add(1);

@@ -1,6 +1,6 @@
 //! The flow stage: events by cookie become begins, ends and failures.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use flowtel_common::event::{self, Accept, Call, Close, Counters, Established, Event, Release, Segment, state};
 use hashbrown::HashMap;
@@ -12,7 +12,7 @@ use super::{
     open::{Open, OpenFlows},
     reason::{self, Asked, Seen},
     refusals::{self, Refusal, Refusals},
-    settle::{Place, Settling},
+    settle::{Place, SETTLE, Settling},
 };
 use crate::{
     capture::{KernelEvent, KernelTime, WallTime},
@@ -22,6 +22,8 @@ use crate::{
 
 /// Entries of the waiting line whose memory is kept when it is empty.
 const KEEP: usize = 1 << 12;
+/// The most accept() calls that wait for their flow's begin.
+const MOST_EARLY: usize = 256;
 
 /// The flow stage.
 #[derive(Debug)]
@@ -31,6 +33,9 @@ pub struct Flows {
     listeners: Listeners,
     settling: Settling,
     refusals: Refusals,
+    /// Calls of accept() whose flow has not begun, by cookie: a connection can be taken, on another CPU, in the moment
+    /// before the kernel tells of it.
+    early: VecDeque<(u64, Owner)>,
     /// Begins whose other end was not seen yet, by connection.
     unmatched: HashMap<Connection, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
@@ -68,6 +73,7 @@ impl Flows {
             listeners: Listeners::default(),
             settling: Settling::default(),
             refusals: Refusals::default(),
+            early: VecDeque::new(),
             unmatched: HashMap::default(),
             closed: HashMap::default(),
             events: config.capture.events,
@@ -125,12 +131,14 @@ impl Flows {
         while let Some((cookie, attempt)) = self.attempts.expire(now) {
             self.gives_up(cookie, &attempt, now);
         }
+        self.forget_early(Some(now));
         self.tell_refusals(Some(now), &mut out);
         self.release(Some(now), out);
     }
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(FlowEvent)) {
+        self.forget_early(None);
         self.tell_refusals(None, &mut out);
         self.release(None, out);
     }
@@ -214,14 +222,6 @@ impl Flows {
 
     fn accepts(&mut self, event: &KernelEvent, accept: &Accept) {
         let kernel = &self.ledger.kernel;
-        // getpeername() runs the same hook, for this side's own calls too, and again and again.
-        let Some(open) = self.open.get(accept.cookie).filter(|open| {
-            open.flow.direction == Some(Direction::Incoming)
-                && open.flow.owner.is_none_or(|owner| owner.role == Role::Listener)
-        }) else {
-            kernel.accept.unused.add(1);
-            return;
-        };
         let owner = Owner {
             pid: accept.tgid,
             uid: accept.uid,
@@ -230,9 +230,43 @@ impl Flows {
             since: event.time,
             role: Role::Acceptor,
         };
+        let Some(open) = self.open.get(accept.cookie) else {
+            // Or getpeername() on a socket that is not followed.
+            if self.attempts.get(accept.cookie, event.time).is_some() {
+                kernel.accept.unused.add(1);
+                return;
+            }
+            self.early.push_back((accept.cookie, owner));
+            if self.early.len() > MOST_EARLY {
+                self.early.pop_front();
+                kernel.accept.unused.add(1);
+            }
+            return;
+        };
+        // getpeername() runs the same hook, for this side's own calls too, and again and again.
+        let taken = open.flow.owner.is_some_and(|owner| owner.role != Role::Listener);
+        if open.flow.direction != Some(Direction::Incoming) || taken {
+            kernel.accept.unused.add(1);
+            return;
+        }
         self.settling.give_owner(open.begin, owner);
         open.flow.owner = Some(owner);
         if open.own { kernel.accept.own.add(1) } else { kernel.accept.joined.add(1) }
+    }
+
+    /// Takes the call of accept() on this socket that came before its begin.
+    fn take_early(&mut self, cookie: u64) -> Option<Owner> {
+        let at = self.early.iter().rposition(|(early, _)| *early == cookie)?;
+        self.early.remove(at).map(|(_, owner)| owner)
+    }
+
+    /// Forgets calls of accept() whose flow would have begun by `now`; all of them where it is `None`.
+    fn forget_early(&mut self, now: Option<KernelTime>) {
+        let old = |owner: &Owner| now.is_none_or(|now| u128::from(now.since(owner.since)) >= SETTLE.as_nanos());
+        while self.early.front().is_some_and(|(_, owner)| old(owner)) {
+            self.early.pop_front();
+            self.ledger.kernel.accept.unused.add(1);
+        }
     }
 
     fn drops(&mut self, event: &KernelEvent, release: &Release) {
@@ -286,6 +320,9 @@ impl Flows {
             Direction::Outgoing => attempt.and_then(|a| a.owner),
             Direction::Incoming => self.listeners.owner(established.netns, local.port()),
         };
+        let early = self.take_early(cookie);
+        let acceptor = early.filter(|_| direction == Direction::Incoming);
+        flow.owner = acceptor.or(flow.owner);
         let answered = attempt.and_then(|a| a.answered);
         let handshake = match (&attempt, direction) {
             (Some(attempt), _) => answered.map(|answered| answered.since(attempt.asked)),
@@ -298,15 +335,22 @@ impl Flows {
         }
         let other_end = self.meets_other_end(&mut flow, own);
         own |= other_end == Some(true);
+        if acceptor.is_some() {
+            self.count(&self.ledger.kernel.accept, own);
+        } else if early.is_some() {
+            self.ledger.kernel.accept.unused.add(1);
+        }
         let began = answered.unwrap_or(event.time);
         let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
         let told = FlowEvent { at: stamp(event, began), flow: flow.clone(), what: What::Begin { handshake } };
-        let wants_owner = direction == Direction::Incoming && self.acceptors;
+        let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
         let connection = Connection::of(&flow);
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
         if other_end.is_none() {
             self.unmatched.insert(connection, begin);
         }
+        // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
+        let active = direction == Direction::Outgoing;
         let open = Open { flow, began, seen: Seen::default(), begin, active, own };
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);

@@ -252,6 +252,18 @@ fn crossing_syns_are_outgoing_on_both_sides() {
 }
 
 #[test]
+fn of_crossing_syns_too_the_own_one_is_no_payload() {
+    let mut scene = Scene::new();
+    scene.on(1, connect(5, 99));
+    scene.on(3, established(5, PASSIVE, CLIENT, SERVER, 0));
+    let counters = Counters { bytes_acked: 302, bytes_received: 41, ..Counters::default() };
+    scene.on(5, fin(5, IN));
+    scene.on(5, close(5, state::FIN_WAIT2, CLIENT, SERVER, counters));
+    let traffic = end(&scene.flush()[1]).2;
+    assert_eq!((traffic.source_bytes, traffic.destination_bytes), (300, 40));
+}
+
+#[test]
 fn forged_answers_move_no_time_and_begin_nothing() {
     let mut scene = Scene::new();
     scene.on(10 * MS, connect(5, 99));
@@ -474,6 +486,21 @@ fn a_listener_stands_in_for_an_acceptor_that_was_not_seen() {
     let [known, unknown] = scene.told.as_slice() else { panic!("two begins") };
     assert_eq!(known.flow.owner.map(|o| (o.pid, o.role)), Some((55, Role::Listener)));
     assert_eq!(unknown.flow.owner, None);
+}
+
+#[test]
+fn an_acceptor_that_was_quicker_than_the_begin_is_the_owner_all_the_same() {
+    let mut scene = Scene::new();
+    scene.on(1, bind(7, 80));
+    scene.on(10, accept(5, 77));
+    scene.on(20, accept(6, 78)); // getpeername() on a socket from before
+    scene.settle(30);
+    scene.on(40, established(5, PASSIVE, (2, 80), (1, 4000), 0));
+    scene.settle(20 * MS);
+    let owner = scene.told[0].flow.owner.expect("an owner");
+    assert_eq!((owner.pid, owner.role), (77, Role::Acceptor));
+    let accept = &scene.ledger.kernel.accept;
+    assert_eq!((accept.joined.get(), accept.unused.get(), accept.open()), (1, 1, 0));
 }
 
 #[test]
