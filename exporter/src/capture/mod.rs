@@ -1,8 +1,8 @@
 //! Kernel rings in, [`KernelEvent`]s with wall-clock time out. Knows nothing of flows, records or export.
 //!
 //! - [`cgroup`]: where the tree of cgroups is;
-//! - [`programs`]: the kernel object, loaded and attached;
-//! - [`rings`]: reading what the programs wrote, in the order of kernel time;
+//! - `programs`: the kernel object, loaded and attached;
+//! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
 //! - [`rights`]: what this process may do, and what the kernel is.
