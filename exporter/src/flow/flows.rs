@@ -351,6 +351,9 @@ impl Flows {
         }
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
+        if self.events == config::Events::Begins && !self.acceptors {
+            return; // nothing more is to be told of it
+        }
         let open = Open { flow, began, seen: Seen::default(), begin, active, own };
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);
