@@ -342,20 +342,22 @@ fn fast_open(scene: &Scene) -> Result<()> {
 }
 
 fn fast_open_half(scene: &Scene) -> Result<()> {
-    watched(scene, Http, |net| {
-        // 0x200: no cookie is asked for, so that a forged SYN with data will do.
-        net.server.sysctl("net.ipv4.tcp_fastopen", "515")?;
-        net.server.sysctl("net.ipv4.tcp_synack_retries", "1")?;
-        let (listener, address) = listener(net, takes_fast_open)?;
-        let forge = Forge::new(&net.client)?;
-        forge.send(&Segment { payload: 20, ..forged_syn(net, 40_002, address) })?;
-        // Accepted before the handshake is complete: the kernel reports it as established then already.
-        let (accepted, _) = listener.accept()?;
-        let syn_ack = |s: &Segment| s.flags & SYN_ACK == SYN_ACK;
-        ensure!(forge.receive(net.nobody_here, PATIENCE, syn_ack)?.acknowledgement == FIRST + 21, "no Fast Open");
-        forge.receive(net.nobody_here, PATIENCE, syn_ack).context("the SYN-ACK's repetition")?;
-        drop(accepted);
-        Ok(Vec::new())
-    })
-    .map(drop)
+    watched(scene, Http, |net| half_fast_open(net).map(|_| Vec::new())).map(drop)
+}
+
+/// A connection that is accepted by Fast Open and never completed, with its two ends.
+pub fn half_fast_open(net: &Pair) -> Result<(TcpStream, [SocketAddr; 2])> {
+    // 0x200: no cookie is asked for, so that a forged SYN with data will do.
+    net.server.sysctl("net.ipv4.tcp_fastopen", "515")?;
+    net.server.sysctl("net.ipv4.tcp_synack_retries", "1")?;
+    let (listener, address) = listener(net, takes_fast_open)?;
+    let forge = Forge::new(&net.client)?;
+    let syn = Segment { payload: 20, ..forged_syn(net, 40_002, address) };
+    forge.send(&syn)?;
+    // Accepted before the handshake is complete: the kernel reports it as established then already.
+    let (accepted, _) = listener.accept()?;
+    let syn_ack = |s: &Segment| s.flags & SYN_ACK == SYN_ACK;
+    ensure!(forge.receive(net.nobody_here, PATIENCE, syn_ack)?.acknowledgement == FIRST + 21, "no Fast Open");
+    forge.receive(net.nobody_here, PATIENCE, syn_ack).context("the SYN-ACK's repetition")?;
+    Ok((accepted, [syn.source.into(), address.into()]))
 }

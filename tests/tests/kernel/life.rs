@@ -21,7 +21,7 @@ use flowtel_tests::{
 };
 use rustix::net::{self, sockopt};
 
-use crate::{lived, over};
+use crate::{handshakes::half_fast_open, lived, over};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
@@ -41,6 +41,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new("failures: timed out, unreachable, without a way, given up", 60, failures),
     Scenario::new("a SYN whose TCP_USER_TIMEOUT is short: timed out", 60, short_timeout),
+    Scenario::new("Fast Open whose ACK never comes: an attempt that was given up", 60, fast_open_half),
     Scenario::new("a scan of five hundred closed ports is one record on the scanned side", 60, scan),
     Scenario::new("owners: another process accepts, one accepts without an address, one is gone at once", 60, owners),
     Scenario::new(
@@ -503,6 +504,19 @@ fn short_timeout(scene: &Scene) -> Result<()> {
         Err(e) if format!("{e:#}").contains(known) => Err(skip("known flaw: told as unreachable")),
         other => other.map(drop),
     }
+}
+
+fn fast_open_half(scene: &Scene) -> Result<()> {
+    lived(scene, Http, |net| {
+        let before = wall();
+        let (accepted, [from, to]) = half_fast_open(net)?;
+        // Until the kernel gives it up.
+        let between = (before, over(net)?);
+        drop(accepted);
+        let failure = Failure { outgoing: false, owner: None, ..outgoing(from, to, "aborted", 1, between) };
+        Ok((Vec::new(), vec![failure]))
+    })
+    .map(drop)
 }
 
 /// How many SYNs came there.
