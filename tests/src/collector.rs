@@ -91,6 +91,11 @@ impl Collector {
         })
     }
 
+    /// Its process, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Where it listens.
     pub fn address(&self, protocol: Protocol) -> SocketAddr {
         let port = match protocol {

@@ -1,10 +1,12 @@
-//! What must have been recorded: connections go in; nothing comes out when there is exactly one record for each side of
-//! each, right in every field, and no other record about their addresses.
+//! What must have been recorded: connections go in; nothing comes out when there is exactly one record for each event of
+//! each side, right in every field, and no other record about their addresses.
 
 use std::{
     collections::BTreeMap,
     fmt, fs,
     net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,16 +16,20 @@ use sha1::{Digest as _, Sha1};
 use crate::{
     flowtel::RESOURCE_ATTRIBUTE,
     machine,
-    record::{Attributes, Record, Value},
-    traffic::Connection,
+    record::{Attributes, End as Place, Record, Value},
+    traffic::{ANSWERER, Connection, SERVER},
 };
 
 const BEGIN: &str = "flowtel.tcp.flow.begin";
+const END: &str = "flowtel.tcp.flow.end";
+const FAILED: &str = "flowtel.tcp.flow.failed";
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
 /// How far flowtel's idea of the wall clock may be off: it is measured at each reading of the rings.
 const CLOCK_SLACK: u64 = 5_000_000;
 /// How long after it happened a fact may be read, on a machine that does much else.
 const READ_WITHIN: u64 = 5_000_000_000;
+/// An accept() that comes this much later than the handshake may find the begin told without it.
+const OWNER_WAIT: u64 = 50_000_000;
 
 /// Which records belong to the scenario: others may be the whole host's.
 #[derive(Debug, Clone)]
@@ -34,7 +40,7 @@ pub enum About {
     Ports(Vec<u16>),
 }
 
-/// A side of a connection that must have a record.
+/// A side of a connection that must have a record of its begin, and perhaps one of its end.
 #[derive(Debug, Clone)]
 pub struct Side {
     /// Whether this side initiated it.
@@ -47,9 +53,64 @@ pub struct Side {
     pub local: Option<bool>,
     /// The handshake's duration.
     pub handshake: Handshake,
+    /// The process that owns it.
+    pub owner: Option<Owner>,
+    /// The process that the begin may name instead: whoever bound the port, where accept() came late.
+    pub instead: Option<Owner>,
+    /// When it began, at the earliest and at the latest, by the wall clock.
+    pub between: (u64, u64),
+    /// Names of the two addresses.
+    pub names: Names,
+    /// Its end; `None` where none may be told.
+    pub end: Option<End>,
+}
+
+/// Names that a record must say.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// The source's, and the state.
+    pub source: Option<(Vec<String>, String)>,
+    /// The destination's, likewise.
+    pub destination: Option<(Vec<String>, String)>,
+}
+
+/// How a flow must have ended.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// Why.
+    pub reason: &'static str,
+    /// Bytes of the source and of the destination.
+    pub bytes: [RangeInclusive<i64>; 2],
+    /// Segments of the source and of the destination.
+    pub packets: [RangeInclusive<i64>; 2],
+    /// What this side sent again.
+    pub retransmits: RangeInclusive<i64>,
+    /// Whether there must be a round trip time.
+    pub rtt: bool,
+    /// When, at the earliest and at the latest.
+    pub between: (u64, u64),
+}
+
+/// An attempt that must have a record of its failure.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Whether this side attempted it.
+    pub outgoing: bool,
+    /// The initiator, as far as it must be told.
+    pub source: Place,
+    /// The responder.
+    pub destination: Place,
+    /// As for a side.
+    pub local: Option<bool>,
     /// The process that asked for it.
     pub owner: Option<Owner>,
-    /// When it began, at the earliest and at the latest, by the wall clock.
+    /// Why it failed.
+    pub error: &'static str,
+    /// SYNs.
+    pub attempts: RangeInclusive<i64>,
+    /// How many of the like, and at how many ports, this stands for.
+    pub fold: Option<(i64, i64)>,
+    /// When, at the earliest and at the latest.
     pub between: (u64, u64),
 }
 
@@ -64,7 +125,7 @@ pub enum Handshake {
     AtMost(f64),
 }
 
-/// A process that asked for a connection.
+/// A process that owns a side of a connection.
 #[derive(Debug, Clone)]
 pub struct Owner {
     /// Its id, where that can be known here.
@@ -73,6 +134,21 @@ pub struct Owner {
     pub uid: u32,
     /// Its thread's name.
     pub thread: String,
+    /// How it came by it.
+    pub role: &'static str,
+    /// What it runs.
+    pub executable: Executable,
+    /// The id of the container that it runs in; `None`: it runs where this process does.
+    pub container: Option<String>,
+}
+
+/// What a record must say of what a process runs.
+#[derive(Debug, Clone)]
+pub enum Executable {
+    /// This.
+    Is(PathBuf),
+    /// This, or nothing: the process may have been gone too soon.
+    May(PathBuf),
 }
 
 // === impl About
@@ -80,13 +156,65 @@ pub struct Owner {
 impl About {
     /// Whether a record is about it.
     pub fn concerns(&self, record: &Record) -> bool {
-        let ends: Vec<SocketAddr> = [record.source(), record.destination()].into_iter().flatten().collect();
-        // A record that does not even say its ends is everybody's business.
-        ends.len() < 2
-            || match self {
-                Self::Addresses(addresses) => ends.iter().any(|e| addresses.contains(&e.ip())),
-                Self::Ports(ports) => ends.iter().any(|e| ports.contains(&e.port())),
-            }
+        let ends = ["source", "destination"].map(|end| record.end(end));
+        // A record that does not even say where to is everybody's business.
+        ends[1].0.is_none()
+            || ends.iter().any(|(address, port)| match self {
+                Self::Addresses(addresses) => address.is_some_and(|address| addresses.contains(&address)),
+                Self::Ports(ports) => port.is_some_and(|port| ports.contains(&port)),
+            })
+    }
+}
+
+// === impl Owner
+
+impl Owner {
+    /// A thread of this process.
+    pub fn here(thread: &str, role: &'static str) -> Self {
+        let executable = std::env::current_exe().unwrap_or_default();
+        let known = machine::has_kernel_pids();
+        Self {
+            pid: known.then(std::process::id),
+            uid: rustix::process::getuid().as_raw(),
+            thread: thread.into(),
+            role,
+            executable: if known { Executable::Is(executable) } else { Executable::May(executable) },
+            container: None,
+        }
+    }
+
+    /// Another process.
+    #[must_use]
+    pub fn process(self, pid: u32) -> Self {
+        Self { pid: self.pid.map(|_| pid), ..self }
+    }
+}
+
+// === impl End
+
+impl End {
+    /// In order, after so many bytes of the source and of the destination.
+    pub fn fin(bytes: [i64; 2], between: (u64, u64)) -> Self {
+        Self {
+            reason: "fin",
+            bytes: bytes.map(|n| n..=n),
+            packets: [1..=10 + (bytes[0] + bytes[1]) / 200, 1..=10 + (bytes[0] + bytes[1]) / 200],
+            retransmits: 0..=0,
+            rtt: true,
+            between,
+        }
+    }
+
+    /// For another reason.
+    #[must_use]
+    pub fn reason(self, reason: &'static str) -> Self {
+        Self { reason, ..self }
+    }
+
+    /// With so many segments sent again.
+    #[must_use]
+    pub fn retransmits(self, retransmits: RangeInclusive<i64>) -> Self {
+        Self { retransmits, ..self }
     }
 }
 
@@ -95,21 +223,24 @@ impl About {
 impl Side {
     /// The initiator's side of a connection within this host.
     pub fn outgoing(connection: &Connection) -> Self {
-        let pid = machine::has_kernel_pids().then(std::process::id);
         Self {
             outgoing: true,
             source: connection.client,
             destination: connection.server,
             local: Some(true),
             handshake: Handshake::Between(1e-9, connection.seconds()),
-            owner: Some(Owner { pid, uid: rustix::process::getuid().as_raw(), thread: connection.thread.clone() }),
+            owner: Some(Owner::here(&connection.thread, "connector")),
+            instead: None,
             between: (connection.before, connection.after),
+            names: Names::default(),
+            end: None,
         }
     }
 
-    /// The responder's.
+    /// The responder's, accepted by one of a server's threads.
     pub fn incoming(connection: &Connection) -> Self {
-        Self { outgoing: false, owner: None, ..Self::outgoing(connection) }
+        let side = Self { outgoing: false, ..Self::outgoing(connection) };
+        side.accepted(Owner::here(ANSWERER, "acceptor"), Owner::here(SERVER, "listener"))
     }
 
     /// Both.
@@ -134,8 +265,42 @@ impl Side {
         Self { local, ..self }
     }
 
-    fn key(&self) -> Key {
-        (self.outgoing, self.source, self.destination)
+    /// Accepted by this one; where that may have been late, the begin may have the one who bound the port.
+    #[must_use]
+    pub fn accepted(self, acceptor: Owner, listener: Owner) -> Self {
+        let late = self.between.1.saturating_sub(self.between.0) > OWNER_WAIT;
+        Self { owner: Some(acceptor), instead: late.then_some(listener), ..self }
+    }
+
+    /// With this owner and no other.
+    #[must_use]
+    pub fn owned(self, owner: Option<Owner>) -> Self {
+        Self { owner, instead: None, ..self }
+    }
+
+    /// Never accepted, or without an address: owned by the thread that bound the port.
+    #[must_use]
+    pub fn bound_by(self, thread: &str) -> Self {
+        self.owned(Some(Owner::here(thread, "listener")))
+    }
+
+    /// With these names of the destination, from an answer.
+    #[must_use]
+    pub fn named(mut self, names: &[&str]) -> Self {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        self.names.destination = Some((names, "fresh".into()));
+        self
+    }
+
+    /// And it ended so.
+    #[must_use]
+    pub fn ended(self, end: End) -> Self {
+        Self { end: Some(end), ..self }
+    }
+
+    fn key(&self, event: &'static str) -> Key {
+        let place = |end: SocketAddr| (Some(end.ip()), Some(end.port()));
+        (event.into(), self.outgoing, place(self.source), place(self.destination))
     }
 }
 
@@ -146,13 +311,22 @@ impl Connection {
     }
 }
 
-type Key = (bool, SocketAddr, SocketAddr);
+/// Event, whether outgoing, source, destination.
+type Key = (String, bool, Place, Place);
 
-/// Checks that the records about the scenario are exactly those of `sides`, each whole and right.
+/// Checks that the records about the scenario are exactly the begins and ends of `sides`, each whole and right.
 ///
 /// # Errors
 /// One is missing, is there although it should not be, or is wrong.
 pub fn exactly(records: &[Record], about: &About, sides: &[Side]) -> Result<()> {
+    exactly_all(records, about, sides, &[])
+}
+
+/// As [`exactly`], with attempts that failed.
+///
+/// # Errors
+/// One is missing, is there although it should not be, or is wrong.
+pub fn exactly_all(records: &[Record], about: &About, sides: &[Side], failures: &[Failure]) -> Result<()> {
     let mut found: BTreeMap<Key, Vec<&Record>> = BTreeMap::new();
     for record in records.iter().filter(|r| about.concerns(r)) {
         let outgoing = match record.text("flowtel.flow.direction") {
@@ -160,22 +334,31 @@ pub fn exactly(records: &[Record], about: &About, sides: &[Side]) -> Result<()> 
             "incoming" => false,
             other => bail!("the direction {other:?}: {record:#?}"),
         };
-        let (Some(source), Some(destination)) = (record.source(), record.destination()) else {
-            bail!("a record without its ends: {record:#?}");
-        };
-        found.entry((outgoing, source, destination)).or_default().push(record);
+        let key = (record.event_name.clone(), outgoing, record.end("source"), record.end("destination"));
+        found.entry(key).or_default().push(record);
     }
-    let mut wanted: BTreeMap<Key, Vec<&Side>> = BTreeMap::new();
+    let mut wanted: BTreeMap<Key, Vec<Expected<'_>>> = BTreeMap::new();
     for side in sides {
-        wanted.entry(side.key()).or_default().push(side);
+        wanted.entry(side.key(BEGIN)).or_default().push(Expected::begin(side));
+        if let Some(end) = &side.end {
+            wanted.entry(side.key(END)).or_default().push(Expected::end(side, end));
+        }
+    }
+    for failure in failures {
+        let key = (FAILED.into(), failure.outgoing, failure.source, failure.destination);
+        wanted.entry(key).or_default().push(Expected::failed(failure));
     }
     let mut differences = Vec::new();
     for key in found.keys().chain(wanted.keys().filter(|k| !found.contains_key(k))) {
         let (is, should) = (found.get(key).map_or(0, Vec::len), wanted.get(key).map_or(0, Vec::len));
         if is != should {
-            let (outgoing, source, destination) = key;
+            let (event, outgoing, source, destination) = key;
             let way = if *outgoing { "outgoing" } else { "incoming" };
-            differences.push(format!("{way} {source} -> {destination}: {is} records instead of {should}"));
+            let bodies = found.get(key).map(|records| records.iter().map(|r| &r.body).collect::<Vec<_>>());
+            let bodies = bodies.unwrap_or_default();
+            differences.push(format!(
+                "{event} {way} {source:?} -> {destination:?}: {is} records instead of {should} {bodies:?}"
+            ));
         }
     }
     if !differences.is_empty() {
@@ -183,39 +366,128 @@ pub fn exactly(records: &[Record], about: &About, sides: &[Side]) -> Result<()> 
         differences.truncate(20);
         bail!("{total} differences:\n  {}", differences.join("\n  "));
     }
-    for (key, mut sides) in wanted {
+    // Begins stand before ends: the name of the one is less than the other's.
+    let mut begins: BTreeMap<_, Vec<&Record>> = BTreeMap::new();
+    for (key, mut expected) in wanted {
         let mut records = found.remove(&key).unwrap_or_default();
         records.sort_by_key(|r| r.time);
-        sides.sort_by_key(|s| s.between.0);
-        for (record, side) in records.into_iter().zip(sides) {
-            whole(record, side).with_context(|| format!("expected {side:#?}\nfound {record:#?}"))?;
+        expected.sort_by_key(|e| e.between.0);
+        let (event, way, source, destination) = key;
+        let flow = (way, source, destination);
+        for (i, (record, expected)) in records.iter().zip(expected).enumerate() {
+            let begin = (event == END).then(|| begins.get(&flow).and_then(|begins| begins.get(i))).flatten();
+            whole(record, &expected, begin.copied())
+                .with_context(|| format!("expected {expected:#?}\nfound {record:#?}\nafter {begin:#?}"))?;
+        }
+        if event == BEGIN {
+            begins.insert(flow, records);
         }
     }
     Ok(())
 }
 
-/// Checks every field of a record.
-fn whole(record: &Record, side: &Side) -> Result<()> {
-    same("event_name", record.event_name.as_str(), BEGIN)?;
-    same("severity", (record.severity, record.severity_text.as_str()), (9, "INFO"))?;
-    let (earliest, latest) = side.between;
-    ensure!(record.time + CLOCK_SLACK >= earliest, "it is told to have begun too early");
-    ensure!(record.time <= latest + CLOCK_SLACK, "it is told to have begun too late");
-    ensure!(record.observed >= record.time, "it was observed before it happened");
-    ensure!(record.observed - record.time < READ_WITHIN + (latest - earliest), "it was observed far too late");
-    body(record, side)?;
-    scope(record)?;
-    resource(record)?;
-    attributes(record, side)
+/// A record that must be there.
+#[derive(Debug)]
+struct Expected<'a> {
+    event: &'static str,
+    outgoing: bool,
+    source: Place,
+    destination: Place,
+    local: Option<bool>,
+    owners: Vec<&'a Owner>,
+    names: Names,
+    between: (u64, u64),
+    what: What<'a>,
 }
 
-fn body(record: &Record, side: &Side) -> Result<()> {
-    let way = if side.outgoing { "outgoing" } else { "incoming" };
-    let mut body = format!("{way} tcp {} -> {}", side.source, side.destination);
-    if let Some(owner) = &side.owner {
-        let pid = record.attributes.get("process.pid");
-        let Some(Value::Int(pid)) = pid else { bail!("no process.pid") };
+#[derive(Debug)]
+enum What<'a> {
+    Begin(Handshake),
+    End(&'a End),
+    Failed(&'a Failure),
+}
+
+impl<'a> Expected<'a> {
+    fn begin(side: &'a Side) -> Self {
+        let (_, outgoing, source, destination) = side.key(BEGIN);
+        Self {
+            event: BEGIN,
+            outgoing,
+            source,
+            destination,
+            local: side.local,
+            owners: side.owner.iter().chain(&side.instead).collect(),
+            names: side.names.clone(),
+            between: side.between,
+            what: What::Begin(side.handshake),
+        }
+    }
+
+    fn end(side: &'a Side, end: &'a End) -> Self {
+        // By then it was accepted, if ever.
+        let owners = side.owner.iter().collect();
+        Self { event: END, owners, between: end.between, what: What::End(end), ..Self::begin(side) }
+    }
+
+    fn failed(failure: &'a Failure) -> Self {
+        Self {
+            event: FAILED,
+            outgoing: failure.outgoing,
+            source: failure.source,
+            destination: failure.destination,
+            local: failure.local,
+            owners: failure.owner.iter().collect(),
+            names: Names::default(),
+            between: failure.between,
+            what: What::Failed(failure),
+        }
+    }
+}
+
+/// Checks every field of a record.
+fn whole(record: &Record, expected: &Expected<'_>, begin: Option<&Record>) -> Result<()> {
+    let severity = if expected.event == FAILED { (13, "WARN") } else { (9, "INFO") };
+    same("event_name", record.event_name.as_str(), expected.event)?;
+    same("severity", (record.severity, record.severity_text.as_str()), severity)?;
+    let (earliest, latest) = expected.between;
+    let off = |at: u64| (record.time as i64 - at as i64) as f64 / 1e6;
+    ensure!(record.time + CLOCK_SLACK >= earliest, "it is told to have happened {} ms too early", -off(earliest));
+    ensure!(record.time <= latest + CLOCK_SLACK, "it is told to have happened {} ms too late", off(latest));
+    ensure!(record.observed >= record.time, "it was observed before it happened");
+    ensure!(record.observed - record.time < READ_WITHIN + (latest - earliest), "it was observed far too late");
+    let thread = record.text("thread.name");
+    let owner = expected.owners.iter().find(|o| (o.thread.as_str(), o.role) == (thread, record.text(ROLE)));
+    let owner = owner.or(expected.owners.first()).copied();
+    body(record, expected, owner)?;
+    scope(record)?;
+    resource(record)?;
+    attributes(record, expected, owner, begin)
+}
+
+const ROLE: &str = "flowtel.process.role";
+
+fn body(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>) -> Result<()> {
+    let end = |(address, port): Place| match (address, port) {
+        (None, _) => "?".to_owned(),
+        (Some(address), None) => address.to_string(),
+        (Some(address), Some(port)) => SocketAddr::new(address, port).to_string(),
+    };
+    let way = if expected.outgoing { "outgoing" } else { "incoming" };
+    let mut body = format!("{way} tcp {} -> {}", end(expected.source), end(expected.destination));
+    if let Some(name) = expected.names.destination.as_ref().and_then(|(names, _)| names.first()) {
+        body.push_str(&format!(" ({name})"));
+    }
+    if let Some(owner) = owner {
+        let pid = record.int("process.pid").context("no process.pid")?;
         body.push_str(&format!(" {}[{pid}]", owner.thread));
+    }
+    match &expected.what {
+        What::Begin(_) => {}
+        What::End(end) => body.push_str(&format!(" ended: {}", end.reason)),
+        What::Failed(Failure { fold: None, error, .. }) => body.push_str(&format!(" failed: {error}")),
+        What::Failed(Failure { fold: Some((count, ports)), error, .. }) => {
+            body.push_str(&format!(" failed {count} times at {ports} ports: {error}"));
+        }
     }
     same("body", record.body.as_str(), body.as_str())
 }
@@ -256,61 +528,161 @@ fn resource(record: &Record) -> Result<()> {
     same("the Resource", &attributes, &expected)
 }
 
-fn attributes(record: &Record, side: &Side) -> Result<()> {
-    let mut attributes = record.attributes.clone();
-    for id in ["flowtel.flow.id", "log.record.uid"] {
-        match attributes.remove(id) {
+fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, begin: Option<&Record>) -> Result<()> {
+    let mut is = record.attributes.clone();
+    let folded = matches!(expected.what, What::Failed(Failure { fold: Some(_), .. }));
+    let ids: &[_] = if folded { &["log.record.uid"] } else { &["flowtel.flow.id", "log.record.uid"] };
+    for id in ids {
+        match is.remove(*id) {
             Some(Value::Text(id)) if is_id(&id) => {}
             other => bail!("{id} is {other:?}"),
         }
     }
-    let handshake = match attributes.remove("flowtel.tcp.handshake.duration") {
+    if let Some(begin) = begin {
+        let ids = [record, begin].map(|record| record.text("flowtel.flow.id"));
+        ensure!(ids[0] == ids[1], "begin and end have different ids");
+    }
+    match &expected.what {
+        What::Begin(handshake) => begun(&mut is, *handshake)?,
+        What::End(end) => ended(&mut is, record, end, begin)?,
+        What::Failed(failure) => failed(&mut is, failure)?,
+    }
+    let text = |value: &dyn fmt::Display| Value::Text(value.to_string());
+    let mut should = Attributes::from(
+        [
+            ("event.name", text(&expected.event)),
+            ("flowtel.flow.direction", text(if expected.outgoing { &"outgoing" } else { &"incoming" })),
+            ("network.transport", text(&"tcp")),
+            (
+                "network.type",
+                text(if expected.destination.0.is_some_and(|ip| ip.is_ipv4()) { &"ipv4" } else { &"ipv6" }),
+            ),
+        ]
+        .map(|(key, value)| (key.to_owned(), value)),
+    );
+    for (end, (address, port)) in [("source", expected.source), ("destination", expected.destination)] {
+        should.extend(address.map(|address| (format!("{end}.address"), text(&address))));
+        should.extend(port.map(|port| (format!("{end}.port"), Value::Int(port.into()))));
+    }
+    if let ((Some(a), Some(b)), (Some(c), Some(d))) = (expected.source, expected.destination) {
+        let id = community_id(SocketAddr::new(a, b), SocketAddr::new(c, d));
+        should.insert("flowtel.flow.community_id".into(), Value::Text(id));
+    }
+    match expected.local {
+        Some(true) => drop(should.insert("flowtel.flow.local".into(), Value::Bool(true))),
+        Some(false) => {}
+        None => match is.remove("flowtel.flow.local") {
+            None | Some(Value::Bool(true)) => {}
+            Some(other) => bail!("flowtel.flow.local is {other:?}"),
+        },
+    }
+    if let Some(owner) = owner {
+        owned(&mut is, &mut should, owner);
+    }
+    for (end, names) in [("source", &expected.names.source), ("destination", &expected.names.destination)] {
+        let Some((names, state)) = names else { continue };
+        should.insert(format!("flowtel.{end}.dns.names"), Value::Texts(names.clone()));
+        should.insert(format!("flowtel.{end}.dns.state"), state.as_str().into());
+        if state != "static" {
+            match is.remove(&format!("flowtel.{end}.dns.age")) {
+                Some(Value::Double(age)) if (0.0..60.0).contains(&age) => {}
+                other => bail!("the names' age is {other:?}"),
+            }
+        }
+    }
+    same("the attributes", &is, &should)
+}
+
+fn begun(is: &mut Attributes, should: Handshake) -> Result<()> {
+    let handshake = match is.remove("flowtel.tcp.handshake.duration") {
         None => None,
         Some(Value::Double(seconds)) => Some(seconds),
         Some(other) => bail!("the handshake's duration is {other:?}"),
     };
-    let right = match (side.handshake, handshake) {
+    let right = match (should, handshake) {
         (Handshake::Absent | Handshake::AtMost(_), None) => true,
         (Handshake::Between(least, most), Some(is)) => (least..=most).contains(&is),
         (Handshake::AtMost(most), Some(is)) => is > 0.0 && is <= most,
         _ => false,
     };
-    ensure!(right, "the handshake's duration is {handshake:?}, not {:?}", side.handshake);
+    ensure!(right, "the handshake's duration is {handshake:?}, not {should:?}");
+    Ok(())
+}
 
-    let text = |value: &dyn fmt::Display| Value::Text(value.to_string());
-    let (source, destination) = (side.source, side.destination);
-    let mut expected = Attributes::from(
-        [
-            ("event.name", text(&BEGIN)),
-            ("flowtel.flow.community_id", Value::Text(community_id(source, destination))),
-            ("flowtel.flow.direction", text(if side.outgoing { &"outgoing" } else { &"incoming" })),
-            ("source.address", text(&source.ip())),
-            ("source.port", Value::Int(source.port().into())),
-            ("destination.address", text(&destination.ip())),
-            ("destination.port", Value::Int(destination.port().into())),
-            ("network.transport", text(&"tcp")),
-            ("network.type", text(if source.is_ipv4() { &"ipv4" } else { &"ipv6" })),
-        ]
-        .map(|(key, value)| (key.to_owned(), value)),
-    );
-    match side.local {
-        Some(true) => drop(expected.insert("flowtel.flow.local".into(), Value::Bool(true))),
-        Some(false) => {}
-        None => match attributes.remove("flowtel.flow.local") {
-            None | Some(Value::Bool(true)) => {}
-            Some(other) => bail!("flowtel.flow.local is {other:?}"),
-        },
+fn ended(is: &mut Attributes, record: &Record, end: &End, begin: Option<&Record>) -> Result<()> {
+    same("the reason", is.remove("flowtel.flow.end.reason"), Some(end.reason.into()))?;
+    let counts = [
+        ("flowtel.source.bytes", &end.bytes[0]),
+        ("flowtel.destination.bytes", &end.bytes[1]),
+        ("flowtel.source.packets", &end.packets[0]),
+        ("flowtel.destination.packets", &end.packets[1]),
+        ("flowtel.tcp.retransmits", &end.retransmits),
+    ];
+    counts.into_iter().try_for_each(|(key, range)| within(is, key, range))?;
+    match is.remove("flowtel.tcp.rtt") {
+        Some(Value::Double(rtt)) if rtt > 0.0 && rtt < 1.0 => {}
+        None if !end.rtt => {}
+        other => bail!("the round trip time is {other:?}"),
     }
-    if let Some(owner) = &side.owner {
-        match owner.pid {
-            Some(pid) => drop(expected.insert("process.pid".into(), Value::Int(pid.into()))),
-            None => drop(attributes.remove("process.pid")),
+    let begin = begin.context("an end without a begin")?;
+    match is.remove("flowtel.flow.duration") {
+        Some(Value::Double(seconds)) => {
+            // Each of the two was timed by its own measurement of the wall clock.
+            let off = seconds - (record.time as f64 - begin.time as f64) / 1e9;
+            ensure!(
+                seconds >= 0.0 && off.abs() < 2e-9 * CLOCK_SLACK as f64,
+                "a duration of {seconds} s is {off} s off"
+            );
         }
-        expected.insert("process.user.id".into(), Value::Int(owner.uid.into()));
-        expected.insert("thread.name".into(), owner.thread.as_str().into());
-        expected.insert("flowtel.process.role".into(), "connector".into());
+        other => bail!("the duration is {other:?}"),
     }
-    same("the attributes", &attributes, &expected)
+    Ok(())
+}
+
+fn failed(is: &mut Attributes, failure: &Failure) -> Result<()> {
+    same("the error", is.remove("error.type"), Some(failure.error.into()))?;
+    within(is, "flowtel.tcp.attempts", &failure.attempts)?;
+    if let Some((count, ports)) = failure.fold {
+        within(is, "flowtel.fold.count", &(count..=count))?;
+        within(is, "flowtel.fold.destination.ports", &(ports..=ports))?;
+        match is.remove("flowtel.fold.duration") {
+            Some(Value::Double(seconds)) if seconds > 0.0 && seconds <= 1.1 => {}
+            other => bail!("the time of those folded is {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+fn within(is: &mut Attributes, key: &str, range: &RangeInclusive<i64>) -> Result<()> {
+    match is.remove(key) {
+        Some(Value::Int(n)) if range.contains(&n) => Ok(()),
+        other => bail!("{key} is {other:?}, not {range:?}"),
+    }
+}
+
+fn owned(is: &mut Attributes, should: &mut Attributes, owner: &Owner) {
+    match owner.pid {
+        Some(pid) => drop(should.insert("process.pid".into(), Value::Int(pid.into()))),
+        None => drop(is.remove("process.pid")),
+    }
+    should.insert("process.user.id".into(), Value::Int(owner.uid.into()));
+    should.insert("thread.name".into(), owner.thread.as_str().into());
+    should.insert(ROLE.into(), owner.role.into());
+    let (path, must) = match &owner.executable {
+        Executable::Is(path) => (path, true),
+        Executable::May(path) => (path, is.contains_key("process.executable.path")),
+    };
+    if must {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        should.insert("process.executable.name".into(), Value::from(&*name));
+        should.insert("process.executable.path".into(), Value::from(&*path.to_string_lossy()));
+    }
+    match &owner.container {
+        Some(id) => drop(should.insert("container.id".into(), id.as_str().into())),
+        None if machine::in_root_cgroup() => {}
+        // Whatever the path of this process's cgroup says: that is read by its own tests.
+        None => ["container.id", "k8s.pod.uid", "flowtel.systemd.unit"].iter().for_each(|key| drop(is.remove(*key))),
+    }
 }
 
 fn same<T: PartialEq + fmt::Debug>(what: &str, is: T, should: T) -> Result<()> {

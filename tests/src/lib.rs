@@ -6,11 +6,13 @@
 //! - [`machine`]: what this machine can't do;
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
+//! - [`child`]: processes of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others;
 //! - [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
+pub mod child;
 pub mod collector;
 pub mod expect;
 pub mod flowtel;

@@ -62,3 +62,8 @@ pub fn has_kernel_pids() -> bool {
     // PROC_PID_INIT_INO, include/linux/proc_ns.h.
     fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.to_string_lossy() == "pid:[4026531836]")
 }
+
+/// Whether this process is in no cgroup but the root of the tree.
+pub fn in_root_cgroup() -> bool {
+    fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| text.lines().any(|line| line == "0::/"))
+}

@@ -54,6 +54,8 @@ pub struct Pair {
     pub loopback: Ipv4Addr,
     /// Addresses of the wire's network that nobody has, for a scenario's own use.
     pub spare: [Ipv4Addr; 2],
+    /// Addresses of other networks, to which there is no way.
+    pub beyond: [Ipv4Addr; 2],
 }
 
 impl Namespace {
@@ -191,6 +193,7 @@ impl Pair {
             nobody_there: v4(2),
             nobody_here: v4(3),
             spare: [v4(4), v4(5)],
+            beyond: [[198, 51, 100], [203, 0, 113]].map(|[a, b, c]| Ipv4Addr::new(a, b, c, v4(0).octets()[3])),
             loopback: Ipv4Addr::new(127, 77, (std::process::id() % 251) as u8, 1 + (scene.number % 250) as u8),
             client_v6: v6(1),
             server_v6: v6(2),
@@ -217,7 +220,7 @@ impl Pair {
     pub fn addresses(&self) -> Vec<IpAddr> {
         let v4 = [self.client_v4, self.server_v4, self.nobody_there, self.nobody_here, self.spare[0], self.spare[1]];
         let others = [self.client_v6.into(), self.server_v6.into(), self.loopback.into()];
-        v4.map(IpAddr::from).into_iter().chain(others).collect()
+        v4.into_iter().chain(self.beyond).map(IpAddr::from).chain(others).collect()
     }
 }
 

@@ -1,7 +1,11 @@
 //! OTLP/JSON in, typed records out. Written against the OTLP specification, with nothing of flowtel's own code: what
 //! flowtel gets wrong is not got wrong here in the same way. Unknown fields are errors, so that nothing goes unchecked.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Map, Value as Json};
@@ -29,6 +33,9 @@ pub struct Record {
     pub attributes: Attributes,
 }
 
+/// An address and a port, as far as they are told.
+pub type End = (Option<IpAddr>, Option<u16>);
+
 /// Attributes by name.
 pub type Attributes = BTreeMap<String, Value>;
 
@@ -54,6 +61,8 @@ pub enum Value {
     Double(f64),
     /// A truth.
     Bool(bool),
+    /// Strings.
+    Texts(Vec<String>),
 }
 
 /// Decodes lines, each an `ExportLogsServiceRequest`.
@@ -78,6 +87,28 @@ impl Record {
         }
     }
 
+    /// An integer attribute.
+    pub fn int(&self, key: &str) -> Option<i64> {
+        match self.attributes.get(key) {
+            Some(Value::Int(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// A fractional attribute.
+    pub fn double(&self, key: &str) -> Option<f64> {
+        match self.attributes.get(key) {
+            Some(Value::Double(n)) => Some(*n),
+            _ => None,
+        }
+    }
+
+    /// The address and the port of `source` or `destination`, as far as they are told.
+    pub fn end(&self, end: &str) -> End {
+        let port = self.int(&format!("{end}.port")).and_then(|port| u16::try_from(port).ok());
+        (self.text(&format!("{end}.address")).parse().ok(), port)
+    }
+
     /// The initiator's endpoint.
     pub fn source(&self) -> Option<SocketAddr> {
         self.endpoint("source")
@@ -89,9 +120,8 @@ impl Record {
     }
 
     fn endpoint(&self, end: &str) -> Option<SocketAddr> {
-        let Some(Value::Int(port)) = self.attributes.get(&format!("{end}.port")) else { return None };
-        let address = self.text(&format!("{end}.address")).parse().ok()?;
-        Some(SocketAddr::new(address, u16::try_from(*port).ok()?))
+        let (address, port) = self.end(end);
+        Some(SocketAddr::new(address?, port?))
     }
 }
 
@@ -201,14 +231,24 @@ fn attributes(list: Vec<Json>) -> Result<Attributes> {
     Ok(attributes)
 }
 
-fn value(value: Object) -> Result<Value> {
-    let mut members = value.0.into_iter();
+fn value(object: Object) -> Result<Value> {
+    let mut members = object.0.into_iter();
     let (Some((kind, json)), None) = (members.next(), members.next()) else { bail!("a value has one kind") };
     Ok(match (kind.as_str(), json) {
         ("stringValue", Json::String(text)) => Value::Text(text),
         ("intValue", Json::String(text)) => Value::Int(text.parse()?),
         ("doubleValue", Json::Number(number)) => Value::Double(number.as_f64().context("a double")?),
         ("boolValue", Json::Bool(truth)) => Value::Bool(truth),
+        ("arrayValue", json) => {
+            let mut array = Object::of(json)?;
+            let texts = array.list("values")?.into_iter().map(|json| match value(Object::of(json)?)? {
+                Value::Text(text) => Ok(text),
+                other => bail!("{other:?} in a list of strings"),
+            });
+            let texts = texts.collect::<Result<_>>()?;
+            array.end()?;
+            Value::Texts(texts)
+        }
         (kind, json) => bail!("a {kind} of {json}"),
     })
 }

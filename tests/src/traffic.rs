@@ -31,6 +31,11 @@ const BACKLOG: i32 = 4096;
 /// Threads that accept and answer, for each server.
 const ANSWERERS: usize = 4;
 
+/// The name of the thread that binds a server's port.
+pub const SERVER: &str = "server";
+/// The name of the threads that accept.
+pub const ANSWERER: &str = "answerer";
+
 /// A server that sends back what it gets, until it is dropped.
 pub struct Server {
     /// Where it listens.
@@ -76,14 +81,14 @@ impl Server {
         prepare: impl FnOnce(&OwnedFd) -> Result<()> + Send,
     ) -> Result<Self> {
         let address = address.into();
-        let listener = namespace.run("server", || listen(address, protocol, prepare))?;
+        let listener = namespace.run(SERVER, || listen(address, protocol, prepare))?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let stop = Arc::<AtomicBool>::default();
         let mut threads = Vec::new();
         for _ in 0..ANSWERERS {
             let (listener, stop) = (listener.try_clone()?, Arc::clone(&stop));
-            threads.push(thread::Builder::new().name("answerer".into()).spawn(move || answer(&listener, &stop))?);
+            threads.push(thread::Builder::new().name(ANSWERER.into()).spawn(move || answer(&listener, &stop))?);
         }
         Ok(Self { address, stop, threads })
     }
@@ -134,7 +139,11 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
     }
 }
 
-fn echo(mut stream: TcpStream) -> std::io::Result<()> {
+/// Sends back what comes, to its end.
+///
+/// # Errors
+/// The stream's.
+pub fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut buffer = [0; 512];

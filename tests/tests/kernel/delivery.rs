@@ -4,6 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,7 @@ use flowtel_tests::{
         Collector,
         Protocol::{self, Grpc, Http},
     },
-    expect::{About, Handshake, Owner, Side, exactly},
+    expect::{About, Executable, Handshake, Names, Owner, Side, exactly},
     flowtel::{Ended, Flowtel, Launch, Line},
     machine,
     netns::Pair,
@@ -94,12 +95,14 @@ fn text(scene: &Scene) -> Result<()> {
     for line in texts(&ended) {
         ensure!(!line.chars().any(char::is_control), "a control character: {line:?}");
     }
+    let program = std::env::current_exe()?;
+    let owner = format!(" {}[", program.file_name().unwrap_or_default().to_string_lossy());
     for connection in connections {
         for way in ["→", "←"] {
             let flow = format!(" begin {way} {} -> {} ", connection.client, connection.server);
             let lines: Vec<_> = texts(&ended).filter(|line| line.contains(&flow)).collect();
-            let thread = lines.iter().all(|line| line.contains(" client[") == (way == "→"));
-            ensure!(lines.len() == 1 && thread, "{flow}: {lines:?}");
+            let owned = lines.iter().all(|line| line.contains(&owner));
+            ensure!(lines.len() == 1 && owned, "{flow}: {lines:?}");
         }
     }
     Ok(())
@@ -263,7 +266,10 @@ fn own(scene: &Scene, protocol: Protocol) -> Result<()> {
         let before = wall();
         let watching = Watching::with(scene, protocol, launch)?;
         let net = Pair::new(scene)?;
-        let pid = watching.flowtel.pid();
+        let processes = (
+            (watching.flowtel.pid(), Launch::new()?.program().clone()),
+            (watching.collector.pid().context("the collector runs")?, machine::otelcol()?.canonicalize()?),
+        );
         let to = watching.collector.address(protocol);
         connected(&net, 1)?;
         let count = |n| {
@@ -280,7 +286,7 @@ fn own(scene: &Scene, protocol: Protocol) -> Result<()> {
         if told {
             let own = records.iter().filter(|r| about.concerns(r) && r.text("flowtel.flow.direction") == "outgoing");
             let source = own.filter_map(Record::source).next().context("flowtel's own connection is not told")?;
-            sides.extend(own_sides(source, to, pid, (before, wall())));
+            sides.extend(own_sides(source, to, processes.clone(), (before, wall())));
         }
         exactly(&records, &about, &sides)?;
         drop(net);
@@ -290,16 +296,29 @@ fn own(scene: &Scene, protocol: Protocol) -> Result<()> {
     Ok(())
 }
 
-fn own_sides(source: SocketAddr, destination: SocketAddr, pid: u32, between: (u64, u64)) -> [Side; 2] {
+fn own_sides(
+    source: SocketAddr,
+    destination: SocketAddr,
+    (flowtel, collector): ((u32, PathBuf), (u32, PathBuf)),
+    between: (u64, u64),
+) -> [Side; 2] {
+    let owner = |(pid, program): (u32, PathBuf), thread: &str, role| {
+        let known = machine::has_kernel_pids();
+        let executable = if known { Executable::Is(program) } else { Executable::May(program) };
+        Owner { executable, ..Owner::here(thread, role).process(pid) }
+    };
     let outgoing = Side {
         outgoing: true,
         source,
         destination,
         local: Some(true),
         handshake: Handshake::Between(1e-9, 1.0),
-        owner: Some(Owner { pid: machine::has_kernel_pids().then_some(pid), uid: 0, thread: "flowtel-export".into() }),
+        owner: Some(owner(flowtel, "flowtel-export", "connector")),
+        instead: None,
         between,
+        names: Names::default(),
+        end: None,
     };
-    let incoming = Side { outgoing: false, owner: None, ..outgoing.clone() };
+    let incoming = Side { outgoing: false, ..outgoing.clone() }.owned(Some(owner(collector, "otelcol", "acceptor")));
     [outgoing, incoming]
 }

@@ -12,7 +12,7 @@ use flowtel_tests::{
     expect::{Handshake, Side},
     netns::{Pair, WIRE, joined},
     scene::{Scenario, Scene, skip},
-    traffic::{self, Connection, Server, burst, connect, dial_on, exchange, reset_at_close},
+    traffic::{self, Connection, SERVER, Server, burst, connect, dial_on, exchange, reset_at_close},
     wait::{pause, until, wall},
 };
 use rustix::net::{self, sockopt};
@@ -186,7 +186,7 @@ fn never_accepted(scene: &Scene) -> Result<()> {
         pause(Duration::from_millis(20));
         connection.after = wall();
         drop((stream, listener));
-        Ok(Side::all([&connection]))
+        Ok(vec![Side::outgoing(&connection), Side::incoming(&connection).bound_by("idle")])
     })
     .map(drop)
 }
@@ -205,7 +205,10 @@ fn multipath(scene: &Scene) -> Result<()> {
             let connection = net.client.run("multipath", || {
                 dial_on(traffic::socket(server.address, protocol(client_multi))?, server.address)
             })?;
-            sides.extend(Side::both(&connection));
+            // accept() is then called on another socket than the subflow's.
+            let incoming = Side::incoming(&connection);
+            let incoming = if server_multi && client_multi { incoming.bound_by(SERVER) } else { incoming };
+            sides.extend([Side::outgoing(&connection), incoming]);
         }
         Ok(sides)
     })
@@ -232,9 +235,10 @@ fn second_subflow(scene: &Scene) -> Result<()> {
             first.after = wall();
             let port = until("the second subflow", Duration::from_secs(5), || established(second))?;
             let subflow = Connection { client: (second, port).into(), after: wall(), ..first.clone() };
-            let unasked = |side: Side| Side { owner: None, ..side }.handshake(Handshake::AtMost(1.0));
-            let mut sides = Side::all([&first]);
-            sides.extend(Side::both(&subflow).map(unasked));
+            let incoming = |connection| Side::incoming(connection).bound_by(SERVER);
+            let second = [Side::outgoing(&subflow).owned(None), incoming(&subflow)];
+            let mut sides = vec![Side::outgoing(&first), incoming(&first)];
+            sides.extend(second.map(|side| side.handshake(Handshake::AtMost(1.0))));
             Ok((sides, stream))
         })?;
         Ok(sides)

@@ -5,12 +5,12 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use anyhow::{Context as _, Result};
 use flowtel_tests::{
     collector::Protocol::{self, Grpc, Http},
-    expect::{About, Side, exactly},
+    expect::{About, Owner, Side, exactly},
     flowtel::Launch,
     netns::Pair,
     scene::{Scenario, Scene, skip},
     sys,
-    traffic::{self, Server, dial, dial_on},
+    traffic::{self, SERVER, Server, dial, dial_on},
     wait::wall,
     watching::Watching,
 };
@@ -124,7 +124,7 @@ fn own_address(scene: &Scene) -> Result<()> {
 
 fn translated(scene: &Scene) -> Result<()> {
     watched(scene, Http, |net| {
-        let listener = net.server.run("server", || traffic::listen((net.server_v4, 0).into(), None, |_| Ok(())))?;
+        let listener = net.server.run(SERVER, || traffic::listen((net.server_v4, 0).into(), None, |_| Ok(())))?;
         let real = listener.local_addr()?;
         let [asked, translated] = net.spare;
         let (asked_port, real_port, real_ip) = (7040, real.port(), real.ip());
@@ -152,6 +152,7 @@ fn translated(scene: &Scene) -> Result<()> {
         // Each side is right for its host; that they belong together can't be seen from their addresses.
         let outgoing = Side::outgoing(&connection).local(None);
         let incoming = Side { source: peer, destination: real, ..Side::incoming(&connection).local(None) };
+        let incoming = incoming.accepted(Owner::here("scenario", "acceptor"), Owner::here(SERVER, "listener"));
         Ok(vec![outgoing, incoming])
     })
     .map(drop)

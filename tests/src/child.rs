@@ -1,0 +1,158 @@
+//! Processes of their own: what one is to do goes in, its id and what it says come out. They run this same program, which
+//! is to call [`main`] first.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd as _, OwnedFd},
+    process::{ChildStdin, ChildStdout, Command, ExitCode, ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::{
+    expect::Owner,
+    netns::Namespace,
+    scene::{Belongings, Scene},
+    traffic, wait,
+};
+
+/// What tells a process that it is one, and what to do.
+const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
+/// None lives longer, whatever happens to who started it.
+const LIFE: Duration = Duration::from_secs(60);
+
+/// A process.
+pub struct Child {
+    child: std::process::Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    belongings: Arc<Belongings>,
+}
+
+impl Child {
+    /// Starts one in the namespace. `words`: `connect ADDRESS` (says its own address, and ends), `stay ADDRESS` (says it,
+    /// and reads nothing), `wait ADDRESS` (waits for a line first), `accept` (takes connections on its standard input).
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start(scene: &Scene, namespace: &Namespace, words: &str, stdin: Option<OwnedFd>) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.env(VARIABLE, words).stdout(Stdio::piped()).current_dir("/");
+        command.stdin(stdin.map_or_else(Stdio::piped, Stdio::from));
+        let mut child = namespace.run("starter", || Ok(command.spawn()?)).context("starting a process")?;
+        scene.belongings().add_process(child.id());
+        let stdout = BufReader::new(child.stdout.take().context("its output")?);
+        Ok(Self { stdin: child.stdin.take(), child, stdout, belongings: scene.belongings() })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The name of its first thread.
+    ///
+    /// # Errors
+    /// This program has no name.
+    pub fn thread() -> Result<String> {
+        let program = std::env::current_exe()?;
+        let name = program.file_name().context("a name")?.to_string_lossy();
+        Ok(name.chars().take(15).collect())
+    }
+
+    /// As an owner.
+    ///
+    /// # Errors
+    /// This program has no name.
+    pub fn owner(&self, role: &'static str) -> Result<Owner> {
+        Ok(Owner::here(&Self::thread()?, role).process(self.id()))
+    }
+
+    /// Tells it to go on.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn go(&mut self) -> Result<()> {
+        Ok(self.stdin.as_mut().context("its input")?.write_all(b"go\n")?)
+    }
+
+    /// The next line that it says.
+    ///
+    /// # Errors
+    /// It ends instead.
+    pub fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        if line.is_empty() {
+            bail!("a process ended without a word");
+        }
+        Ok(line.trim().to_owned())
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.ended().map(drop)
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn ended(&mut self) -> Result<ExitStatus> {
+        wait::until("a process's end", Duration::from_secs(10), || Ok(self.child.try_wait()?))
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.belongings.forget_process(self.child.id());
+        // Gone already, or killed now and waited for: either way nothing is left.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Does what this process was started for, where it is such a one.
+pub fn main() -> Option<ExitCode> {
+    let words = std::env::var(VARIABLE).ok()?;
+    let limit = std::thread::spawn(|| {
+        wait::pause(LIFE);
+        kill_process(getpid(), Signal::KILL)
+    });
+    drop(limit);
+    Some(match work(&words) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{words}: {e:#}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn work(words: &str) -> Result<()> {
+    let (verb, address) = words.split_once(' ').unwrap_or((words, ""));
+    if verb == "accept" {
+        let listener = TcpListener::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+        loop {
+            traffic::echo(listener.accept()?.0)?;
+        }
+    }
+    let address: SocketAddr = address.parse()?;
+    if verb == "wait" {
+        std::io::stdin().read_line(&mut String::new())?;
+    }
+    let stream = TcpStream::connect(address)?;
+    writeln!(std::io::stdout(), "{}", stream.local_addr()?)?;
+    if verb == "stay" {
+        wait::pause(LIFE);
+    }
+    Ok(())
+}

@@ -1,0 +1,630 @@
+//! Whole lives: begins, ends and failures of both sides, with everything that a record says.
+
+use std::{
+    io::{Read as _, Write as _},
+    net::{IpAddr, Shutdown, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use flowtel_tests::{
+    child::Child,
+    collector::Protocol::{Grpc, Http},
+    expect::{End, Executable, Failure, Handshake, Owner, Side},
+    flowtel::Balance,
+    forge::{Forge, Frames, SYN, Segment},
+    netns::{Pair, joined},
+    scene::{Scenario, Scene, skip},
+    traffic::{self, Connection, SERVER, Server, burst, connect, dial, reset_at_close},
+    wait::{pause, wall},
+};
+use rustix::net::{self, sockopt};
+
+use crate::{handshakes::half_fast_open, lived, over};
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    Scenario::new("a life closed by the client: every byte told on both sides, IPv4 and IPv6", 60, by_client),
+    Scenario::new("a life closed by the server", 60, by_server),
+    Scenario::new("a life closed by one half, then by the other", 60, by_halves),
+    Scenario::new("a life closed by both at once", 60, at_once),
+    Scenario::new("a reset by either side is one's own on the one and the peer's on the other", 60, resets),
+    Scenario::new("bytes that nobody read: a reset, by close() and by kill -9", 60, unread),
+    Scenario::new("a connection that is never accepted is reset with its listener", 60, never_accepted),
+    Scenario::new("a peer that falls silent: timed out, by TCP_USER_TIMEOUT and as an orphan", 60, silent),
+    Scenario::new("SYNs that cross: begin and end by FIN on both sides", 60, crossed),
+    Scenario::new(
+        "refused: both sides by IPv4, the asking one by IPv6; the socket connects elsewhere then",
+        60,
+        refused,
+    ),
+    Scenario::new("failures: timed out, unreachable, without a way, given up", 60, failures),
+    Scenario::new("a SYN whose TCP_USER_TIMEOUT is short: timed out", 60, short_timeout),
+    Scenario::new("Fast Open whose ACK never comes: an attempt that was given up", 60, fast_open_half),
+    Scenario::new("a scan of five hundred closed ports is one record on the scanned side", 60, scan),
+    Scenario::new("owners: another process accepts, one accepts without an address, one is gone at once", 60, owners),
+    Scenario::new(
+        "five thousand connections from eight threads: begin and end of each side told once",
+        120,
+        five_thousand,
+    ),
+];
+
+const TAKER: &str = "taker";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Both ends of a connection.
+struct Talk {
+    connection: Connection,
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Talk {
+    /// Connects, and has one thread accept.
+    fn begin(net: &Pair, to: impl Into<IpAddr>) -> Result<Self> {
+        Self::with(net, to, |_| Ok(()))
+    }
+
+    fn with(
+        net: &Pair,
+        to: impl Into<IpAddr>,
+        prepare: impl FnOnce(&rustix::fd::OwnedFd) -> Result<()> + Send,
+    ) -> Result<Self> {
+        let address = SocketAddr::new(to.into(), 0);
+        let listener = net.server.run(SERVER, || traffic::listen(address, None, |_| Ok(())))?;
+        let to = listener.local_addr()?;
+        let taker = listener.try_clone()?;
+        let taken = net.server.spawn(TAKER, move || Ok((taker.accept()?.0, wall())))?;
+        let (mut connection, client) = net.client.run("client", || {
+            let socket = traffic::socket(to, None)?;
+            prepare(&socket)?;
+            connect(socket, to)
+        })?;
+        let (server, taken) = joined(taken.join())?;
+        connection.after = connection.after.max(taken);
+        for stream in [&client, &server] {
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_nodelay(true)?;
+        }
+        Ok(Self { connection, client, server })
+    }
+
+    fn sides(&self) -> [Side; 2] {
+        let acceptor = Owner::here(TAKER, "acceptor");
+        let incoming = Side::incoming(&self.connection).accepted(acceptor, Owner::here(SERVER, "listener"));
+        [Side::outgoing(&self.connection), incoming]
+    }
+
+    fn up(&self, n: usize) -> Result<()> {
+        send(&self.client, &self.server, n)
+    }
+
+    fn down(&self, n: usize) -> Result<()> {
+        send(&self.server, &self.client, n)
+    }
+}
+
+/// Sends so many bytes from one to the other, and waits until they are acknowledged.
+fn send(mut from: &TcpStream, mut to: &TcpStream, n: usize) -> Result<()> {
+    thread::scope(|scope| {
+        let writer = scope.spawn(move || from.write_all(&vec![b'x'; n]));
+        to.read_exact(&mut vec![0; n]).context("reading")?;
+        writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))?.context("writing")
+    })?;
+    acknowledged(from)
+}
+
+/// Waits until everything that was sent is acknowledged.
+fn acknowledged(from: &TcpStream) -> Result<()> {
+    flowtel_tests::wait::until("acknowledgements", PATIENCE, || {
+        Ok((flowtel_tests::sys::tcp_info(from)?.tcpi_unacked == 0).then_some(()))
+    })
+}
+
+fn end_of(mut stream: &TcpStream) -> Result<()> {
+    ensure!(stream.read(&mut [0])? == 0, "bytes after the end");
+    Ok(())
+}
+
+/// Each side with its end.
+fn with_ends(sides: [Side; 2], ends: [End; 2]) -> impl Iterator<Item = Side> {
+    sides.into_iter().zip(ends).map(|(side, end)| side.ended(end))
+}
+
+fn both_fin(sides: [Side; 2], bytes: [i64; 2], between: (u64, u64)) -> impl Iterator<Item = Side> {
+    with_ends(sides, [End::fin(bytes, between), End::fin(bytes, between)])
+}
+
+fn told(scene: &Scene, happen: impl FnOnce(&Pair, &mut Vec<Side>) -> Result<()>) -> Result<()> {
+    lived(scene, Grpc, |net| {
+        let mut sides = Vec::new();
+        happen(net, &mut sides)?;
+        Ok((sides, Vec::new()))
+    })
+    .map(drop)
+}
+
+// === ends
+
+fn by_client(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        for to in [IpAddr::from(net.server_v4), net.server_v6.into()] {
+            let talk = Talk::begin(net, to)?;
+            talk.up(100_000)?;
+            talk.down(250_000)?;
+            let (of, before) = (talk.sides(), wall());
+            drop(talk.client);
+            end_of(&talk.server)?;
+            drop(talk.server);
+            sides.extend(both_fin(of, [100_000, 250_000], (before, over(net)?)));
+        }
+        Ok(())
+    })
+}
+
+fn by_server(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        for to in [IpAddr::from(net.server_v4), net.server_v6.into()] {
+            let talk = Talk::begin(net, to)?;
+            talk.up(250_000)?;
+            talk.down(100_000)?;
+            let (of, before) = (talk.sides(), wall());
+            drop(talk.server);
+            end_of(&talk.client)?;
+            drop(talk.client);
+            sides.extend(both_fin(of, [250_000, 100_000], (before, over(net)?)));
+        }
+        Ok(())
+    })
+}
+
+fn by_halves(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        let talk = Talk::begin(net, net.server_v4)?;
+        talk.up(1000)?;
+        talk.client.shutdown(Shutdown::Write)?;
+        end_of(&talk.server)?;
+        talk.down(250_000)?;
+        let (of, before) = (talk.sides(), wall());
+        drop(talk.server);
+        end_of(&talk.client)?;
+        drop(talk.client);
+        sides.extend(both_fin(of, [1000, 250_000], (before, over(net)?)));
+        Ok(())
+    })
+}
+
+fn at_once(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        let talk = Talk::begin(net, net.server_v4)?;
+        talk.up(10)?;
+        talk.down(20)?;
+        // Both FINs are lost, so that each side has sent its own before it gets the other's.
+        let (here, there) = (net.client.hardware_address()?, net.server.hardware_address()?);
+        let nowhere = "02:00:00:00:00:77";
+        net.client.neighbour(net.server_v4.into(), nowhere)?;
+        net.server.neighbour(net.client_v4.into(), nowhere)?;
+        let (of, before) = (talk.sides(), wall());
+        talk.client.shutdown(Shutdown::Write)?;
+        talk.server.shutdown(Shutdown::Write)?;
+        net.client.neighbour(net.server_v4.into(), &there)?;
+        net.server.neighbour(net.client_v4.into(), &here)?;
+        end_of(&talk.client)?;
+        end_of(&talk.server)?;
+        drop((talk.client, talk.server));
+        let end = End::fin([10, 20], (before, over(net)?)).retransmits(0..=3);
+        sides.extend(with_ends(of, [end.clone(), end]));
+        Ok(())
+    })
+}
+
+/// The ends of a connection that one side resets: [outgoing, incoming].
+fn reset(bytes: [i64; 2], by_client: bool, between: (u64, u64)) -> [End; 2] {
+    let end = |own| End::fin(bytes, between).reason(if own { "reset.local" } else { "reset.remote" });
+    [end(by_client), end(!by_client)]
+}
+
+fn resets(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        for by_client in [true, false] {
+            for to in [IpAddr::from(net.server_v4), net.server_v6.into()] {
+                let talk = Talk::begin(net, to)?;
+                talk.up(3000)?;
+                talk.down(500)?;
+                let (of, before) = (talk.sides(), wall());
+                let (one, other) = if by_client { (talk.client, talk.server) } else { (talk.server, talk.client) };
+                reset_at_close(&one)?;
+                drop(one);
+                ensure!((&other).read(&mut [0]).is_err(), "no reset came");
+                drop(other);
+                sides.extend(with_ends(of, reset([3000, 500], by_client, (before, over(net)?))));
+            }
+        }
+        Ok(())
+    })
+}
+
+fn unread(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        let talk = Talk::begin(net, net.server_v4)?;
+        (&talk.client).write_all(&[b'x'; 700])?;
+        acknowledged(&talk.client)?;
+        let (of, before) = (talk.sides(), wall());
+        drop(talk.server);
+        ensure!((&talk.client).read(&mut [0]).is_err(), "no reset came");
+        drop(talk.client);
+        sides.extend(with_ends(of, reset([700, 0], false, (before, over(net)?))));
+
+        let address = (net.server_v4, 0).into();
+        let listener = net.server.run(SERVER, || traffic::listen(address, None, |_| Ok(())))?;
+        let (to, before) = (listener.local_addr()?, wall());
+        let mut child = Child::start(scene, &net.client, &format!("stay {to}"), None)?;
+        let (server, client) = net.server.run(TAKER, || Ok(listener.accept()?))?;
+        let connection = Connection { client, server: to, thread: Child::thread()?, before, after: wall() };
+        ensure!(child.line()? == client.to_string());
+        (&server).write_all(&[b'x'; 900])?;
+        acknowledged(&server)?;
+        let outgoing = Side::outgoing(&connection).owned(Some(child.owner("connector")?));
+        let incoming =
+            Side::incoming(&connection).accepted(Owner::here(TAKER, "acceptor"), Owner::here(SERVER, "listener"));
+        // Until the process was looked at.
+        pause(Duration::from_millis(150));
+        let before = wall();
+        child.kill()?;
+        ensure!((&server).read(&mut [0]).is_err(), "no reset came");
+        drop(server);
+        sides.extend(with_ends([outgoing, incoming], reset([0, 900], true, (before, over(net)?))));
+        Ok(())
+    })
+}
+
+fn never_accepted(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        let address = (net.server_v4, 0).into();
+        let listener = net.server.run("idle", || traffic::listen(address, None, |_| Ok(())))?;
+        let to = listener.local_addr()?;
+        let (mut connection, mut stream) = net.client.run("client", || connect(traffic::socket(to, None)?, to))?;
+        stream.write_all(b"hello")?;
+        acknowledged(&stream)?;
+        connection.after = wall();
+        let before = wall();
+        drop(listener);
+        ensure!(stream.read(&mut [0]).is_err(), "no reset came");
+        drop(stream);
+        let of = [Side::outgoing(&connection), Side::incoming(&connection).bound_by("idle")];
+        sides.extend(with_ends(of, reset([5, 0], false, (before, over(net)?))));
+        Ok(())
+    })
+}
+
+fn silent(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        net.client.sysctl("net.ipv4.tcp_orphan_retries", "1")?;
+        let user = Talk::with(net, net.server_v4, |socket| Ok(sockopt::set_tcp_user_timeout(socket, 1000)?))?;
+        let orphan = Talk::begin(net, net.server_v4)?;
+        user.up(50)?;
+        orphan.up(60)?;
+        net.server.nft(&format!(
+            "add table ip deaf
+            add chain ip deaf in {{ type filter hook input priority 0 ; }}
+            add rule ip deaf in ip saddr {} drop",
+            net.client_v4
+        ))?;
+        let (of_user, of_orphan, before) = (user.sides(), orphan.sides(), wall());
+        (&user.client).write_all(b"are you there?")?;
+        drop(orphan.client);
+        ensure!((&user.client).read(&mut [0]).is_err(), "no time-out");
+        drop(user.client);
+        flowtel_tests::wait::until("the orphan's end", PATIENCE, || {
+            Ok(net.client.run("looker", crate::open_sockets)?.is_empty().then_some(()))
+        })?;
+        for server in [user.server, orphan.server] {
+            reset_at_close(&server)?;
+            drop(server);
+        }
+        let between = (before, over(net)?);
+        for (of, bytes) in [(of_user, 50), (of_orphan, 60)] {
+            let end = End::fin([bytes, 0], between);
+            sides.extend(with_ends(of, [end.clone().reason("timeout").retransmits(1..=10), end.reason("reset.local")]));
+        }
+        Ok(())
+    })
+}
+
+fn crossed(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        let (here, there) = (net.client.hardware_address()?, net.server.hardware_address()?);
+        let nowhere = "02:00:00:00:00:77";
+        net.client.neighbour(net.server_v4.into(), nowhere)?;
+        net.server.neighbour(net.client_v4.into(), nowhere)?;
+        let (client_frames, server_frames) = (Frames::new(&net.client)?, Frames::new(&net.server)?);
+        let (one, other) = (SocketAddrV4::new(net.client_v4, 7206), SocketAddrV4::new(net.server_v4, 7207));
+        let call = |from: SocketAddrV4, to: SocketAddrV4| {
+            move || {
+                let socket = traffic::socket(to.into(), None)?;
+                net::bind(&socket, &from)?;
+                connect(socket, to.into())
+            }
+        };
+        let first = net.client.spawn("one side", call(one, other))?;
+        let second = net.server.spawn("other side", call(other, one))?;
+        let (to_server, to_client) = (server_frames.syn(other, PATIENCE)?, client_frames.syn(one, PATIENCE)?);
+        client_frames.send(&to_server, &there)?;
+        server_frames.send(&to_client, &here)?;
+        net.client.neighbour(net.server_v4.into(), &there)?;
+        net.server.neighbour(net.client_v4.into(), &here)?;
+        let (first, one) = joined(first.join())?;
+        let (second, other) = joined(second.join())?;
+
+        send(&one, &other, 300)?;
+        send(&other, &one, 4000)?;
+        let before = wall();
+        drop(one);
+        end_of(&other)?;
+        drop(other);
+        let between = (before, over(net)?);
+        // SYNs were sent again until the way was open.
+        for (connection, bytes) in [(first, [300, 4000]), (second, [4000, 300])] {
+            let end = End::fin(bytes, between).retransmits(0..=5);
+            sides.push(Side::outgoing(&connection).handshake(Handshake::Absent).ended(end));
+        }
+        Ok(())
+    })
+}
+
+// === failures
+
+/// Attempts to connect from a port, which must fail so.
+fn fail(
+    from: SocketAddr,
+    to: SocketAddr,
+    timeout: u32,
+    kind: std::io::ErrorKind,
+) -> Result<(rustix::fd::OwnedFd, u64)> {
+    let socket = traffic::socket(to, None)?;
+    net::bind(&socket, &from)?;
+    if timeout > 0 {
+        sockopt::set_tcp_user_timeout(&socket, timeout)?;
+    }
+    let before = wall();
+    let error: std::io::Error = net::connect(&socket, &to).err().context("a hopeless attempt succeeded")?.into();
+    ensure!(error.kind() == kind, "{to}: {error} instead of {kind}");
+    Ok((socket, before))
+}
+
+const HOPEFUL: &str = "hopeful";
+
+/// The asking side's failure.
+fn outgoing(from: SocketAddr, to: SocketAddr, error: &'static str, attempts: i64, between: (u64, u64)) -> Failure {
+    Failure {
+        outgoing: true,
+        source: (Some(from.ip()), Some(from.port())),
+        destination: (Some(to.ip()), Some(to.port())),
+        local: Some(false),
+        owner: Some(Owner::here(HOPEFUL, "connector")),
+        error,
+        attempts: attempts..=attempts,
+        fold: None,
+        between,
+    }
+}
+
+fn closed_port(net: &Pair, at: impl Into<IpAddr>) -> Result<SocketAddr> {
+    let address = SocketAddr::new(at.into(), 0);
+    net.server.run("closed", || Ok(TcpListener::bind(address)?.local_addr()?))
+}
+
+fn refused(scene: &Scene) -> Result<()> {
+    lived(scene, Http, |net| {
+        let server = Server::start(&net.server, (net.server_v4, 0))?;
+        let (four, six) = (closed_port(net, net.server_v4)?, closed_port(net, net.server_v6)?);
+        let kind = std::io::ErrorKind::ConnectionRefused;
+        let from = SocketAddr::from((net.client_v4, 7301));
+        let (before, between, connection, closing) = net.client.run(HOPEFUL, || {
+            let (socket, before) = fail(from, four, 0, kind)?;
+            let between = (before, wall());
+            // The same socket again.
+            let closing = wall();
+            Ok((before, between, traffic::dial_on(socket, server.address)?, closing))
+        })?;
+        ensure!(before == between.0);
+        let mine = outgoing(from, four, "refused", 1, between);
+        let theirs = Failure { outgoing: false, owner: None, ..mine.clone() };
+        let from = SocketAddr::from((net.client_v6, 7302));
+        let between = net.client.run(HOPEFUL, || Ok((fail(from, six, 0, kind)?.1, wall())))?;
+        let failures = vec![mine, theirs, outgoing(from, six, "refused", 1, between)];
+        let end = End::fin([1, 1], (closing, over(net)?));
+        let sides = Side::both(&connection).map(|side| side.ended(end.clone()));
+        Ok((sides.into(), failures))
+    })
+    .map(drop)
+}
+
+fn failures(scene: &Scene) -> Result<()> {
+    lived(scene, Grpc, |net| {
+        use std::io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+        net.client.sysctl("net.ipv4.tcp_syn_retries", "1")?;
+        net.client.ip(&format!("route add unreachable {}/32", net.beyond[0]))?;
+        net.server.nft(
+            "add table ip no
+            add chain ip no in { type filter hook input priority 0 ; }
+            add rule ip no in tcp dport 7399 reject with icmp type host-unreachable",
+        )?;
+        let from = |port| SocketAddr::from((net.client_v4, port));
+        let silent = SocketAddr::from((net.nobody_there, 7400));
+        let rejected = SocketAddr::from((net.server_v4, 7399));
+        let none = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let mut told = Vec::new();
+        let forge = Forge::new(&net.server)?;
+        net.client.run(HOPEFUL, || {
+            let attempts = [
+                (from(7311), silent, 0, TimedOut, "timed_out", 0),
+                (from(7313), rejected, 0, HostUnreachable, "unreachable", 0),
+                (none(0), (net.beyond[0], 80).into(), 0, HostUnreachable, "unreachable", 0),
+                (none(0), (net.beyond[1], 80).into(), 0, NetworkUnreachable, "unreachable", 0),
+            ];
+            for (from, to, timeout, kind, error, attempts) in attempts {
+                let (socket, before) = fail(from, to, timeout, kind)?;
+                drop(socket);
+                // How often it is tried differs from kernel to kernel.
+                let attempts = if matches!(from.port(), 7311 | 7313) { syns(&forge, to)? } else { attempts };
+                let failure = outgoing(from, to, error, attempts, (before, wall()));
+                let source = if from.port() == 0 { (None, None) } else { failure.source };
+                told.push(Failure { source, ..failure });
+            }
+            let before = wall();
+            let socket = traffic::socket(silent, None)?;
+            net::bind(&socket, &from(7314))?;
+            rustix::io::ioctl_fionbio(&socket, true)?;
+            ensure!(net::connect(&socket, &silent) == Err(rustix::io::Errno::INPROGRESS));
+            drop(socket);
+            told.push(outgoing(from(7314), silent, "aborted", 1, (before, wall())));
+            Ok(())
+        })?;
+        Ok((Vec::new(), told))
+    })
+    .map(drop)
+}
+
+fn short_timeout(scene: &Scene) -> Result<()> {
+    let happen = lived(scene, Grpc, |net| {
+        let (from, to) = ((net.client_v4, 7312).into(), (net.nobody_there, 7400).into());
+        let between = net.client.run(HOPEFUL, || {
+            let (socket, before) = fail(from, to, 500, std::io::ErrorKind::TimedOut)?;
+            drop(socket);
+            Ok((before, wall()))
+        })?;
+        Ok((Vec::new(), vec![outgoing(from, to, "timed_out", 1, between)]))
+    });
+    // The kernel tells no reason; a SYN's first time-out of a second is what tells silence from an ICMP message.
+    let known = "failed: unreachable\"";
+    match happen {
+        Err(e) if format!("{e:#}").contains(known) => Err(skip("known flaw: told as unreachable")),
+        other => other.map(drop),
+    }
+}
+
+fn fast_open_half(scene: &Scene) -> Result<()> {
+    lived(scene, Http, |net| {
+        let before = wall();
+        let (accepted, [from, to]) = half_fast_open(net)?;
+        // Until the kernel gives it up.
+        let between = (before, over(net)?);
+        drop(accepted);
+        let failure = Failure { outgoing: false, owner: None, ..outgoing(from, to, "aborted", 1, between) };
+        Ok((Vec::new(), vec![failure]))
+    })
+    .map(drop)
+}
+
+/// How many SYNs came there.
+fn syns(forge: &Forge, to: SocketAddr) -> Result<i64> {
+    let IpAddr::V4(ip) = to.ip() else { bail!("an IPv4 address") };
+    let mut n = 0;
+    let wanted = |segment: &Segment| segment.flags == SYN && SocketAddr::from(segment.destination) == to;
+    while forge.receive(ip, Duration::from_millis(100), wanted).is_ok() {
+        n += 1;
+    }
+    ensure!(n > 0, "no SYN came to {to}");
+    Ok(n)
+}
+
+const SCANNED: u16 = 500;
+
+fn scan(scene: &Scene) -> Result<()> {
+    lived(scene, Http, |net| {
+        let before = wall();
+        let to = |i: u16| SocketAddr::from((net.server_v4, 8000 + i));
+        let from = |i: u16| SocketAddr::from((net.client_v4, 12_000 + i));
+        net.client.run(HOPEFUL, || {
+            (0..SCANNED).try_for_each(|i| fail(from(i), to(i), 0, std::io::ErrorKind::ConnectionRefused).map(drop))
+        })?;
+        let between = (before, wall());
+        let mut told: Vec<_> = (0..SCANNED).map(|i| outgoing(from(i), to(i), "refused", 1, between)).collect();
+        let n = i64::from(SCANNED);
+        told.push(Failure {
+            outgoing: false,
+            owner: None,
+            source: (Some(net.client_v4.into()), None),
+            destination: (Some(net.server_v4.into()), None),
+            fold: Some((n, n)),
+            ..outgoing(from(0), to(0), "refused", n, between)
+        });
+        for failure in &mut told {
+            failure.attempts = if failure.fold.is_some() { n..=n } else { 1..=1 };
+        }
+        Ok((Vec::new(), told))
+    })
+    .map(drop)
+}
+
+// === owners
+
+fn owners(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        // A process before the fork binds, another one accepts.
+        let address: SocketAddr = (net.server_v4, 0).into();
+        let listener = net.server.run("master", || traffic::listen(address, None, |_| Ok(())))?;
+        let to = listener.local_addr()?;
+        let worker = Child::start(scene, &net.server, "accept", Some(listener.try_clone()?.into()))?;
+        // The first one waits until the worker is there.
+        for _ in 0..2 {
+            let connection = net.client.run("client", || dial(to))?;
+            let of = Side::both(&connection);
+            let [outgoing, incoming] = of;
+            let incoming = incoming.accepted(worker.owner("acceptor")?, Owner::here("master", "listener"));
+            let end = End::fin([1, 1], (connection.before, over(net)?));
+            sides.extend([outgoing, incoming].map(|side| side.ended(end.clone())));
+        }
+        // Until the process was looked at.
+        pause(Duration::from_millis(150));
+        drop((worker, listener));
+
+        // accept() without an address.
+        let listener = net.server.run("binder", || traffic::listen(address, None, |_| Ok(())))?;
+        let to = listener.local_addr()?;
+        let without = listener.try_clone()?;
+        let taken = net.server.spawn(TAKER, move || Ok(traffic::echo(TcpStream::from(net::accept(&without)?))?))?;
+        let connection = net.client.run("client", || dial(to))?;
+        joined(taken.join())?;
+        let end = End::fin([1, 1], (connection.before, over(net)?));
+        let [outgoing, incoming] = Side::both(&connection);
+        sides.extend([outgoing, incoming.bound_by("binder")].map(|side| side.ended(end.clone())));
+
+        // A client that is gone at once.
+        let before = wall();
+        let mut child = Child::start(scene, &net.client, &format!("connect {to}"), None)?;
+        let client = child.line()?.parse()?;
+        ensure!(child.ended()?.success(), "a client failed");
+        let (server, _) = net.server.run(TAKER, || Ok(listener.accept()?))?;
+        end_of(&server)?;
+        drop(server);
+        let connection = Connection { client, server: to, thread: Child::thread()?, before, after: wall() };
+        let executable = Executable::May(std::env::current_exe()?);
+        let owner = Owner { executable, ..child.owner("connector")? };
+        let end = End::fin([0, 0], (before, over(net)?));
+        let taker = Owner::here(TAKER, "acceptor");
+        let incoming = Side::incoming(&connection).accepted(taker, Owner::here("binder", "listener"));
+        let outgoing = Side::outgoing(&connection).owned(Some(owner));
+        sides.extend([outgoing, incoming].map(|side| side.ended(end.clone())));
+        Ok(())
+    })
+}
+
+fn five_thousand(scene: &Scene) -> Result<()> {
+    let balance: Balance = lived(scene, Grpc, |net| {
+        let server = Server::start(&net.server, (net.server_v4, 0))?;
+        let connections = burst(&net.client, server.address, 8, 625)?;
+        let now = over(net)?;
+        let sides = connections.iter().flat_map(|c| {
+            let seconds = Handshake::AtMost((c.after - c.before) as f64 / 1e9);
+            let end = End::fin([1, 1], (c.before, now)).retransmits(0..=5);
+            [Side::outgoing(c), Side::incoming(c).handshake(seconds)].map(|side| side.ended(end.clone()))
+        });
+        Ok((sides.collect(), Vec::new()))
+    })?;
+    ensure!(balance.records.total >= 20_000, "records are missing: {}", balance.records);
+    Ok(())
+}
