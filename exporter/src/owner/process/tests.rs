@@ -1,6 +1,7 @@
 //! With the real /proc, and processes that each test starts itself.
 
 use std::{
+    io,
     os::unix::process::CommandExt,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -15,8 +16,21 @@ struct Running(Child);
 
 impl Running {
     /// Starts a program that waits until it is ended.
+    ///
+    /// A program that this test has just written may be busy for a moment: a process that another test forks meanwhile
+    /// has inherited the descriptor it was written by, until it execs.
     fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("it starts"))
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        for _ in 0..200 {
+            match command.spawn() {
+                Err(e) if e.kind() == io::ErrorKind::ExecutableFileBusy => {
+                    // Nothing to poll: only the time passes.
+                    let _ = poll(&mut [], Some(&rustix::time::Timespec { tv_sec: 0, tv_nsec: 10_000_000 }));
+                }
+                other => return Self(other.expect("it starts")),
+            }
+        }
+        panic!("the program stays busy");
     }
 
     fn cat() -> Self {
