@@ -198,4 +198,3 @@ fn bounded(n: u64, most: u64) -> u64 {
     // SAFETY: a local variable.
     (unsafe { ptr::read_volatile(&last) } & (most - 1)) + 1
 }
-
