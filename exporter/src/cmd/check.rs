@@ -11,7 +11,7 @@ use crate::{
         cgroup::{self, Cgroup},
         rights, selftest,
     },
-    config::Loaded,
+    config::{self, Loaded},
     escape::Escaped,
     exit::{Exit, Failure},
     export::{Exporter, Settings},
@@ -86,7 +86,8 @@ impl Report {
         };
         let ledger = Ledger::default();
         let rings = self.result("rings", Rings::take(&mut programs), |_| {
-            format!("flows {}, owners {}", size(capture.rings.flows.0), size(capture.rings.owners.0))
+            let config::Rings { flows, owners, answers } = &capture.rings;
+            format!("flows {flows}, owners {owners}, answers {answers}")
         });
         let mut all = true;
         for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
@@ -110,7 +111,7 @@ impl Report {
         let outcome = match Exporter::build(&Settings::resolved(loaded)) {
             Err(e) => Outcome::Fails(e.to_string()),
             Ok(exporter) => match probe(&exporter) {
-                Ok(to) if matches!(loaded.target, crate::config::Target::Stdout { .. }) => Outcome::Holds(to),
+                Ok(to) if matches!(loaded.target, config::Target::Stdout { .. }) => Outcome::Holds(to),
                 Ok(to) => Outcome::Holds(format!("{to} takes OTLP")),
                 Err(reason) => Outcome::Fails(reason),
             },
@@ -156,8 +157,4 @@ fn probe(exporter: &Exporter) -> Result<String, String> {
         .build()
         .map_err(|e| format!("the asynchronous runtime does not start: {e}"))?;
     runtime.block_on(exporter.probe(PATIENCE)).map_err(|e| e.to_string())
-}
-
-fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).display().iec().to_string()
 }

@@ -64,8 +64,7 @@ impl Connection {
 
 impl Flows {
     /// A fresh stage that tells `capture.events`, and waits for acceptors where `owner` has them told. `boot` goes into
-    /// every id. `own` is flowtel's process id as the kernel sees it, where its own
-    /// connections are to be left out.
+    /// every id. `own` is flowtel's process id as the kernel sees it, where its own connections are to be left out.
     pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
             attempts: Attempts::new(config.flow.max_attempts as usize, config.flow.attempt_age.0),

@@ -159,7 +159,8 @@ pub fn markdown() -> String {
          | observed_time_unix_nano | when flowtel read it |\n\
          | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed |\n\
          | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
-         Source is always the initiator of the connection, whichever side this host is.\n\n\
+         Source is always the initiator of the connection, whichever side this host is. Only an end whose begin was not \
+         seen can not tell: it has no direction, and its source is the local side.\n\n\
          ## Attributes\n\n\
          | attribute | type | unit | present | meaning | example |\n|---|---|---|---|---|---|\n"
     );
