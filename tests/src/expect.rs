@@ -36,8 +36,9 @@ const OWNER_WAIT: u64 = 50_000_000;
 pub enum About {
     /// Those with one of these addresses at an end.
     Addresses(Vec<IpAddr>),
-    /// Those with one of these ports at an end.
-    Ports(Vec<u16>),
+    /// Those with one of these endpoints at an end. A port alone would not do: other scenarios' servers, in namespaces of
+    /// their own, may have been given the same one.
+    Endpoints(Vec<SocketAddr>),
 }
 
 /// A side of a connection that must have a record of its begin, and perhaps one of its end.
@@ -161,7 +162,9 @@ impl About {
         ends[1].0.is_none()
             || ends.iter().any(|(address, port)| match self {
                 Self::Addresses(addresses) => address.is_some_and(|address| addresses.contains(&address)),
-                Self::Ports(ports) => port.is_some_and(|port| ports.contains(&port)),
+                Self::Endpoints(endpoints) => {
+                    endpoints.iter().any(|e| Some(e.ip()) == *address && Some(e.port()) == *port)
+                }
             })
     }
 }

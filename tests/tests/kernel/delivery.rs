@@ -281,7 +281,7 @@ fn own(scene: &Scene, protocol: Protocol) -> Result<()> {
         count(if told { 4 } else { 2 })?;
         connected(&net, 1)?;
         let Told { records, .. } = watching.finish()?;
-        let about = About::Ports(vec![to.port()]);
+        let about = About::Endpoints(vec![to]);
         let mut sides = Vec::new();
         if told {
             let own = records.iter().filter(|r| about.concerns(r) && r.text("flowtel.flow.direction") == "outgoing");

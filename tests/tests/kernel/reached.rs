@@ -110,7 +110,7 @@ fn loopback_v6(scene: &Scene) -> Result<()> {
     let connection = net.server.run("inside", || dial(server.address))?;
     let told = watching.finish()?;
     // The address is everybody's.
-    let about = About::Ports(vec![server.address.port(), connection.client.port()]);
+    let about = About::Endpoints(vec![server.address, connection.client]);
     exactly(&told.records, &about, &Side::both(&connection))
 }
 
