@@ -334,18 +334,18 @@ impl Flows {
             self.ledger.kernel.accept.unused.add(1);
         }
         let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
-        let told = FlowEvent { at: stamp(event, began), flow: flow.clone(), what: What::Begin { handshake } };
         let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
         let connection = Connection::of(&flow);
+        // Where nothing more is to be told of it, it is not followed.
+        let followed = (self.events != config::Events::Begins || self.acceptors).then(|| flow.clone());
+        let told = FlowEvent { at: stamp(event, began), flow, what: What::Begin { handshake } };
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
         if other_end.is_none() {
             self.unmatched.insert(connection, begin);
         }
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
-        if self.events == config::Events::Begins && !self.acceptors {
-            return; // nothing more is to be told of it
-        }
+        let Some(flow) = followed else { return };
         let open = Open { flow, began, seen: Seen::default(), begin, active, own };
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);
