@@ -95,7 +95,8 @@ impl Select {
     pub fn decide(&mut self, enriched: &Enriched<'_>) -> bool {
         let event = enriched.event;
         let kept = self.filter.late(enriched);
-        let follows = matches!(event.what, What::Begin { .. }) && self.events.has(Events::ENDS);
+        let begins = Events::BEGINS.and(Events::OPEN).has(name(&event.what));
+        let follows = begins && self.events.has(Events::ENDS);
         if let Some(id) = event.flow.id.filter(|_| follows) {
             self.decided.insert(id, kept);
         }
@@ -105,7 +106,7 @@ impl Select {
     /// What was decided when the flow began that this event ends.
     #[inline]
     fn remembered(&mut self, event: &FlowEvent) -> Option<bool> {
-        if self.decided.is_empty() || !matches!(event.what, What::End { .. }) {
+        if self.decided.is_empty() || name(&event.what) != Events::ENDS {
             return None;
         }
         self.decided.take(event.flow.id?)
