@@ -5,7 +5,10 @@
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
+use clap::{
+    ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, ValueHint,
+    error::ErrorKind,
+};
 use clap_complete::Shell;
 
 use crate::config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources};
@@ -15,6 +18,7 @@ Examples:
   flowtel                                        print connections as they begin
   flowtel --endpoint http://collector:4317       send them to an OpenTelemetry collector by gRPC
   flowtel --endpoint https://loki.example/otlp --header X-Scope-OrgID=team
+  flowtel --include 'port=443' --exclude 'src=10.0.0.0/8'   the first that matches decides
   flowtel check                                  say what is missing on this host
   flowtel config                                 show the settings and where each came from
 
@@ -105,6 +109,12 @@ struct Settings {
     /// The cgroup to watch: root, or the path of a cgroup v2 directory
     #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
     cgroup: Option<String>,
+    /// Record these flows: 'dst=10.0.0.0/8 port=443'; with --exclude in any number, the first that matches decides
+    #[arg(long, value_name = "CONDITIONS")]
+    include: Vec<String>,
+    /// Leave these flows out: 'process=curl user=0'
+    #[arg(long, value_name = "CONDITIONS")]
+    exclude: Vec<String>,
     /// How much flowtel says about itself on standard error
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<Level>,
@@ -148,8 +158,10 @@ pub fn parse(
     args: impl IntoIterator<Item = OsString>,
     env: impl IntoIterator<Item = (OsString, OsString)>,
 ) -> Result<Command, clap::Error> {
-    let cli = Cli::try_parse_from(args)?;
-    let sources = |settings: Settings| settings.sources(Sources::new(env));
+    let matches = Cli::command().try_get_matches_from(args)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let rules = rules(matches.subcommand().map_or(&matches, |(_, within)| within))?;
+    let sources = |settings: Settings| settings.sources(Sources::new(env), rules);
     Ok(match cli.command {
         None => Command::Run(sources(cli.settings)?),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
@@ -172,8 +184,9 @@ pub fn completions(shell: Shell) -> Vec<u8> {
 // === impl Settings
 
 impl Settings {
-    fn sources(self, mut sources: Sources) -> Result<Sources, clap::Error> {
+    fn sources(self, mut sources: Sources, rules: Option<Override>) -> Result<Sources, clap::Error> {
         sources.config_file = self.config;
+        sources.overrides.extend(rules);
         let texts = [("--endpoint", "export.endpoint", self.endpoint), ("--cgroup", "capture.cgroup", self.cgroup)];
         let words = [
             ("--output", "export.kind", self.output.as_ref().and_then(word)),
@@ -197,6 +210,32 @@ impl Settings {
         }
         Ok(sources)
     }
+}
+
+/// The rules of `--include` and `--exclude`, in the order in which they were typed.
+fn rules(matches: &ArgMatches) -> Result<Option<Override>, clap::Error> {
+    let mut typed = Vec::new();
+    for action in ["include", "exclude"] {
+        // Not every command has them.
+        let (Ok(Some(values)), Some(places)) = (matches.try_get_many::<String>(action), indices(matches, action))
+        else {
+            continue;
+        };
+        for (value, place) in values.zip(places) {
+            if value.trim().is_empty() {
+                return Err(usage(format!("--{action} expects conditions such as 'dst=10.0.0.0/8 port=443'")));
+            }
+            typed.push((place, format!("{action} {value}")));
+        }
+    }
+    typed.sort();
+    let texts: Vec<_> = typed.into_iter().map(|(_, text)| text).collect();
+    let rules = Override::new("--include, --exclude", Key::new("capture.filter"), texts.join("\n"));
+    Ok((!texts.is_empty()).then_some(rules))
+}
+
+fn indices<'a>(matches: &'a ArgMatches, name: &str) -> Option<clap::parser::Indices<'a>> {
+    matches.ids().any(|id| id == name).then(|| matches.indices_of(name)).flatten()
 }
 
 /// Splits at the first `=`. The error doesn't quote the text, for it may hold a secret: clap's own check of a value
@@ -290,6 +329,25 @@ mod tests {
                 assert_eq!(loaded(&[flag, &word]).origins.get(&Key::new(key)).to_string(), format!("flag {flag}"));
             }
         }
+    }
+
+    #[test]
+    fn rules_are_asked_in_the_order_in_which_they_were_typed() {
+        for command in [None, Some("run"), Some("config")] {
+            let args = ["--exclude", "port=22", "--include=addr=10.0.0.0/8", "--exclude", "process=\"a b\""];
+            let args: Vec<_> = command.into_iter().chain(args).collect();
+            let (Ok(Command::Run(mut sources)) | Ok(Command::Config { mut sources, .. })) = parsed(&args) else {
+                panic!("{args:?}")
+            };
+            sources.etc = "/nonexistent".into();
+            let loaded = config::load(&sources).unwrap_or_else(|e| panic!("{e}"));
+            let rules: Vec<_> = loaded.config.capture.filter.0.iter().map(ToString::to_string).collect();
+            let expected = ["exclude destination_port=22", "include address=10.0.0.0/8", "exclude process=\"a b\""];
+            assert_eq!(rules, expected);
+            let origin = loaded.origins.get(&Key::new("capture.filter")).to_string();
+            assert_eq!(origin, "flag --include, --exclude");
+        }
+        assert!(parsed(&["--include", " "]).is_err());
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
-//! - records: made = delivered + queued + rejected + each named loss.
+//! - records: made = delivered + queued + rejected + filtered + sampled + each named loss.
+//!
+//! Between the two stand the flow stage's events: told = made + not selected.
 //!
 //! Counters only go up. Each has one writing stage; readers see them relaxed, so a snapshot taken while events are in
 //! flight may be off by what is in flight, never more.
@@ -28,6 +30,8 @@ pub struct Ledger {
     pub owner: Owner,
     /// DNS answers and the names in them.
     pub dns: Dns,
+    /// Events of flows, on their way to become records.
+    pub events: Events,
     /// Records on their way to the receiver.
     pub records: Records,
 }
@@ -139,11 +143,24 @@ pub struct Dns {
     pub hosts_ignored: Counter,
 }
 
+/// The fate of what the flow stage tells: told = records made + unselected.
+#[derive(Debug, Default)]
+pub struct Events {
+    /// Told by the flow stage.
+    pub told: Counter,
+    /// Not among `capture.events`.
+    pub unselected: Counter,
+}
+
 /// The fate of records.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Encoded into a batch.
+    /// Events that were asked for: encoded into a batch, or left out by a rule or the sample.
     pub made: Counter,
+    /// Left out by `capture.filter`.
+    pub filtered: Counter,
+    /// Left out by `capture.sample`.
+    pub sampled: Counter,
     /// Accepted by the receiver, or written to standard output.
     pub delivered: Counter,
     /// Refused by the receiver for good. After an answer to the whole request (HTTP 400) it may have kept some.
@@ -240,10 +257,18 @@ impl Records {
     /// Records made whose fate is not settled yet: in the open batch, in the queue or in flight.
     pub fn waiting(&self) -> i128 {
         i128::from(self.made.get())
-            - [&self.delivered, &self.rejected, &self.queue_full, &self.undelivered, &self.write_failed]
-                .iter()
-                .map(|c| i128::from(c.get()))
-                .sum::<i128>()
+            - [
+                &self.delivered,
+                &self.filtered,
+                &self.sampled,
+                &self.rejected,
+                &self.queue_full,
+                &self.undelivered,
+                &self.write_failed,
+            ]
+            .iter()
+            .map(|c| i128::from(c.get()))
+            .sum::<i128>()
     }
 }
 
@@ -299,11 +324,17 @@ impl fmt::Display for Ledger {
             ];
             terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
         }
-        let r = &self.records;
+        let (e, r) = (&self.events, &self.records);
+        if e.unselected.get() > 0 {
+            write!(f, "\nflow events: {} told = {} made records", e.told.get(), r.made.get())?;
+            terms(f, &[("not selected", e.unselected.get().into())])?;
+        }
         write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;
         terms(
             f,
             &[
+                ("filtered", r.filtered.get().into()),
+                ("sampled out", r.sampled.get().into()),
                 ("rejected", r.rejected.get().into()),
                 ("dropped (queue full)", r.queue_full.get().into()),
                 ("undelivered at stop", r.undelivered.get().into()),

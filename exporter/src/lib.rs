@@ -2,7 +2,7 @@
 //!
 //! Data flows one way; a stage knows the one before it by its output type only:
 //!
-//! capture → flow → enrich (dns, owner) → record → queue → export
+//! capture → flow → enrich (dns, owner) → select → record → queue → export
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
@@ -21,4 +21,5 @@ pub mod owner;
 pub mod pipeline;
 pub mod queue;
 pub mod record;
+pub mod select;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! The capture thread: ring → flow → enrich → record → queue, on one thread, without locks or awaits between.
+//! The capture thread: ring → flow → enrich → select → record → queue, on one thread, without locks or awaits between.
 //!
 //! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
 
@@ -11,6 +11,7 @@ use crate::{
     ledger::Ledger,
     queue::Queue,
     record::{Batch, Encoder},
+    select::{Look, Select},
 };
 
 /// What the thread needs, each stage built already.
@@ -23,6 +24,8 @@ pub struct Pipeline {
     pub flows: Flows,
     /// Who knows names and owners.
     pub enricher: Enricher,
+    /// What becomes a record.
+    pub select: Select,
     /// The record stage.
     pub encoder: Encoder,
     /// Where batches go.
@@ -93,7 +96,7 @@ impl Pipeline {
         let now = KernelTime::now();
         self.rings.drain(&clock, events, &self.ledger.kernel);
         let any = !events.is_empty();
-        let Self { rings, flows, enricher, encoder, queue, ledger, .. } = self;
+        let Self { rings, flows, enricher, select, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
             enricher.notice(&event);
@@ -103,8 +106,14 @@ impl Pipeline {
         events.shrink_to(KEEP_EVENTS);
         enricher.tick(now);
         let mut write = |event: FlowEvent| {
-            ledger.records.made.add(1);
-            push(queue, encoder.write(&enricher.enrich(&event)));
+            let look = select.look(&event);
+            if look == Look::LeaveOut {
+                return;
+            }
+            let enriched = enricher.enrich(&event);
+            if look == Look::Record || select.decide(&enriched) {
+                push(queue, encoder.write(&enriched));
+            }
         };
         if last {
             flows.flush(&mut write);

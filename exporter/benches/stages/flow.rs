@@ -14,7 +14,7 @@ pub fn bench(c: &mut Criterion) {
     let mut group = c.benchmark_group("flow: events of one begin");
     group.throughput(Throughput::Elements(TICK));
     let mut config = config::Config::default();
-    config.capture.events = config::Events::Begins;
+    config.capture.events = config::Events::BEGINS;
     for open in [1_000u64, 100_000] {
         let mut flows = Flows::new(&config, BOOT, None, Arc::new(Ledger::default()));
         for n in 0..open {

@@ -7,8 +7,9 @@ mod packet;
 mod queue;
 mod record;
 mod sample;
+mod select;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(stages, packet::bench, ids::bench, flow::bench, record::bench, queue::bench);
+criterion_group!(stages, packet::bench, ids::bench, flow::bench, select::bench, record::bench, queue::bench);
 criterion_main!(stages);

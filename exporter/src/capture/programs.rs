@@ -197,8 +197,8 @@ impl Wants {
     fn of(config: &config::Config) -> Self {
         let events = config.capture.events;
         Self {
-            ends: events != Events::Begins,
-            failures: events == Events::NetworkEvents,
+            ends: events.needs_ends(),
+            failures: events.has(Events::FAILED),
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
             netns: rights::kernel_is_at_least((6, 1)),

@@ -186,6 +186,10 @@ mod tests {
         ("FLOWTEL_QUEUE__MAX_BYTES", "5000001"),
         ("FLOWTEL_EXPORT__TIMEOUT", "1m 30s 5ms"),
         ("FLOWTEL_CAPTURE__CGROUP", "/sys/\u{202e}\\x"),
+        ("FLOWTEL_CAPTURE__EVENTS", "flows,flowtel.gap"),
+        ("FLOWTEL_CAPTURE__FILTER", "exclude process=\"a \\\"b\\\"\"; include src=fd00::/8 port=1-9"),
+        ("FLOWTEL_CAPTURE__SAMPLE", "0.1"),
+        ("FLOWTEL_RECORD__GROUPS", "tracee"),
     ];
 
     #[test]

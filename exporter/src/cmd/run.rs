@@ -15,6 +15,7 @@ use crate::{
     pipeline::Pipeline,
     queue::Queue,
     record::{Encoder, Limits, resource},
+    select::Select,
     telemetry,
 };
 
@@ -99,12 +100,15 @@ fn pipeline(
         age: config.export.batch.max_age.0,
     };
     let resource = resource::build(&config.record, &resource::Host::read());
+    let resource = resource::sampled(resource, config.capture.sample);
     Ok(Pipeline {
         programs,
         rings,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
-        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
+        select: Select::new(config, Arc::clone(ledger)),
+        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits)
+            .with_groups(config.record.groups),
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,

@@ -3,6 +3,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    rules::Rules,
+    sets::{Events, Groups},
     types::*,
     units::{Bytes, Span},
 };
@@ -12,7 +14,10 @@ impl Default for Capture {
         Self {
             cgroup: "root".into(),
             tick: Span(Duration::from_millis(50)),
-            events: Events::NetworkEvents,
+            events: Events::NETWORK_EVENTS,
+            filter: Rules::default(),
+            filter_default: None,
+            sample: 1.0,
             exclude_self: true,
             rings: Rings::default(),
         }
@@ -54,6 +59,7 @@ impl Default for Dns {
             max_addresses: 65_536,
             max_bytes: Bytes(32 << 20),
             source_share: 50,
+            reverse: Reverse::Off,
             hosts_file: "/etc/hosts".into(),
         }
     }
@@ -61,7 +67,12 @@ impl Default for Dns {
 
 impl Default for Record {
     fn default() -> Self {
-        Self { event_name_attribute: true, service_name: "flowtel".into(), resource: BTreeMap::new() }
+        Self {
+            event_name_attribute: true,
+            groups: Groups::default(),
+            service_name: "flowtel".into(),
+            resource: BTreeMap::new(),
+        }
     }
 }
 

@@ -113,6 +113,7 @@ fn shown(entry: &Entry) -> String {
 fn limits(kind: &Kind) -> String {
     match kind {
         Kind::Integer(min, max) => format!("From {min} to {max}."),
+        Kind::Number(min, max) => format!("From {min} to {max}."),
         Kind::Duration(min, max) => format!("From {min} to {max}."),
         Kind::Size(min, max) => format!("From {min} to {max}."),
         _ => String::new(),
@@ -123,8 +124,13 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Bool => "boolean".into(),
         Kind::Integer(min, max) => format!("integer, {min} to {max}"),
+        Kind::Number(min, max) => format!("number, {min} to {max}"),
         Kind::Text => "text".into(),
         Kind::Choice(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),
+        Kind::Words(words) => {
+            format!("some of {}", words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "))
+        }
+        Kind::Rules => "list of rules".into(),
         Kind::Duration(min, max) => format!("duration, {min} to {max}"),
         Kind::Size(min, max) => format!("size, {min} to {max}"),
         Kind::Address => "address".into(),

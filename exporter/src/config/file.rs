@@ -79,6 +79,19 @@ pub(super) fn inline_table(text: &str) -> Option<Value> {
     parsed.is_inline_table().then(|| value(&Item::Value(parsed)))
 }
 
+/// A list, `["a", "b"]`, as a variable or `--set` gives it: of TOML, or of JSON. `None`: it is none.
+pub(super) fn inline_list(text: &str) -> Option<Value> {
+    let text = text.trim();
+    if !text.starts_with('[') {
+        return None;
+    }
+    if let Ok(list @ Toml::Array(_)) = text.parse::<Toml>() {
+        return Some(value(&Item::Value(list)));
+    }
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    Value::serialize(json).ok()
+}
+
 fn value(item: &Item) -> Value {
     match item {
         Item::None => Value::from(""),

@@ -9,12 +9,18 @@ use figment::{
 };
 
 use super::{
+    file,
     key::Key,
     origin::Origin,
     problem::Problem,
     reference::{self, Entry, Kind},
+    rules::Rules,
     units::{Bytes, Endpoint, Span},
+    words,
 };
+
+/// Characters of a message that quotes what was written.
+const LONGEST_MISTAKE: usize = 400;
 
 /// One value, as a source gave it.
 #[derive(Debug, Clone)]
@@ -39,14 +45,34 @@ impl Setting {
         let value = match reference::find(&key).map(|e| &e.kind) {
             Some(Kind::Bool) => text.trim().to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             Some(Kind::Integer(..)) => text.trim().parse::<i64>().ok().map(Value::from),
+            Some(Kind::Number(..)) => text.trim().parse::<f64>().ok().map(Value::from),
+            Some(Kind::Words(_) | Kind::Rules) => file::inline_list(text),
             _ => None,
         };
         Self { key, value: value.unwrap_or_else(|| Value::from(text)), origin }
     }
 
+    fn mistake(&self, what: figment::error::Kind) -> Problem {
+        // What figment says of a custom error is its text alone.
+        let said = what.to_string();
+        let said = said.chars().take(LONGEST_MISTAKE).collect::<String>();
+        Problem::at(&self.origin, &self.key, said)
+    }
+
     /// Whether the key exists and the value is of its kind and within its limits.
     pub fn check(&self) -> Result<(), Problem> {
         let Some(entry) = reference::find(&self.key) else { return Err(unknown(&self.origin, &self.key)) };
+        match &entry.kind {
+            Kind::Rules => return self.value.deserialize::<Rules>().map(drop).map_err(|e| self.mistake(e.kind)),
+            // Which word of a list is wrong says more than what a list is.
+            Kind::Words(words) => {
+                if let Some(wrong) = unknown_word(&self.value, words) {
+                    let message = format!("expected {}, found \"{wrong}\"", entry.kind.expected());
+                    return Err(Problem::at(&self.origin, &self.key, message));
+                }
+            }
+            _ => {}
+        }
         if fits(entry, &self.key, &self.value) {
             return Ok(());
         }
@@ -59,12 +85,31 @@ impl Setting {
     }
 }
 
+/// The first text of a list of words that is none of those.
+fn unknown_word<'a>(value: &'a Value, words: &[String]) -> Option<&'a str> {
+    let texts: Vec<&str> = match value {
+        Value::String(_, text) => words::split(text).collect(),
+        Value::Array(_, values) => values.iter().filter_map(Value::as_str).flat_map(words::split).collect(),
+        _ => Vec::new(),
+    };
+    texts.into_iter().find(|text| !words.iter().any(|word| word == text))
+}
+
 fn fits(entry: &Entry, key: &Key, value: &Value) -> bool {
     let text = value.as_str();
     match &entry.kind {
         Kind::Bool => value.to_bool().is_some(),
         Kind::Integer(min, max) => value.to_i128().is_some_and(|n| (i128::from(*min)..=i128::from(*max)).contains(&n)),
+        Kind::Number(min, max) => {
+            let number = value.to_i128().map(|n| n as f64).or_else(|| value.to_num()?.to_f64());
+            number.is_some_and(|n| (*min..=*max).contains(&n))
+        }
         Kind::Text | Kind::Address => text.is_some(),
+        // Their words were looked at, and rules are checked by reading them.
+        Kind::Words(_) | Kind::Rules => match value {
+            Value::Array(_, values) => values.iter().all(|value| value.as_str().is_some()),
+            value => value.as_str().is_some(),
+        },
         Kind::Choice(words) => text.is_some_and(|t| words.iter().any(|w| w == t)),
         Kind::Duration(min, max) => {
             text.and_then(|t| t.parse::<Span>().ok()).is_some_and(|span| (*min..=*max).contains(&span))

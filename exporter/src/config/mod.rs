@@ -17,11 +17,14 @@ mod origin;
 mod otel;
 mod problem;
 pub mod reference;
+pub mod rules;
+mod sets;
 mod target;
 mod toml_text;
 mod types;
 mod units;
 mod validate;
+mod words;
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ pub use load::{ETC, Loaded, Override, Sources, load};
 pub use origin::{Origin, Origins};
 pub use otel::{RULES as OTEL_RULES, Rule as OtelRule};
 pub use problem::{ConfigError, Problem};
+pub use sets::{Events, Groups};
 pub use target::{Otlp, Target, TargetError};
 pub(crate) use toml_text::literal;
 pub use types::*;

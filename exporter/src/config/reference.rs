@@ -47,10 +47,16 @@ pub enum Kind {
     Bool,
     /// A whole number.
     Integer(i64, i64),
+    /// A number, whole or not.
+    Number(f64, f64),
     /// Any text.
     Text,
     /// One of these words.
     Choice(Vec<String>),
+    /// Some of these words: a text with commas between them, or a list.
+    Words(Vec<String>),
+    /// Rules that include or exclude flows.
+    Rules,
     /// A length of time.
     Duration(Span, Span),
     /// A number of bytes.
@@ -125,12 +131,15 @@ impl Kind {
         match self {
             Self::Bool => "true or false".into(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Number(min, max) => format!("a number from {min} to {max}"),
             Self::Text => "a text".into(),
             Self::Choice(words) => match words.as_slice() {
                 [] => "nothing".into(),
                 [word] => format!("\"{word}\""),
                 [most @ .., last] => format!("\"{}\" or \"{last}\"", most.join("\", \"")),
             },
+            Self::Words(words) => format!("some of \"{}\"", words.join("\", \"")),
+            Self::Rules => "a list of rules such as \"exclude destination=10.0.0.0/8 port=443\"".into(),
             Self::Duration(min, max) => format!("a duration from {min} to {max}, such as \"250ms\" or \"1m 30s\""),
             Self::Size(min, max) => format!("a size from {min} to {max}, such as \"64MiB\" or 1048576"),
             Self::Address => "an address such as \"http://host:4318\"".into(),
@@ -184,6 +193,11 @@ fn kind_of(schema: &Json) -> Kind {
         Some("duration") => return Kind::Duration(limit(text("x-min"), Span::ZERO), limit(text("x-max"), Span::MAX)),
         Some("size") => return Kind::Size(limit(text("x-min"), Bytes(0)), limit(text("x-max"), Bytes(u64::MAX))),
         Some("address") => return Kind::Address,
+        Some("rules") => return Kind::Rules,
+        Some("words") => {
+            let known = schema.get("items").and_then(|items| items.get("enum")).and_then(Json::as_array);
+            return Kind::Words(words(known.into_iter().flatten()));
+        }
         _ => {}
     }
     if let Some(values) = schema.get("additionalProperties").filter(|_| is("object")) {
@@ -192,6 +206,10 @@ fn kind_of(schema: &Json) -> Kind {
     }
     if is("boolean") {
         return Kind::Bool;
+    }
+    if is("number") {
+        let limit = |name: &str| schema.get(name).and_then(Json::as_f64);
+        return Kind::Number(limit("minimum").unwrap_or(f64::MIN), limit("maximum").unwrap_or(f64::MAX));
     }
     if is("integer") {
         return Kind::Integer(number("minimum").unwrap_or(0), number("maximum").unwrap_or(i64::MAX));
@@ -219,7 +237,10 @@ mod tests {
                 Kind::Duration(_, max) => assert!(*max < Span::MAX, "{} has no limit", entry.key),
                 Kind::Size(_, max) => assert!(max.0 < u64::MAX, "{} has no limit", entry.key),
                 Kind::Integer(_, max) => assert!(*max < i64::MAX, "{} has no limit", entry.key),
-                Kind::Choice(words) => assert!(!words.is_empty(), "{} has no words to choose from", entry.key),
+                Kind::Number(_, max) => assert!(*max < f64::MAX, "{} has no limit", entry.key),
+                Kind::Choice(words) | Kind::Words(words) => {
+                    assert!(!words.is_empty(), "{} has no words to choose from", entry.key)
+                }
                 _ => {}
             }
         }
@@ -236,6 +257,10 @@ mod tests {
         assert_eq!(kind("record.resource"), Some(Kind::Texts));
         assert_eq!(kind("export.endpoint"), Some(Kind::Address));
         assert_eq!(kind("export.tls.ca_file"), Some(Kind::Text));
+        assert_eq!(kind("capture.filter"), Some(Kind::Rules));
+        assert_eq!(kind("capture.filter_default"), Some(Kind::Choice(vec!["include".into(), "exclude".into()])));
+        assert_eq!(kind("capture.sample"), Some(Kind::Number(0.0, 1.0)));
+        assert_eq!(kind("record.groups"), Some(Kind::Words(vec!["client_server".into(), "tracee".into()])));
         assert_eq!(kind("export.nothing"), None);
     }
 

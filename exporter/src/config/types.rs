@@ -7,7 +7,11 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{Bytes, Endpoint, Secret, Span};
+use super::{
+    rules::{Action, Rules},
+    sets::{Events, Groups},
+    units::{Bytes, Endpoint, Secret, Span},
+};
 
 /// All settings of flowtel. Each room has its own table and sees only that.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,9 +44,21 @@ pub struct Capture {
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]
     pub tick: Span,
-    /// Which events become records: `network_events` (begins, ends and failed attempts), `flows` (begins and ends) or
-    /// `begins`. What no record needs is not watched for.
+    /// Which events become records: the sets `network_events` (all), `flows` (begin, end, open), `begins`, and names of
+    /// events such as `flowtel.tcp.flow.end`; one, or a list. What no record needs is not watched for.
     pub events: Events,
+    /// Which flows become records: rules such as `"exclude destination=10.0.0.0/8 port=443"`, or tables of the same; the
+    /// first that matches decides. docs/selecting.md has all conditions. On the command line: `--include`, `--exclude`.
+    pub filter: Rules,
+    /// What becomes of flows that no rule matches: `include` or `exclude`. When not set: `exclude` where all rules
+    /// include, else `include`.
+    #[schemars(example = &"include")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filter_default: Option<Action>,
+    /// The part of flows that is recorded, begin and end together: by the flow's id, so that a restart chooses the same.
+    /// Failed attempts are all recorded. Below 1 the Resource says it as `flowtel.sample.ratio`.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: f64,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
@@ -63,18 +79,6 @@ pub struct Rings {
     /// The ring of name servers' answers.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub answers: Bytes,
-}
-
-/// Which events become records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Events {
-    /// Begins, ends and failed attempts.
-    NetworkEvents,
-    /// Begins and ends.
-    Flows,
-    /// Begins.
-    Begins,
 }
 
 /// How events become flows.
@@ -145,9 +149,23 @@ pub struct Dns {
     /// room. Past it, it loses its own oldest.
     #[schemars(range(min = 1, max = 100))]
     pub source_share: u8,
+    /// Names by reverse look-ups: `off`, or `observed`, where those that processes of this host ask for (PTR answers) are
+    /// given to addresses that have no other name, as `reverse`. Whoever owns an address can give it any such name. They
+    /// may take an eighth of the limits above.
+    pub reverse: Reverse,
     /// The file with `static` names, in the form of hosts(5). It is read again within 10 s after it changed. An empty
     /// text: none.
     pub hosts_file: PathBuf,
+}
+
+/// Names by reverse look-ups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reverse {
+    /// None.
+    Off,
+    /// Of answers that processes of this host asked for.
+    Observed,
 }
 
 /// What is in a record.
@@ -157,6 +175,9 @@ pub struct Record {
     /// Write the event's name also as the attribute `event.name`. Loki drops the field of the log record that
     /// OpenTelemetry has for it.
     pub event_name_attribute: bool,
+    /// Attributes that are written beside the usual ones: `client_server` (client.address and so on, of the semantic
+    /// conventions), `tracee` (the fields of Tracee's net_flow_tcp_begin); one, or a list.
+    pub groups: Groups,
     /// `service.name` of the Resource. OTEL_SERVICE_NAME sets it.
     pub service_name: String,
     /// Further attributes of the Resource. OTEL_RESOURCE_ATTRIBUTES adds to them.

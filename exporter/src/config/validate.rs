@@ -4,6 +4,7 @@ use super::{
     key::Key,
     origin::{Origin, Origins},
     problem::Problem,
+    rules::Rule,
     target::Target,
     types::{Config, Protocol},
     units::Bytes,
@@ -65,6 +66,7 @@ fn capture(config: &Config, check: &mut Check<'_>) {
     let cgroup = &config.capture.cgroup;
     let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
     check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
+    check.require(!config.capture.events.is_empty(), "capture.events", "expected at least one event, found none");
     // The kernel takes rings of a power of two of pages only; the limits are above the largest page size, 64 KiB.
     let rings = &config.capture.rings;
     for (key, size) in [
@@ -127,7 +129,30 @@ fn export(config: &Config, check: &mut Check<'_>) {
     }
 }
 
+/// Rules that can't do what they seem to.
+fn filter(config: &Config, warn: &mut Check<'_>) {
+    let (capture, owner) = (&config.capture, &config.owner);
+    let rules = &capture.filter.0;
+    let asks = |any: fn(&Rule) -> bool| rules.iter().any(any);
+    if asks(|rule| !rule.cgroup.is_empty() || !rule.container.is_empty()) && !owner.container {
+        warn.require(false, "capture.filter", "cgroups and containers are not looked up, for owner.container is false");
+    }
+    if asks(|rule| rule.process.iter().any(|p| p.0.starts_with('/'))) && !owner.executable {
+        warn.require(false, "capture.filter", "paths of executables are not looked up, for owner.executable is false");
+    }
+    let default = capture.filter.default_action(capture.filter_default);
+    if let Some(last) = rules.last().filter(|last| last.action == default) {
+        let message = format!("the last rule, {last}, changes nothing: what no rule matches has the same fate");
+        warn.require(false, "capture.filter", message);
+    }
+    if let Some(n) = rules.iter().position(Rule::is_for_all).filter(|n| n + 1 < rules.len()) {
+        let message = format!("rule {} matches everything: those behind it are never asked", n + 1);
+        warn.require(false, "capture.filter", message);
+    }
+}
+
 fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
+    filter(config, warn);
     let export = &config.export;
     let Target::Otlp(otlp) = target else {
         // Not said of variables: they are often set for a whole system, of which flowtel is one part.

@@ -3,6 +3,7 @@
 //! - [`parse`]: the bytes of a response, to the addresses that it proves and their names;
 //! - [`cache`]: what was proved, by address, until it is too old;
 //! - [`hosts`]: names of the hosts file;
+//! - [`arpa`]: the address that a reverse look-up asks about;
 //! - [`names`]: what a look-up gives.
 //!
 //! What comes in are answers that this host asked for: the kernel's side has matched each with a query that left the
@@ -10,6 +11,7 @@
 //!
 //! Must never trust a time to live, grow without bound, or let one container push out what others asked for.
 
+pub mod arpa;
 pub mod cache;
 pub mod hosts;
 pub mod names;
@@ -23,9 +25,12 @@ pub use self::names::{MAX_NAMES, Names, State};
 use self::{
     cache::{Cache, Seen},
     hosts::Hosts,
-    parse::{Malformed, Parser},
+    parse::{Malformed, Parser, Proof},
 };
 use crate::{capture::KernelTime, config, ledger::Ledger};
+
+/// Names of reverse look-ups may take one part in so many of the limits.
+const REVERSE_PART: u32 = 8;
 
 /// An answer as the kernel reports it.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +52,8 @@ pub struct Answer<'a> {
 pub struct Dns {
     parser: Parser,
     cache: Cache,
+    /// Names of reverse look-ups, where they are wanted.
+    reverse: Option<Cache>,
     hosts: Hosts,
     ledger: Arc<Ledger>,
 }
@@ -56,9 +63,28 @@ pub struct Dns {
 impl Dns {
     /// A fresh stage; it reads the hosts file. Whether there is to be one at all (`dns.enabled`) is its owner's to ask.
     pub fn new(config: &config::Dns, ledger: Arc<Ledger>) -> Self {
+        let (most, reverse) = match config.reverse {
+            config::Reverse::Off => (config.clone(), None),
+            config::Reverse::Observed => {
+                let part = |whole: u32| whole / REVERSE_PART;
+                let bytes = config.max_bytes.0 / u64::from(REVERSE_PART);
+                let least = config::Dns {
+                    max_addresses: part(config.max_addresses),
+                    max_bytes: config::Bytes(bytes),
+                    ..config.clone()
+                };
+                let most = config::Dns {
+                    max_addresses: config.max_addresses - part(config.max_addresses),
+                    max_bytes: config::Bytes(config.max_bytes.0 - bytes),
+                    ..config.clone()
+                };
+                (most, Some(Cache::new(&least)))
+            }
+        };
         Self {
             parser: Parser::default(),
-            cache: Cache::new(config),
+            cache: Cache::new(&most),
+            reverse,
             hosts: Hosts::read(&config.hosts_file, KernelTime::now(), &ledger.dns.hosts_ignored),
             ledger,
         }
@@ -66,7 +92,7 @@ impl Dns {
 
     /// Takes one answer. Answers come about in the order of kernel time.
     pub fn on(&mut self, answer: &Answer<'_>) {
-        let Self { parser, cache, ledger, .. } = self;
+        let Self { parser, cache, reverse, ledger, .. } = self;
         let ledger = &ledger.dns;
         ledger.read.add(1);
         let response = match parser.parse(answer.payload, answer.truncated) {
@@ -78,16 +104,14 @@ impl Dns {
             return ledger.unasked.add(1);
         }
         let mut any = false;
-        for proof in response.proofs() {
+        let mut keep = |cache: &mut Cache, proof: Proof<'_>| {
             any = true;
-            let seen = Seen {
-                address: proof.address,
-                source: answer.cgroup,
-                names: proof.names,
-                ttl: proof.ttl,
-                time: answer.time,
-            };
-            cache.insert(&seen, ledger);
+            let Proof { address, names, ttl } = proof;
+            cache.insert(&Seen { address, source: answer.cgroup, names, ttl, time: answer.time }, ledger);
+        };
+        response.proofs().for_each(|proof| keep(cache, proof));
+        if let Some(reverse) = reverse {
+            response.pointers().for_each(|proof| keep(reverse, proof));
         }
         let fate = match any {
             true => &ledger.parsed,
@@ -99,21 +123,29 @@ impl Dns {
 
     /// What an address was called at a time, by the container that connected to it (`cgroup`) or else by anybody on
     /// this host. Names of fresh answers win; then come those of the hosts file, which a program asks before it asks
-    /// for an answer; then those whose time to live is over. `None`: no name is known.
+    /// for an answer; then those whose time to live is over; then those of reverse look-ups, if any. `None`: no name is known.
     ///
     /// `at` may lie up to 2 s behind the newest answer taken in: an answer after `at` doesn't count.
     pub fn names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
         let seen = self.cache.names(address, cgroup, at);
         match seen {
             Some(names) if names.state == State::Fresh => Some(names),
-            _ => self.hosts.names(address).or(seen),
+            _ => self.hosts.names(address).or(seen).or_else(|| self.reverse_names(address, cgroup, at)),
         }
+    }
+
+    fn reverse_names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
+        let mut names = self.reverse.as_ref()?.names(address, cgroup, at)?;
+        names.state = State::Reverse;
+        Some(names)
     }
 
     /// Forgets some of what is too old, and follows changes of the hosts file. To be called at each reading of the
     /// rings; it does little each time.
     pub fn tick(&mut self, now: KernelTime) {
-        self.cache.sweep(now, &self.ledger.dns);
+        for cache in [&mut self.cache].into_iter().chain(&mut self.reverse) {
+            cache.sweep(now, &self.ledger.dns);
+        }
         self.hosts.tick(now, &self.ledger.dns.hosts_ignored);
     }
 }

@@ -26,6 +26,8 @@ pub enum State {
     Expired,
     /// The hosts file.
     Static,
+    /// Only the answer to a reverse look-up: whoever owns the address chose the name.
+    Reverse,
 }
 
 /// Names being gathered.
@@ -53,6 +55,7 @@ impl State {
             Self::Fresh => "fresh",
             Self::Expired => "expired",
             Self::Static => "static",
+            Self::Reverse => "reverse",
         }
     }
 }

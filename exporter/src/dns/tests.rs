@@ -47,6 +47,76 @@ fn a_name_with_aliases_is_given_before_them() {
     assert_eq!(names.as_slice(), ["a.example", "edge.example"]);
 }
 
+const PTR: u16 = 12;
+
+fn reverse(mode: config::Reverse, hosts: &str) -> Dns {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(hosts.as_bytes()).expect("written");
+    let config = config::Dns { hosts_file: file.path().into(), reverse: mode, ..config::Dns::default() };
+    Dns::new(&config, Arc::default())
+}
+
+#[test]
+fn a_reverse_look_up_names_its_address_where_nothing_else_does_and_where_that_is_wanted() {
+    let pointer =
+        Message::response(&wire("1.2.0.192.in-addr.arpa"), PTR).record(QUESTION, PTR, 60, &wire("Host.example"));
+    let at = |dns: &Dns, seconds| {
+        let names = dns.names(ip("192.0.2.1"), Some(7), KernelTime(seconds * SECOND));
+        names.map(|names| (names.as_slice().join(" "), names.state.as_str(), names.age))
+    };
+    let mut off = reverse(config::Reverse::Off, "");
+    on(&mut off, 100, pointer.bytes(), false);
+    assert_eq!(at(&off, 101), None);
+    assert_eq!(off.ledger.dns.without_address.get(), 1);
+
+    let mut dns = reverse(config::Reverse::Observed, "");
+    on(&mut dns, 100, pointer.bytes(), false);
+    let told = |age| Some(("host.example".to_owned(), "reverse", Some(Duration::from_secs(age))));
+    assert_eq!(at(&dns, 99), None, "not yet");
+    assert_eq!(at(&dns, 101), told(1));
+    assert_eq!(at(&dns, 600), told(500), "within the grace time, too");
+    assert_eq!((dns.ledger.dns.parsed.get(), dns.ledger.dns.held()), (1, 1));
+    // Whatever else is known of the address, also what is over, is what somebody asked for.
+    let forward = Message::response(&wire("www.example"), A).a(QUESTION, 60, [192, 0, 2, 1]);
+    on(&mut dns, 200, forward.bytes(), false);
+    assert_eq!(at(&dns, 201).map(|names| names.0).as_deref(), Some("www.example"));
+    assert_eq!(at(&dns, 300).map(|names| names.1), Some("expired"));
+    let mut known = reverse(config::Reverse::Observed, "192.0.2.1 fixed.example");
+    on(&mut known, 100, pointer.bytes(), false);
+    assert_eq!(at(&known, 101).map(|names| names.1), Some("static"));
+}
+
+#[test]
+fn a_reverse_look_up_proves_only_the_address_that_it_asks_about() {
+    let delegated = wire("1.0/25.2.0.192.in-addr.arpa");
+    let asked = wire("1.2.0.192.in-addr.arpa");
+    let mut dns = reverse(config::Reverse::Observed, "");
+    let chain = Message::response(&asked, PTR)
+        .record(QUESTION, CNAME, 60, &delegated)
+        .record(&delegated, PTR, 60, &wire("a.example"))
+        .record(&delegated, PTR, 60, &wire("b.example"))
+        .record(&wire("2.2.0.192.in-addr.arpa"), PTR, 60, &wire("other.example"))
+        .record(&delegated, PTR, 60, &wire(""));
+    on(&mut dns, 100, chain.bytes(), false);
+    let names =
+        |dns: &Dns, address| dns.names(ip(address), None, KernelTime(101 * SECOND)).map(|n| n.as_slice().join(" "));
+    assert!(
+        names(&dns, "192.0.2.1").is_some_and(|names| names == "b.example a.example" || names == "a.example b.example")
+    );
+    assert_eq!(names(&dns, "192.0.2.2"), None);
+    // Another type was asked for, or another name.
+    let mut dns = reverse(config::Reverse::Observed, "");
+    on(&mut dns, 100, Message::response(&asked, A).record(QUESTION, PTR, 60, &wire("a.example")).bytes(), false);
+    on(
+        &mut dns,
+        100,
+        Message::response(&wire("a.example"), PTR).record(QUESTION, PTR, 60, &wire("b.example")).bytes(),
+        false,
+    );
+    assert_eq!(names(&dns, "192.0.2.1"), None);
+    assert_eq!(dns.ledger.dns.without_address.get(), 2);
+}
+
 #[test]
 fn each_answer_has_one_fate() {
     let mut dns = dns("");

@@ -63,7 +63,7 @@ impl Connection {
 // === impl Flows
 
 impl Flows {
-    /// A fresh stage that tells `capture.events`, and waits for acceptors where `owner` has them told. `boot` goes into
+    /// A fresh stage that follows flows as far as `capture.events` needs it, and waits for acceptors where `owner` has them told. `boot` goes into
     /// every id. `own` is flowtel's process id as the kernel sees it, where its own connections are to be left out.
     pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
@@ -123,14 +123,14 @@ impl Flows {
             self.gives_up(cookie, &attempt, now);
         }
         self.forget_early(Some(now));
-        self.tell_refusals(Some(now), &mut out);
+        self.refusals.tell(&self.boot, Some(now), &mut out);
         self.release(Some(now), out);
     }
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(FlowEvent)) {
         self.forget_early(None);
-        self.tell_refusals(None, &mut out);
+        self.refusals.tell(&self.boot, None, &mut out);
         self.release(None, out);
     }
 
@@ -153,7 +153,7 @@ impl Flows {
                         self.unmatched.remove(&connection);
                     }
                     self.count(&self.ledger.kernel.established, held.own);
-                    if self.events == config::Events::Begins {
+                    if !self.events.needs_ends() {
                         // Nobody will ask for it again: its end is not watched for.
                         self.open.remove(held.cookie);
                     }
@@ -165,29 +165,11 @@ impl Flows {
                 }
                 What::Failed { .. } => {}
             }
-            if !held.own && self.tells(&held.event) {
+            if !held.own {
                 out(held.event);
             }
         }
         self.settling.shrink(KEEP);
-    }
-
-    /// Whether a record of this is wanted.
-    fn tells(&self, event: &FlowEvent) -> bool {
-        match event.what {
-            What::Begin { .. } => true,
-            What::End { .. } => self.events != config::Events::Begins,
-            What::Failed { .. } => self.events == config::Events::NetworkEvents,
-        }
-    }
-
-    fn tell_refusals(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
-        let wanted = self.events == config::Events::NetworkEvents;
-        self.refusals.tell(&self.boot, now, |event| {
-            if wanted {
-                out(event);
-            }
-        });
     }
 
     fn asks(&mut self, event: &KernelEvent, call: &Call) {
@@ -337,7 +319,7 @@ impl Flows {
         let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
         let connection = Connection::of(&flow);
         // Where nothing more is to be told of it, it is not followed.
-        let followed = (self.events != config::Events::Begins || self.acceptors).then(|| flow.clone());
+        let followed = (self.events.needs_ends() || self.acceptors).then(|| flow.clone());
         let told = FlowEvent { at: stamp(event, began), flow, what: What::Begin { handshake } };
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
         if other_end.is_none() {

@@ -11,9 +11,10 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 use prost::{Message, encoding::encoded_len_varint};
 
-use super::{Batch, resource, schema, text, wire};
+use super::{Batch, groups, resource, schema, text, wire};
 use crate::{
     capture::WallTime,
+    config::Groups,
     dns::Names,
     enrich::Enriched,
     flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Traffic, What},
@@ -47,6 +48,7 @@ pub struct Encoder {
     limits: Limits,
     boot: BootId,
     event_name_attribute: bool,
+    groups: Groups,
     /// Field `resource` of `ResourceLogs`.
     resource: Vec<u8>,
     /// Fields `scope` and `schema_url` of `ScopeLogs`.
@@ -91,6 +93,7 @@ impl Encoder {
             limits,
             boot,
             event_name_attribute,
+            groups: Groups::default(),
             resource: encoded,
             scope: scope_fields,
             open: Open::default(),
@@ -98,6 +101,12 @@ impl Encoder {
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
+    }
+
+    /// The same, writing further groups of attributes.
+    #[must_use]
+    pub fn with_groups(self, groups: Groups) -> Self {
+        Self { groups, ..self }
     }
 
     /// Appends the record of `event`. Returns a batch when this record filled it, or when there was no room for it in the
@@ -168,7 +177,7 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, .. } = self;
+        let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, groups, .. } = self;
         let FlowEvent { at, flow, what } = event;
         let name = name(what);
         text.set(enriched);
@@ -242,6 +251,9 @@ impl Encoder {
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
             What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
+        if !groups.is_empty() {
+            groups::write(out, *groups, enriched, &text.source, &text.destination);
+        }
         close_record(out, start);
     }
 }
@@ -269,7 +281,7 @@ fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<
     }
 }
 
-fn port(out: &mut Vec<u8>, key: &str, end: &SocketAddr) {
+pub(super) fn port(out: &mut Vec<u8>, key: &str, end: &SocketAddr) {
     if end.port() != 0 {
         wire::int_attribute(out, key, end.port().into());
     }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod encoder;
+mod groups;
 pub mod resource;
 pub mod schema;
 mod text;

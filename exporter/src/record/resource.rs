@@ -10,6 +10,7 @@ use opentelemetry_sdk::Resource;
 use prost::Message;
 use uuid::{Uuid, uuid};
 
+use super::schema;
 use crate::config;
 
 /// Namespace of service.instance.id (semantic conventions, "Service instance id").
@@ -59,6 +60,17 @@ pub fn build(config: &config::Record, host: &Host) -> Resource {
     Resource::builder_empty()
         .with_attributes(attributes.into_iter().map(|(key, value)| KeyValue::new(key.to_owned(), value)))
         .build()
+}
+
+/// The same, with what a reader of sampled flows has to multiply by: each stands for `1 / ratio`. Nothing is added where
+/// all are recorded.
+pub fn sampled(resource: Resource, ratio: f64) -> Resource {
+    if ratio >= 1.0 {
+        return resource;
+    }
+    let attributes = resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    let ratio = KeyValue::new(schema::SAMPLE_RATIO, ratio);
+    Resource::builder_empty().with_attributes(attributes.chain([ratio])).build()
 }
 
 /// The bytes of an OTLP `Resource`, attributes in the order of their names: a restart gives the same bytes.

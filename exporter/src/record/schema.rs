@@ -17,6 +17,9 @@ pub const END: &str = "flowtel.tcp.flow.end";
 /// Event name: an attempt never became a flow.
 pub const FAILED: &str = "flowtel.tcp.flow.failed";
 
+/// Attribute of the Resource: which part of flows is recorded, where it is not all (`capture.sample`).
+pub const SAMPLE_RATIO: &str = "flowtel.sample.ratio";
+
 /// SeverityNumber INFO (opentelemetry/proto/logs/v1/logs.proto).
 pub const INFO: i32 = 9;
 /// SeverityText that goes with [`INFO`].
@@ -104,7 +107,7 @@ attributes! {
     SOURCE_NAMES = "flowtel.source.dns.names" "string[]" "", "when known",
         "Names that this host saw resolve to source.address: the one asked for first, then CNAMEs; at most 16.", "[\"example.com\"]";
     SOURCE_NAMES_STATE = "flowtel.source.dns.state" "string" "", "with the names",
-        "`fresh`, `expired` (their time to live is over, within the grace time), `static` (hosts file).", "fresh";
+        "`fresh`, `expired` (their time to live is over, within the grace time), `static` (hosts file), `reverse` (only of a PTR answer; `dns.reverse`).", "fresh";
     SOURCE_NAMES_AGE = "flowtel.source.dns.age" "double" "s", "with the names, but not static ones",
         "Since the answer was seen.", "1.5";
     DESTINATION_NAMES = "flowtel.destination.dns.names" "string[]" "", "when known",
@@ -139,6 +142,28 @@ attributes! {
         "From the first of them to the last.", "0.8";
     FOLD_PORTS = "flowtel.fold.destination.ports" "int" "{port}", "on folded records",
         "Different destination ports among them.", "1000";
+    CLIENT_ADDRESS = "client.address" "string" "", "group client_server; as source.address",
+        "The same as source.address: who initiated the connection is its client.", "10.0.0.5";
+    CLIENT_PORT = "client.port" "int" "", "group client_server; as source.port",
+        "The same as source.port.", "43210";
+    SERVER_ADDRESS = "server.address" "string" "", "group client_server",
+        "The same as destination.address.", "93.184.216.34";
+    SERVER_PORT = "server.port" "int" "", "group client_server; as destination.port",
+        "The same as destination.port.", "443";
+    TRACEE_DIRECTION = "conn_direction" "string" "", "group tracee; as flowtel.flow.direction",
+        "Tracee's field: `outgoing` or `incoming`.", "outgoing";
+    TRACEE_SRC = "src" "string" "", "group tracee; as source.address",
+        "Tracee's field: the same as source.address.", "10.0.0.5";
+    TRACEE_DST = "dst" "string" "", "group tracee",
+        "Tracee's field: the same as destination.address.", "93.184.216.34";
+    TRACEE_SRC_PORT = "src_port" "int" "", "group tracee; as source.port",
+        "Tracee's field: the same as source.port.", "43210";
+    TRACEE_DST_PORT = "dst_port" "int" "", "group tracee; as destination.port",
+        "Tracee's field: the same as destination.port.", "443";
+    TRACEE_SRC_DNS = "src_dns" "string[]" "", "group tracee; empty where no name is known",
+        "Tracee's field: the same as flowtel.source.dns.names.", "[]";
+    TRACEE_DST_DNS = "dst_dns" "string[]" "", "group tracee; empty where no name is known",
+        "Tracee's field: the same as flowtel.destination.dns.names.", "[\"example.com\"]";
 }
 
 /// The table above as Markdown.
@@ -150,7 +175,8 @@ pub fn markdown() -> String {
          ## Envelope\n\n\
          | field | value |\n|---|---|\n\
          | Resource | `service.name`, `service.version`, `service.instance.id` (UUIDv5 of the machine id), `host.name`, \
-         `host.id`, `host.arch`, `os.type`, and what OTEL_RESOURCE_ATTRIBUTES and `record.resource` add |\n\
+         `host.id`, `host.arch`, `os.type`, and what OTEL_RESOURCE_ATTRIBUTES and `record.resource` add; \
+         `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow |\n\

@@ -377,7 +377,7 @@ fn crossed(scene: &Scene) -> Result<()> {
 // === failures
 
 /// Attempts to connect from a port, which must fail so.
-fn fail(
+pub fn fail(
     from: SocketAddr,
     to: SocketAddr,
     timeout: u32,
@@ -394,10 +394,10 @@ fn fail(
     Ok((socket, before))
 }
 
-const HOPEFUL: &str = "hopeful";
+pub const HOPEFUL: &str = "hopeful";
 
 /// The asking side's failure.
-fn outgoing(from: SocketAddr, to: SocketAddr, error: &'static str, attempts: i64, between: (u64, u64)) -> Failure {
+pub fn outgoing(from: SocketAddr, to: SocketAddr, error: &'static str, attempts: i64, between: (u64, u64)) -> Failure {
     Failure {
         outgoing: true,
         source: (Some(from.ip()), Some(from.port())),

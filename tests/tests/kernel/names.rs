@@ -28,13 +28,14 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("a client in a container's cgroup has the container's id", 60, contained),
 ];
 
-const A: u16 = 1;
+pub const A: u16 = 1;
 const CNAME: u16 = 5;
+pub const PTR: u16 = 12;
 const AAAA: u16 = 28;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A name server and a resolver's socket.
-struct Resolver {
+pub struct Resolver {
     client: UdpSocket,
     server: UdpSocket,
     to: SocketAddr,
@@ -42,7 +43,7 @@ struct Resolver {
 }
 
 impl Resolver {
-    fn new(net: &Pair, server: UdpSocket, to: SocketAddr, connected: bool) -> Result<Self> {
+    pub fn new(net: &Pair, server: UdpSocket, to: SocketAddr, connected: bool) -> Result<Self> {
         let client = udp(&net.client, if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?)?;
         if connected {
             client.connect(to)?;
@@ -65,7 +66,7 @@ impl Resolver {
     }
 
     /// Asks and answers.
-    fn resolve(&self, id: u16, name: &str, kind: u16, answers: &[(&str, Data<'_>)]) -> Result<()> {
+    pub fn resolve(&self, id: u16, name: &str, kind: u16, answers: &[(&str, Data<'_>)]) -> Result<()> {
         let (_, from) = self.ask(id, name, kind)?;
         self.server.send_to(&message(id, 0x8180, (name, kind), answers), from)?;
         self.client.recv(&mut [0; 512]).context("the answer").map(drop)
@@ -74,12 +75,14 @@ impl Resolver {
 
 /// What an answer says of a name.
 #[derive(Clone, Copy)]
-enum Data<'a> {
+pub enum Data<'a> {
     Address(IpAddr),
     Name(&'a str),
+    /// A name of the address that was asked about.
+    Pointer(&'a str),
 }
 
-fn udp(namespace: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
+pub fn udp(namespace: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
     let socket = namespace.run("udp", || Ok(UdpSocket::bind(at)?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
@@ -107,6 +110,7 @@ fn message(id: u16, flags: u16, (name, kind): (&str, u16), answers: &[(&str, Dat
             Data::Address(IpAddr::V4(v4)) => (A, v4.octets().to_vec()),
             Data::Address(IpAddr::V6(v6)) => (AAAA, v6.octets().to_vec()),
             Data::Name(name) => (CNAME, wire(name)),
+            Data::Pointer(name) => (PTR, wire(name)),
         };
         bytes.extend(wire(name));
         bytes.extend([kind, 1].map(u16::to_be_bytes).concat());
@@ -118,7 +122,7 @@ fn message(id: u16, flags: u16, (name, kind): (&str, u16), answers: &[(&str, Dat
 }
 
 /// Gives the server another address.
-fn also(net: &Pair, address: Ipv4Addr) -> Result<()> {
+pub fn also(net: &Pair, address: Ipv4Addr) -> Result<()> {
     net.server.ip(&format!("addr add {address}/24 dev {WIRE}"))?;
     net.client.neighbour(address.into(), &net.server.hardware_address()?)
 }
@@ -228,14 +232,14 @@ fn translated(scene: &Scene) -> Result<()> {
 const CGROUPS: &str = "flowtel-test-";
 
 /// A cgroup that a container would have; it goes with this.
-struct Container {
+pub struct Container {
     outer: PathBuf,
-    inner: PathBuf,
-    id: String,
+    pub inner: PathBuf,
+    pub id: String,
 }
 
 impl Container {
-    fn new() -> Result<Self> {
+    pub fn new() -> Result<Self> {
         let root = cgroup2().ok_or_else(|| skip("no cgroup v2 file system"))?;
         let outer = root.join(format!("{CGROUPS}{}", std::process::id()));
         let id = format!("{:064x}", std::process::id());

@@ -37,6 +37,43 @@ fn each_layer_wins_over_the_one_before() {
 }
 
 #[test]
+fn rules_and_words_come_from_files_variables_and_flags_and_the_last_layer_replaces_them() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let rules = |sources: &Sources| {
+        let config = loaded(sources).config;
+        (config.capture.filter.0.iter().map(ToString::to_string).collect::<Vec<_>>(), config.capture.events)
+    };
+    let text = "[capture]\nevents = [\"net_flow_tcp_begin\", \"flowtel.gap\"]\n[[capture.filter]]\naction = \"exclude\"\n\
+                destination_port = [22, \"8000-8999\"]\n[[capture.filter]]\naction = \"include\"";
+    let mut sources = etc(dir.path(), text);
+    let first =
+        (vec!["exclude destination_port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
+    assert_eq!(rules(&sources), first);
+    for (value, rule) in [
+        ("include port=1; exclude", vec!["include destination_port=1", "exclude"]),
+        ("[\"include port=2\"]", vec!["include destination_port=2"]),
+        ("[{\"action\": \"exclude\", \"port\": 3}]", vec!["exclude destination_port=3"]),
+        ("[{ action = \"exclude\", port = [4] }, \"include\"]", vec!["exclude destination_port=4", "include"]),
+    ] {
+        sources.env.insert("FLOWTEL_CAPTURE__FILTER".into(), value.into());
+        assert_eq!(rules(&sources).0, rule, "{value}");
+    }
+    for (value, events) in [
+        ("flows", Events::FLOWS),
+        ("begins,flowtel.tcp.flow.failed", Events::BEGINS.and(Events::FAILED)),
+        ("[\"net_flow_tcp_end\"]", Events::ENDS),
+    ] {
+        sources.env.insert("FLOWTEL_CAPTURE__EVENTS".into(), value.into());
+        assert_eq!(rules(&sources).1, events, "{value}");
+    }
+    sources.overrides.push(Override::new("--include, --exclude", Key::new("capture.filter"), "exclude uid=0\ninclude"));
+    sources.overrides.push(Override::new("--set", Key::new("capture.events"), "network_events"));
+    sources.overrides.push(Override::new("--set", Key::new("capture.sample"), "0.25"));
+    assert_eq!(rules(&sources), (vec!["exclude user=0".into(), "include".into()], Events::NETWORK_EVENTS));
+    assert_eq!(loaded(&sources).config.capture.sample, 0.25);
+}
+
+#[test]
 fn a_later_layer_adds_to_tables_whose_keys_the_user_names() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut sources = etc(

@@ -68,6 +68,56 @@ fn values_of_the_wrong_kind_or_beyond_their_limits_are_refused() {
 }
 
 #[test]
+fn what_selects_flows_is_checked_word_by_word() {
+    for (text, expected) in [
+        ("capture.events = \"flow\"", "expected some of \"network_events\", \"flows\""),
+        ("capture.events = [\"flows\", \"flwos\"]", "found \"flwos\""),
+        ("capture.events = []", "at least one event"),
+        ("capture.events = 5", "found 5"),
+        ("capture.events = [5]", "found an array"),
+        ("capture.sample = 1.5", "a number from 0 to 1, found 1.5"),
+        ("capture.sample = \"half\"", "a number from 0 to 1"),
+        ("capture.filter_default = \"drop\"", "\"include\" or \"exclude\""),
+        (
+            "capture.filter = [\"include port=80\", \"exclude prot=80\"]",
+            "capture.filter: rule 2: unknown condition \"prot\"",
+        ),
+        ("capture.filter = [{ port = 80 }]", "capture.filter: rule 1: expected action = \"include\" or \"exclude\""),
+        (
+            "capture.filter = [{ action = \"exclude\", source = \"10.0.0.0/99\" }]",
+            "rule 1: source: expected an address",
+        ),
+        ("capture.filter = 5", "expected a list of rules"),
+        ("record.groups = \"tracy\"", "expected some of \"client_server\", \"tracee\", found \"tracy\""),
+        ("dns.reverse = true", "\"off\" or \"observed\""),
+    ] {
+        let problems = problems_of(text);
+        assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+        assert!(problems[0].starts_with("flowtel.toml:1: ") && problems[0].contains(expected), "{text}: {problems:?}");
+    }
+}
+
+#[test]
+fn rules_that_can_not_do_what_they_seem_to_are_told() {
+    for (text, warning) in [
+        (
+            "filter = [\"exclude port=22\", \"include port=80\"]",
+            "the last rule, include destination_port=80, changes nothing",
+        ),
+        ("filter = [\"include\", \"exclude port=22\"]", "rule 1 matches everything"),
+        ("filter = [\"exclude cgroup=/a\"]\n[owner]\ncontainer = false", "owner.container is false"),
+        ("filter = [\"exclude process=/a\"]\n[owner]\nexecutable = false", "owner.executable is false"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let warnings = loaded(&etc(dir.path(), &format!("[capture]\n{text}"))).warnings;
+        assert!(warnings.iter().any(|w| w.to_string().contains(warning)), "{text}: {warnings:?}");
+    }
+    let sound = "[capture]\nfilter = [\"include port=80\", \"exclude src=10.0.0.0/8\"]\nsample = 1";
+    let dir = tempfile::tempdir().expect("a directory");
+    assert!(loaded(&etc(dir.path(), sound)).warnings.is_empty());
+}
+
+#[test]
 fn values_that_do_not_fit_each_other_are_refused_at_the_one_that_was_set() {
     for (text, key) in [
         ("queue.max_bytes = \"1MiB\"", "queue.max_bytes"),

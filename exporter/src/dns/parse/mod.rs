@@ -4,6 +4,8 @@
 //! CNAME records lead to from there. Other records prove nothing and are passed over, and so are the address hints of
 //! HTTPS and SVCB records (RFC 9460, 7.3): clients may not use them without asking for the addresses, too.
 //!
+//! The names of a reverse look-up are those of the PTR records that the question leads to likewise.
+//!
 //! Must never panic, and never work or remember more than in proportion to [`MAX_RECORDS`], whatever the bytes are.
 
 use std::{
@@ -18,10 +20,13 @@ use domain::{
         iana::{Class, Opcode, Rcode, Rtype},
         name::ToLabelIter,
     },
-    rdata::{A, Aaaa, Cname},
+    rdata::{A, Aaaa, Cname, Ptr},
 };
 
-use super::text::{self, TooLong};
+use super::{
+    arpa,
+    text::{self, TooLong},
+};
 
 /// CNAME links that are followed from the question: as many as, or more than, resolvers follow themselves.
 pub const MAX_LINKS: usize = 16;
@@ -35,6 +40,8 @@ pub struct Parser {
     text: String,
     aliases: Vec<Alias>,
     hosts: Vec<Host>,
+    /// PTR records.
+    pointers: Vec<Alias>,
     /// The name asked for, then CNAMEs in the order of the chain.
     chain: Vec<Link>,
     /// That as text, names with a blank between them.
@@ -65,6 +72,8 @@ pub enum Kind {
     A,
     /// IPv6 addresses.
     Aaaa,
+    /// Names of an address.
+    Ptr,
     /// Another, by its number.
     Other(u16),
 }
@@ -97,7 +106,7 @@ pub enum Malformed {
     Name,
 }
 
-/// A CNAME record.
+/// A CNAME or PTR record.
 #[derive(Debug)]
 struct Alias {
     owner: Range<usize>,
@@ -167,6 +176,7 @@ impl Parser {
         self.text.shrink_to(4096);
         self.aliases.clear();
         self.hosts.clear();
+        self.pointers.clear();
         self.chain.clear();
         self.names.clear();
     }
@@ -193,6 +203,13 @@ impl Parser {
                 if let Some(cname) = record.to_record::<Cname<_>>().map_err(bytes)? {
                     let (owner, target) = (self.store(&record.owner())?, self.store(cname.data().cname())?);
                     self.aliases.push(Alias { owner, target, ttl });
+                }
+                None
+            }
+            Rtype::PTR => {
+                if let Some(ptr) = record.to_record::<Ptr<_>>().map_err(bytes)? {
+                    let (owner, target) = (self.store(&record.owner())?, self.store(ptr.data().ptrdname())?);
+                    self.pointers.push(Alias { owner, target, ttl });
                 }
                 None
             }
@@ -243,6 +260,20 @@ impl<'a> Response<'a> {
             Some(Proof { address: host.address, names: &names[..link.names_end], ttl })
         })
     }
+
+    /// What a reverse look-up found: the address that it asks about, with each of its names. A delegated part of a network
+    /// has CNAME records before them (RFC 2317).
+    pub fn pointers(&self) -> impl Iterator<Item = Proof<'a>> + use<'a> {
+        let Parser { text, pointers, chain, .. } = self.parser;
+        let asked = if self.question.kind == Kind::Ptr { arpa::address(self.question.name) } else { None };
+        asked.into_iter().flat_map(move |address| {
+            pointers.iter().filter(|pointer| !pointer.target.is_empty()).filter_map(move |pointer| {
+                let link = chain.iter().find(|link| text[link.name.clone()] == text[pointer.owner.clone()])?;
+                let ttl = Duration::from_secs(link.ttl.min(pointer.ttl).into());
+                Some(Proof { address, names: &text[pointer.target.clone()], ttl })
+            })
+        })
+    }
 }
 
 // === impl Kind
@@ -252,6 +283,7 @@ impl From<Rtype> for Kind {
         match rtype {
             Rtype::A => Self::A,
             Rtype::AAAA => Self::Aaaa,
+            Rtype::PTR => Self::Ptr,
             other => Self::Other(other.to_int()),
         }
     }

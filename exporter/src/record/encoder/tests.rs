@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value},
+    common::v1::{AnyValue, ArrayValue, KeyValue, any_value::Value},
     logs::v1::LogRecord,
 };
 use proptest::{prelude::*, strategy::ValueTree as _};
@@ -132,6 +132,41 @@ fn expected(event: &FlowEvent) -> LogRecord {
     }
 }
 
+/// What the groups should say beside that.
+fn expected_groups(event: &FlowEvent, names: [&[&str]; 2]) -> Vec<KeyValue> {
+    let flow = &event.flow;
+    let text = |s: String| Some(Value::StringValue(s));
+    let list = |names: &[&str]| {
+        let values = names.iter().map(|name| AnyValue { value: text((*name).into()) }).collect();
+        Some(Value::ArrayValue(ArrayValue { values }))
+    };
+    let address = |end: &SocketAddr| (!end.ip().is_unspecified()).then(|| end.ip().to_string()).and_then(text);
+    let port = |end: &SocketAddr| (end.port() != 0).then(|| Value::IntValue(end.port().into()));
+    let destination = text(flow.destination.ip().to_string());
+    let direction = flow.direction.map(|d| if d == Direction::Outgoing { "outgoing" } else { "incoming" });
+    let all = [
+        ("client.address", address(&flow.source)),
+        ("client.port", port(&flow.source)),
+        ("server.address", destination.clone()),
+        ("server.port", port(&flow.destination)),
+        ("conn_direction", direction.and_then(|d| text(d.into()))),
+        ("src", address(&flow.source)),
+        ("dst", destination),
+        ("src_port", port(&flow.source)),
+        ("dst_port", port(&flow.destination)),
+        ("src_dns", list(names[0])),
+        ("dst_dns", list(names[1])),
+    ];
+    let there = all.into_iter().filter_map(|(key, value)| Some((key, value?)));
+    there
+        .map(|(key, value)| KeyValue {
+            key: key.into(),
+            value: Some(AnyValue { value: Some(value) }),
+            ..Default::default()
+        })
+        .collect()
+}
+
 fn whats() -> impl Strategy<Value = What> {
     let duration = || any::<u32>().prop_map(|n| Duration::from_nanos(n.into()));
     let traffic =
@@ -239,6 +274,35 @@ proptest! {
         prop_assert_eq!(scope.scope.as_ref().map(|s| s.name.as_str()), Some("flowtel"));
         prop_assert!(request.resource_logs[0].resource.as_ref().is_some_and(|r| r.attributes.len() >= 7));
         prop_assert_eq!(encoder.seal(), None);
+    }
+
+    #[test]
+    fn groups_come_behind_all_else_with_their_lists_even_where_those_are_empty(event in events(), both in any::<[bool; 2]>()) {
+        let [client_server, tracee] = both;
+        let mut groups = Groups::default();
+        for (wanted, group) in [(client_server, Groups::CLIENT_SERVER), (tracee, Groups::TRACEE)] {
+            groups = if wanted { groups.and(group) } else { groups };
+        }
+        let mut encoder = encoder(WIDE).with_groups(groups);
+        encoder.write(&Enriched::bare(&event));
+        let hosts = "192.0.2.1 www.example web.example";
+        let mut file = tempfile::NamedTempFile::new().expect("a file");
+        std::io::Write::write_all(&mut file, hosts.as_bytes()).expect("written");
+        let dns = crate::dns::Dns::new(&config::Dns { hosts_file: file.path().into(), ..Default::default() }, Default::default());
+        let names = dns.names(IpAddr::from([192, 0, 2, 1]), None, KernelTime(0));
+        encoder.write(&Enriched { destination_names: names, ..Enriched::bare(&event) });
+        let (records, _) = decode(&encoder.seal().expect("records were written"));
+        for (record, names) in records.iter().zip([&[][..], &["www.example", "web.example"]]) {
+            let more = expected_groups(&event, [&[], names]).into_iter().filter(|attribute| {
+                if attribute.key.contains('.') { client_server } else { tracee }
+            });
+            let more: Vec<_> = more.collect();
+            let usual = record.attributes.len() - more.len();
+            prop_assert_eq!(&record.attributes[usual..], &more);
+            if names.is_empty() {
+                prop_assert_eq!(&record.attributes[..usual], &expected(&event).attributes);
+            }
+        }
     }
 
     #[test]
