@@ -2,7 +2,10 @@
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
-//! - records: made = delivered + queued + rejected + each named loss.
+//! - records: made = delivered + queued + rejected + folded + each named loss. A record that stands for n alike stands for n
+//!   made, of which n - 1 are folded and one goes on its way.
+//!
+//! What is lost is told in the stream too ([`LOSSES`]): lost = told by gap records + not told yet.
 //!
 //! Counters only go up. Each has one writing stage; readers see them relaxed, so a snapshot taken while events are in
 //! flight may be off by what is in flight, never more.
@@ -11,6 +14,10 @@ use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+mod losses;
+
+pub use losses::{LOSSES, Loss};
 
 /// A count that only goes up.
 #[derive(Debug, Default)]
@@ -30,6 +37,17 @@ pub struct Ledger {
     pub dns: Dns,
     /// Records on their way to the receiver.
     pub records: Records,
+    /// What the stream itself was told of losses.
+    pub gaps: Gaps,
+}
+
+/// Gap records: records that tell of losses. Each is counted among [`Records`] too.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    /// Gap records made.
+    pub made: Counter,
+    /// Losses that they tell of.
+    pub told: Counter,
 }
 
 /// Events by kind.
@@ -142,8 +160,10 @@ pub struct Dns {
 /// The fate of records.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Encoded into a batch.
+    /// Encoded into a batch, or folded into the count of one that was.
     pub made: Counter,
+    /// Told by the count of another record: more came than the queue takes.
+    pub folded: Counter,
     /// Accepted by the receiver, or written to standard output.
     pub delivered: Counter,
     /// Refused by the receiver for good. After an answer to the whole request (HTTP 400) it may have kept some.
@@ -240,7 +260,7 @@ impl Records {
     /// Records made whose fate is not settled yet: in the open batch, in the queue or in flight.
     pub fn waiting(&self) -> i128 {
         i128::from(self.made.get())
-            - [&self.delivered, &self.rejected, &self.queue_full, &self.undelivered, &self.write_failed]
+            - [&self.delivered, &self.folded, &self.rejected, &self.queue_full, &self.undelivered, &self.write_failed]
                 .iter()
                 .map(|c| i128::from(c.get()))
                 .sum::<i128>()
@@ -249,8 +269,17 @@ impl Records {
 
 // === impl Ledger
 
+impl Ledger {
+    /// How much was lost, and of that how much no gap record has told yet.
+    fn lost(&self) -> (u64, i128) {
+        let lost = LOSSES.iter().map(|loss| loss.count(self)).sum();
+        (lost, i128::from(lost) - i128::from(self.gaps.told.get()))
+    }
+}
+
 impl fmt::Display for Ledger {
-    /// Both balances, a line each, with the questions about owners between them; losses only where there are any.
+    /// Both balances, a line each, with the questions about owners between them, and what was told of losses before the
+    /// last; losses only where there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kernel events:")?;
         let mut separator = "";
@@ -299,11 +328,18 @@ impl fmt::Display for Ledger {
             ];
             terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
         }
+        let (lost, untold) = self.lost();
+        if lost > 0 {
+            let Gaps { made, told } = &self.gaps;
+            write!(f, "\nlosses: {lost} counted = {} told in {} gap records", told.get(), made.get())?;
+            terms(f, &[("untold", untold)])?;
+        }
         let r = &self.records;
         write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;
         terms(
             f,
             &[
+                ("folded", r.folded.get().into()),
                 ("rejected", r.rejected.get().into()),
                 ("dropped (queue full)", r.queue_full.get().into()),
                 ("undelivered at stop", r.undelivered.get().into()),

@@ -7,8 +7,10 @@ use std::{io, sync::Arc, thread};
 use crate::{
     capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
     enrich::Enricher,
-    flow::{FlowEvent, Flows},
+    flow::{FlowEvent, Flows, Fold},
+    gap::Gaps,
     ledger::Ledger,
+    overload::Overload,
     queue::Queue,
     record::{Batch, Encoder},
 };
@@ -21,10 +23,14 @@ pub struct Pipeline {
     pub rings: Rings,
     /// The flow stage.
     pub flows: Flows,
+    /// What folds repeats when there is too much.
+    pub overload: Overload,
     /// Who knows names and owners.
     pub enricher: Enricher,
     /// The record stage.
     pub encoder: Encoder,
+    /// What tells the stream of losses.
+    pub gaps: Gaps,
     /// Where batches go.
     pub queue: Queue,
     /// What is counted.
@@ -79,6 +85,7 @@ impl Pipeline {
             // The kernel's counts cost system calls: now and then is enough while running.
             if stop || ticks.is_multiple_of(COUNT_EVERY) {
                 self.programs.count(&self.ledger.kernel);
+                self.tell_gaps(stop);
             }
             if stop {
                 return;
@@ -93,7 +100,7 @@ impl Pipeline {
         let now = KernelTime::now();
         self.rings.drain(&clock, events, &self.ledger.kernel);
         let any = !events.is_empty();
-        let Self { rings, flows, enricher, encoder, queue, ledger, .. } = self;
+        let Self { rings, flows, overload, enricher, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
             enricher.notice(&event);
@@ -102,18 +109,43 @@ impl Pipeline {
         // One very busy tick should not be paid for in memory for ever.
         events.shrink_to(KEEP_EVENTS);
         enricher.tick(now);
-        let mut write = |event: FlowEvent| {
+        let mut write = |event: FlowEvent, fold: Option<Fold>| {
             ledger.records.made.add(1);
-            push(queue, encoder.write(&enricher.enrich(&event)));
+            let mut enriched = enricher.enrich(&event);
+            enriched.fold = fold;
+            push(queue, encoder.write(&enriched));
+        };
+        overload.look(now, queue);
+        overload.tell(now, false, &mut write);
+        let mut take = |event: FlowEvent| {
+            if !overload.folds(&event) {
+                write(event, None);
+            }
         };
         if last {
-            flows.flush(&mut write);
+            flows.flush(&mut take);
+            overload.tell(now, true, &mut write);
         } else {
-            flows.settle(now, &mut write);
+            flows.settle(now, &mut take);
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
         any
+    }
+
+    /// Tells the stream what was lost, here and wherever records have gone since.
+    fn tell_gaps(&mut self, last: bool) {
+        let now = KernelTime::now();
+        let wall = Clock::measure().wall(now);
+        let Self { gaps, encoder, queue, ledger, .. } = self;
+        let room = queue.waiting().bytes <= queue.max_bytes() / 4 * 3;
+        gaps.look(now, wall, room, last, |gap| {
+            ledger.records.made.add(1);
+            push(queue, encoder.write_gap(&gap));
+        });
+        if last || self.seal_each_tick {
+            push(queue, encoder.seal());
+        }
     }
 }
 

@@ -5,13 +5,15 @@ use std::{io::Write as _, sync::Arc};
 use tokio::{runtime, signal::unix, sync::watch};
 
 use crate::{
-    capture::{self, Programs, Rings, cgroup::Cgroup, rights, selftest},
+    capture::{self, Clock, KernelTime, Programs, Rings, cgroup::Cgroup, rights, selftest},
     config::{self, Config, Loaded},
     enrich::Enricher,
     exit::{Exit, Failure},
     export::{self, Exporter},
     flow::{BootId, Flows},
+    gap::Gaps,
     ledger::Ledger,
+    overload::Overload,
     pipeline::Pipeline,
     queue::Queue,
     record::{Encoder, Limits, resource},
@@ -99,12 +101,15 @@ fn pipeline(
         age: config.export.batch.max_age.0,
     };
     let resource = resource::build(&config.record, &resource::Host::read());
+    let now = KernelTime::now();
     Ok(Pipeline {
         programs,
         rings,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
+        overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
+        gaps: Gaps::new(boot, now, Clock::measure().wall(now), Arc::clone(ledger)),
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,
