@@ -5,6 +5,7 @@
 
 mod delivery;
 mod handshakes;
+mod hostile;
 mod life;
 mod lives;
 mod names;
@@ -42,8 +43,17 @@ fn main() -> ExitCode {
             names::sweep();
         }
     }
-    let rooms: [&[Scenario]; _] =
-        [reached::ALL, handshakes::ALL, lives::ALL, life::ALL, names::ALL, delivery::ALL, rights::ALL, slow::ALL];
+    let rooms: [&[Scenario]; _] = [
+        reached::ALL,
+        handshakes::ALL,
+        lives::ALL,
+        life::ALL,
+        names::ALL,
+        delivery::ALL,
+        rights::ALL,
+        hostile::ALL,
+        slow::ALL,
+    ];
     let trials = rooms.concat().into_iter().map(|scenario| scenario.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
