@@ -3,6 +3,7 @@
 
 mod flow;
 mod ids;
+mod open;
 mod packet;
 mod queue;
 mod record;
@@ -10,5 +11,5 @@ mod sample;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(stages, packet::bench, ids::bench, flow::bench, record::bench, queue::bench);
+criterion_group!(stages, packet::bench, ids::bench, flow::bench, open::bench, record::bench, queue::bench);
 criterion_main!(stages);

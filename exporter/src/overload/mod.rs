@@ -46,7 +46,8 @@ impl Overload {
     /// Looks whether there is pressure. To be called at each reading of the rings.
     pub fn look(&mut self, now: KernelTime, queue: &Queue) {
         let was = self.pressure.is_on();
-        let lost = self.ledger.flows_ring_full();
+        // A queue of few large batches may drop one and be half empty a moment later.
+        let lost = self.ledger.flows_ring_full() + self.ledger.records.queue_full.get();
         let is = self.pressure.look(now, queue.waiting().bytes, queue.max_bytes(), lost);
         let folded = self.ledger.records.folded.get();
         if is && !was {

@@ -1,37 +1,37 @@
-//! Whether more comes than there is room for: how full the queue is and what the kernel's ring lost go in, yes or no comes
-//! out. It comes on late and goes off later, so that it does not flutter.
+//! Whether more comes than there is room for: how full the queue is, and what it and the kernel's ring of flows lost, go in,
+//! yes or no comes out. It comes on late and goes off later, so that it does not flutter.
 
 use std::time::Duration;
 
 use crate::capture::KernelTime;
 
-/// How long it lasts after the ring last lost something.
+/// How long it lasts after something was lost last.
 const AFTER_LOSS: Duration = Duration::from_secs(10);
 
 /// Whether there is pressure.
 #[derive(Debug, Default)]
 pub struct Pressure {
-    queue: bool,
-    ring: Option<KernelTime>,
+    full: bool,
     lost: u64,
+    lost_at: Option<KernelTime>,
 }
 
 impl Pressure {
     /// As it was when last looked at.
     pub fn is_on(&self) -> bool {
-        self.queue || self.ring.is_some()
+        self.full || self.lost_at.is_some()
     }
 
-    /// Looks at the queue, which holds `bytes` of `most`, and at how many events the ring of flows has lost so far. Returns
+    /// Looks at the queue, which holds `bytes` of `most`, and at how much was lost so far for want of room. Returns
     /// [`Self::is_on`].
     pub fn look(&mut self, now: KernelTime, bytes: u64, most: u64, lost: u64) -> bool {
         // From three quarters on, until less than half is left.
-        self.queue = if self.queue { bytes >= most / 2 } else { bytes >= most - most / 4 };
+        self.full = if self.full { bytes >= most / 2 } else { bytes >= most - most / 4 };
         if lost > self.lost {
             self.lost = lost;
-            self.ring = Some(now);
-        } else if self.ring.is_some_and(|last| u128::from(now.since(last)) >= AFTER_LOSS.as_nanos()) {
-            self.ring = None;
+            self.lost_at = Some(now);
+        } else if self.lost_at.is_some_and(|last| u128::from(now.since(last)) >= AFTER_LOSS.as_nanos()) {
+            self.lost_at = None;
         }
         self.is_on()
     }
@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_that_lost_something_presses_for_ten_seconds() {
+    fn a_loss_presses_for_ten_seconds() {
         let mut pressure = Pressure::default();
         assert!(pressure.look(KernelTime(SECOND), 0, 100, 7));
         assert!(pressure.look(KernelTime(10 * SECOND), 0, 100, 7));
