@@ -110,7 +110,6 @@ impl Pipeline {
         events.shrink_to(KEEP_EVENTS);
         enricher.tick(now);
         let mut write = |event: FlowEvent, fold: Option<Fold>| {
-            ledger.records.made.add(1);
             let mut enriched = enricher.enrich(&event);
             enriched.fold = fold;
             push(queue, encoder.write(&enriched));
@@ -118,6 +117,7 @@ impl Pipeline {
         overload.look(now, queue);
         overload.tell(now, false, &mut write);
         let mut take = |event: FlowEvent| {
+            ledger.records.made.add(1);
             if !overload.folds(&event) {
                 write(event, None);
             }

@@ -63,17 +63,17 @@ pub struct Folds {
 // === impl Folds
 
 impl Folds {
-    /// Takes an event, and counts it where it is folded away. Returns whether it was taken: what is new is not.
+    /// Takes an event that was counted as made, and counts it where it is folded away: of n folded into one, n - 1. Returns
+    /// whether it was taken: what is new is not.
     pub fn take(&mut self, event: &FlowEvent, records: &Records) -> bool {
         let Some(alike) = Alike::of(event) else { return false };
         if let Some(known) = self.known.get_mut(&alike) {
             match &mut known.repeats {
                 Some(repeats) => {
                     repeats.add(event);
-                    records.made.add(1);
                     records.folded.add(1);
                 }
-                // The first repeat is what the count's record stands for: it is counted when that is made.
+                // The first repeat becomes the count's record.
                 none => *none = Some(Box::new(Repeats::new(event))),
             }
             return true;
