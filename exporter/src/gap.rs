@@ -41,8 +41,23 @@ pub struct Gap {
     pub events: u64,
     /// How much was lost so since flowtel started, this included.
     pub total: u64,
-    /// When nothing more had been lost for certain.
+    /// The last time at which for certain nothing more had been lost.
     pub since: WallTime,
+}
+
+/// A look at the ledger.
+#[derive(Debug, Clone, Copy)]
+pub struct Look {
+    /// When the counts began to be read.
+    pub from: WallTime,
+    /// When they had been read: by the kernel's clock.
+    pub time: KernelTime,
+    /// And by the wall clock.
+    pub wall: WallTime,
+    /// The queue has room for a record.
+    pub room: bool,
+    /// Nothing comes after this.
+    pub last: bool,
 }
 
 /// The stage.
@@ -79,15 +94,15 @@ struct Told {
 // === impl Gaps
 
 impl Gaps {
-    /// A stage that knows of no loss, of an instance that started now.
-    pub fn new(boot: BootId, now: KernelTime, wall: WallTime, ledger: Arc<Ledger>) -> Self {
+    /// A stage that knows of no loss, of an instance that started then, before it watched for anything.
+    pub fn new(boot: BootId, start: KernelTime, wall: WallTime, ledger: Arc<Ledger>) -> Self {
         let known = Known { seen: 0, told: 0, since: wall, last: None, wait: QUIET, growing: None };
-        Self { ledger, boot, start: now, made: 0, kinds: [known; LOSSES.len()] }
+        Self { ledger, boot, start, made: 0, kinds: [known; LOSSES.len()] }
     }
 
-    /// Looks at the ledger and gives out what is to be told now. `room`: the queue has room for a record. `last`: nothing
-    /// comes after this.
-    pub fn look(&mut self, now: KernelTime, wall: WallTime, room: bool, last: bool, mut out: impl FnMut(Gap)) {
+    /// Looks at the ledger and gives out what is to be told now.
+    pub fn look(&mut self, look: Look, mut out: impl FnMut(Gap)) {
+        let Look { from, time: now, wall, room, last } = look;
         for (index, loss) in LOSSES.iter().enumerate() {
             let Some(known) = self.kinds.get_mut(index) else { continue };
             let total = loss.count(&self.ledger);
@@ -95,7 +110,7 @@ impl Gaps {
             known.seen = total;
             let events = total.saturating_sub(known.told);
             if events == 0 {
-                known.since = wall;
+                known.since = from;
                 continue;
             }
             let own = known.last.is_some_and(|told| events <= self.made - told.before);
@@ -110,7 +125,7 @@ impl Gaps {
             let gap = Gap { at, uid, stage, reason, words, events, total, since: known.since };
             known.wait = if own { (2 * known.wait).min(LONGEST) } else { QUIET };
             known.told = total;
-            known.since = wall;
+            known.since = from;
             known.last = Some(Told { at: now, before: self.made });
             self.made += 1;
             self.ledger.gaps.made.add(1);

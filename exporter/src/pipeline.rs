@@ -5,10 +5,10 @@
 use std::{io, sync::Arc, thread};
 
 use crate::{
-    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
+    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait, WallTime},
     enrich::Enricher,
     flow::{FlowEvent, Flows, Fold},
-    gap::Gaps,
+    gap::{Gaps, Look},
     ledger::Ledger,
     overload::Overload,
     queue::Queue,
@@ -84,8 +84,9 @@ impl Pipeline {
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
             if stop || ticks.is_multiple_of(COUNT_EVERY) {
+                let from = Clock::measure().wall(KernelTime::now());
                 self.programs.count(&self.ledger.kernel);
-                self.tell_gaps(stop);
+                self.tell_gaps(from, stop);
             }
             if stop {
                 return;
@@ -133,13 +134,13 @@ impl Pipeline {
         any
     }
 
-    /// Tells the stream what was lost, here and wherever records have gone since.
-    fn tell_gaps(&mut self, last: bool) {
-        let now = KernelTime::now();
-        let wall = Clock::measure().wall(now);
+    /// Tells the stream what was lost, here and wherever records have gone since. The counts began to be read at `from`.
+    fn tell_gaps(&mut self, from: WallTime, last: bool) {
+        let time = KernelTime::now();
+        let wall = Clock::measure().wall(time);
         let Self { gaps, encoder, queue, ledger, .. } = self;
         let room = queue.waiting().bytes <= queue.max_bytes() / 4 * 3;
-        gaps.look(now, wall, room, last, |gap| {
+        gaps.look(Look { from, time, wall, room, last }, |gap| {
             ledger.records.made.add(1);
             push(queue, encoder.write_gap(&gap));
         });

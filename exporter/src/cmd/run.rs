@@ -79,6 +79,8 @@ fn pipeline(
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
+    let start = KernelTime::now();
+    let gaps = Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger));
     let mut programs = Programs::load(&config.capture).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
     programs.attach_all(config, &cgroup).map_err(refused)?;
@@ -101,7 +103,6 @@ fn pipeline(
         age: config.export.batch.max_age.0,
     };
     let resource = resource::build(&config.record, &resource::Host::read());
-    let now = KernelTime::now();
     Ok(Pipeline {
         programs,
         rings,
@@ -109,7 +110,7 @@ fn pipeline(
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
-        gaps: Gaps::new(boot, now, Clock::measure().wall(now), Arc::clone(ledger)),
+        gaps,
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,

@@ -26,7 +26,8 @@ impl Rig {
         self.now += SECOND;
         let before = self.told.len();
         let told = &mut self.told;
-        self.gaps.look(KernelTime(self.now), wall(self.now), room, last, |gap| told.push(gap));
+        let (time, from, wall) = (KernelTime(self.now), wall(self.now - 7), wall(self.now));
+        self.gaps.look(Look { from, time, wall, room, last }, |gap| told.push(gap));
         self.told.len() - before
     }
 
@@ -58,8 +59,8 @@ fn the_first_loss_is_told_at_once_and_more_of_it_ten_seconds_later_in_one() {
     assert_eq!(rig.events(), [500, 900]);
     let [first, second] = &rig.told[..] else { panic!("two") };
     assert_eq!((first.stage, first.reason, first.total), ("queue", "queue_full", 500));
-    assert_eq!(first.since, wall(3 * SECOND), "the last look that found nothing");
-    assert_eq!((second.total, second.since), (1400, first.at.wall));
+    assert_eq!(first.since, wall(3 * SECOND - 7), "the last look that found nothing");
+    assert_eq!((second.total, second.since), (1400, wall(4 * SECOND - 7)), "what was counted by then is told");
     assert_ne!(first.uid, second.uid);
 }
 
@@ -83,7 +84,7 @@ fn without_room_a_loss_waits_and_the_end_tells_it_all_the_same() {
     assert_eq!((0..60).map(|_| rig.look(false, false)).sum::<usize>(), 0);
     rig.ledger.records.queue_full.add(5);
     assert_eq!(rig.look(true, false), 1);
-    assert_eq!((rig.events(), rig.told[0].since), (vec![10], wall(SECOND)));
+    assert_eq!((rig.events(), rig.told[0].since), (vec![10], wall(SECOND - 7)));
     rig.ledger.records.queue_full.add(1);
     assert_eq!(rig.look(false, true), 1);
 }
@@ -145,7 +146,7 @@ proptest! {
                 prop_assert_eq!(gap.total, total);
             }
             for pair in of_kind.windows(2) {
-                prop_assert!(pair[1].since >= pair[0].at.wall);
+                prop_assert!(pair[1].since.0 + 7 >= pair[0].at.wall.0);
                 let last = pair[1].at.time.0 == rig.now;
                 prop_assert!(last || pair[1].at.time.since(pair[0].at.time) >= QUIET.as_nanos() as u64);
             }

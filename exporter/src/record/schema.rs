@@ -150,7 +150,7 @@ attributes! {
     GAP_REASON = "flowtel.gap.reason" "string" "", "gap",
         "Why: see docs/losses.md.", "flows_ring_full";
     GAP_SINCE = "flowtel.gap.since" "string" "", "gap",
-        "When nothing more had been lost for certain (RFC 3339, UTC): what is missing lies between then and the record's own time.", "2026-11-22T10:00:00.123456789Z";
+        "The last time at which for certain nothing more had been lost (RFC 3339, UTC): it was lost between then and the record's own time.", "2026-11-22T10:00:00.123456789Z";
 }
 
 /// The table above as Markdown.
