@@ -1,4 +1,4 @@
-//! A whole life (asked for, answered, established, closed) while few and while many flows are open: the cost has to be
+//! A whole life (asked for, established, closed) while few and while many flows are open: the cost has to be
 //! flat. And what a hundred thousand open flows take in memory.
 
 use std::{hint::black_box, sync::Arc};
