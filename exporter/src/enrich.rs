@@ -8,7 +8,7 @@ use crate::{
     capture::{Event, KernelEvent, KernelTime, event::Dns as DnsEvent},
     config,
     dns::{Answer, Dns, Names},
-    flow::FlowEvent,
+    flow::{FlowEvent, Fold},
     ledger::Ledger,
     owner::{Executable, Place, Places, Processes},
 };
@@ -26,6 +26,8 @@ pub struct Enriched<'a> {
     pub executable: Option<Arc<Executable>>,
     /// Where the owner runs.
     pub place: Option<Arc<Place>>,
+    /// It stands for so many begins or ends alike; a failure says so itself.
+    pub fold: Option<Fold>,
 }
 
 /// The stage.
@@ -41,7 +43,7 @@ pub struct Enricher {
 impl<'a> Enriched<'a> {
     /// An event about which nothing more is known.
     pub fn bare(event: &'a FlowEvent) -> Self {
-        Self { event, source_names: None, destination_names: None, executable: None, place: None }
+        Self { event, source_names: None, destination_names: None, executable: None, place: None, fold: None }
     }
 }
 
@@ -95,6 +97,7 @@ impl Enricher {
             destination_names: names(event.flow.destination.ip()),
             executable,
             place,
+            fold: None,
         }
     }
 

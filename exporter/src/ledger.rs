@@ -2,9 +2,12 @@
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
-//! - records: made = delivered + queued + rejected + filtered + sampled + each named loss.
+//! - records: made = delivered + queued + rejected + filtered + sampled + folded + each named loss. A record that stands for
+//!   n alike stands for n made, of which n - 1 are folded and one goes on its way.
 //!
 //! Between the two stand the flow stage's events: told = made + not selected.
+//!
+//! What is lost is told in the stream too ([`LOSSES`]): lost = told by gap records + not told yet.
 //!
 //! Counters only go up. Each has one writing stage; readers see them relaxed, so a snapshot taken while events are in
 //! flight may be off by what is in flight, never more.
@@ -13,6 +16,10 @@ use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
+
+mod losses;
+
+pub use losses::{LOSSES, Loss};
 
 /// A count that only goes up.
 #[derive(Debug, Default)]
@@ -34,6 +41,17 @@ pub struct Ledger {
     pub events: Events,
     /// Records on their way to the receiver.
     pub records: Records,
+    /// What the stream itself was told of losses.
+    pub gaps: Gaps,
+}
+
+/// Gap records: records that tell of losses. Each is counted among [`Records`] too.
+#[derive(Debug, Default)]
+pub struct Gaps {
+    /// Gap records made.
+    pub made: Counter,
+    /// Losses that they tell of.
+    pub told: Counter,
 }
 
 /// Events by kind.
@@ -155,12 +173,15 @@ pub struct Events {
 /// The fate of records.
 #[derive(Debug, Default)]
 pub struct Records {
-    /// Events that were asked for: encoded into a batch, or left out by a rule or the sample.
+    /// Events that were asked for, and gaps: encoded into a batch, folded into the count of one that was, or left out by a
+    /// rule or the sample.
     pub made: Counter,
     /// Left out by `capture.filter`.
     pub filtered: Counter,
     /// Left out by `capture.sample`.
     pub sampled: Counter,
+    /// Told by the count of another record: more came than the queue takes.
+    pub folded: Counter,
     /// Accepted by the receiver, or written to standard output.
     pub delivered: Counter,
     /// Refused by the receiver for good. After an answer to the whole request (HTTP 400) it may have kept some.
@@ -261,6 +282,7 @@ impl Records {
                 &self.delivered,
                 &self.filtered,
                 &self.sampled,
+                &self.folded,
                 &self.rejected,
                 &self.queue_full,
                 &self.undelivered,
@@ -274,8 +296,17 @@ impl Records {
 
 // === impl Ledger
 
+impl Ledger {
+    /// How much was lost, and of that how much no gap record has told yet.
+    fn lost(&self) -> (u64, i128) {
+        let lost = LOSSES.iter().map(|loss| loss.count(self)).sum();
+        (lost, i128::from(lost) - i128::from(self.gaps.told.get()))
+    }
+}
+
 impl fmt::Display for Ledger {
-    /// Both balances, a line each, with the questions about owners between them; losses only where there are any.
+    /// Both balances, a line each, with the questions about owners between them, and what was told of losses before the
+    /// last; losses only where there are any.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kernel events:")?;
         let mut separator = "";
@@ -325,9 +356,15 @@ impl fmt::Display for Ledger {
             terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
         }
         let (e, r) = (&self.events, &self.records);
+        let (lost, untold) = self.lost();
+        let Gaps { made: gaps, told } = &self.gaps;
         if e.unselected.get() > 0 {
-            write!(f, "\nflow events: {} told = {} made records", e.told.get(), r.made.get())?;
+            write!(f, "\nflow events: {} told = {} made records", e.told.get(), r.made.get() - gaps.get())?;
             terms(f, &[("not selected", e.unselected.get().into())])?;
+        }
+        if lost > 0 {
+            write!(f, "\nlosses: {lost} counted = {} told in {} gap records", told.get(), gaps.get())?;
+            terms(f, &[("untold", untold)])?;
         }
         write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;
         terms(
@@ -335,6 +372,7 @@ impl fmt::Display for Ledger {
             &[
                 ("filtered", r.filtered.get().into()),
                 ("sampled out", r.sampled.get().into()),
+                ("folded", r.folded.get().into()),
                 ("rejected", r.rejected.get().into()),
                 ("dropped (queue full)", r.queue_full.get().into()),
                 ("undelivered at stop", r.undelivered.get().into()),

@@ -5,13 +5,15 @@
 use std::{io, sync::Arc, thread};
 
 use crate::{
-    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
-    enrich::Enricher,
+    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait, WallTime},
+    enrich::{Enriched, Enricher},
     flow::{FlowEvent, Flows},
+    gap::{Gaps, Look},
     ledger::Ledger,
+    overload::Overload,
     queue::Queue,
     record::{Batch, Encoder},
-    select::{Look, Select},
+    select::{self, Select},
 };
 
 /// What the thread needs, each stage built already.
@@ -22,12 +24,16 @@ pub struct Pipeline {
     pub rings: Rings,
     /// The flow stage.
     pub flows: Flows,
+    /// What folds repeats when there is too much.
+    pub overload: Overload,
     /// Who knows names and owners.
     pub enricher: Enricher,
     /// What becomes a record.
     pub select: Select,
     /// The record stage.
     pub encoder: Encoder,
+    /// What tells the stream of losses.
+    pub gaps: Option<Gaps>,
     /// Where batches go.
     pub queue: Queue,
     /// What is counted.
@@ -81,7 +87,9 @@ impl Pipeline {
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
             if stop || ticks.is_multiple_of(COUNT_EVERY) {
+                let from = Clock::measure().wall(KernelTime::now());
                 self.programs.count(&self.ledger.kernel);
+                self.tell_gaps(from, stop);
             }
             if stop {
                 return;
@@ -96,7 +104,7 @@ impl Pipeline {
         let now = KernelTime::now();
         self.rings.drain(&clock, events, &self.ledger.kernel);
         let any = !events.is_empty();
-        let Self { rings, flows, enricher, select, encoder, queue, ledger, .. } = self;
+        let Self { rings, flows, overload, enricher, select, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
             enricher.notice(&event);
@@ -105,24 +113,48 @@ impl Pipeline {
         // One very busy tick should not be paid for in memory for ever.
         events.shrink_to(KEEP_EVENTS);
         enricher.tick(now);
-        let mut write = |event: FlowEvent| {
+        overload.look(now, queue);
+        overload.tell(now, false, |event, fold| {
+            push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
+        });
+        let mut take = |event: FlowEvent| {
             let look = select.look(&event);
-            if look == Look::LeaveOut {
+            if look == select::Look::LeaveOut {
                 return;
             }
             let enriched = enricher.enrich(&event);
-            if look == Look::Record || select.decide(&enriched) {
+            let wanted = look == select::Look::Record || select.decide(&enriched);
+            if wanted && !overload.folds(&event) {
                 push(queue, encoder.write(&enriched));
             }
         };
         if last {
-            flows.flush(&mut write);
+            flows.flush(&mut take);
+            overload.tell(now, true, |event, fold| {
+                push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
+            });
         } else {
-            flows.settle(now, &mut write);
+            flows.settle(now, &mut take);
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
         any
+    }
+
+    /// Tells the stream what was lost, here and wherever records have gone since. The counts began to be read at `from`.
+    fn tell_gaps(&mut self, from: WallTime, last: bool) {
+        let time = KernelTime::now();
+        let wall = Clock::measure().wall(time);
+        let Self { gaps, encoder, queue, ledger, .. } = self;
+        let Some(gaps) = gaps else { return };
+        let room = queue.waiting().bytes <= queue.max_bytes() / 4 * 3;
+        gaps.look(Look { from, time, wall, room, last }, |gap| {
+            ledger.records.made.add(1);
+            push(queue, encoder.write_gap(&gap));
+        });
+        if last || self.seal_each_tick {
+            push(queue, encoder.seal());
+        }
     }
 }
 

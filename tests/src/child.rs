@@ -37,6 +37,9 @@ impl Child {
     /// Starts one in the namespace. `words`: `connect ADDRESS` (says its own address, and ends), `stay ADDRESS` (says it,
     /// and reads nothing), `wait ADDRESS` (waits for a line first), `accept` (takes connections on its standard input).
     ///
+    /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
+    /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
+    ///
     /// # Errors
     /// It does not start.
     pub fn start(scene: &Scene, namespace: &Namespace, words: &str, stdin: Option<OwnedFd>) -> Result<Self> {
@@ -145,6 +148,9 @@ fn work(words: &str) -> Result<()> {
             traffic::echo(listener.accept()?.0)?;
         }
     }
+    if let "ask" | "churn" | "fork" = verb {
+        return annoy(verb, address);
+    }
     let address: SocketAddr = address.parse()?;
     if verb == "wait" {
         std::io::stdin().read_line(&mut String::new())?;
@@ -156,3 +162,47 @@ fn work(words: &str) -> Result<()> {
     }
     Ok(())
 }
+
+/// Does what a process without any right may do, as often as it can.
+fn annoy(verb: &str, words: &str) -> Result<()> {
+    let mut words = words.split(' ');
+    let address: SocketAddr = words.next().context("an address")?.parse()?;
+    let mut number = || words.next().unwrap_or_default().parse::<u32>();
+    rustix::thread::set_thread_uid(rustix::fs::Uid::from_raw(NOBODY))?;
+    match verb {
+        "ask" => {
+            let stream = TcpStream::connect(address)?;
+            writeln!(std::io::stdout(), "asking")?;
+            loop {
+                stream.peer_addr()?;
+            }
+        }
+        "churn" => {
+            let wait = Duration::from_secs(1) / number()?.max(1);
+            writeln!(std::io::stdout(), "churning")?;
+            loop {
+                wait::pause(wait);
+                let socket = traffic::socket(address, None)?;
+                // Without a trace, or the ports run out.
+                traffic::reset_at_close(&socket)?;
+                rustix::net::connect(&socket, &address)?;
+            }
+        }
+        _ => {
+            let (n, per_second) = (number()?, number()?);
+            let start = std::time::Instant::now();
+            for i in 0..n {
+                let due = Duration::from_secs_f64(f64::from(i) / f64::from(per_second));
+                if let Some(early) = due.checked_sub(start.elapsed()).filter(|d| !d.is_zero()) {
+                    wait::pause(early);
+                }
+                crate::sys::fork_and_connect(address)?;
+            }
+            writeln!(std::io::stdout(), "{n} in {:.1?}", start.elapsed())?;
+        }
+    }
+    Ok(())
+}
+
+/// Somebody without any right.
+const NOBODY: u32 = 65534;

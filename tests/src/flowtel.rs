@@ -90,6 +90,19 @@ pub struct Balance {
     pub events: Option<Account>,
     /// How many records were made, and their fates.
     pub records: Account,
+    /// How much was lost, and how much of it the records tell; `None`: nothing was.
+    pub losses: Option<Losses>,
+}
+
+/// What flowtel says at its end of what was lost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Events and records.
+    pub counted: i128,
+    /// Of these, told by gap records.
+    pub told: i128,
+    /// Gap records.
+    pub gaps: i128,
 }
 
 /// A number and what it is the sum of.
@@ -126,10 +139,15 @@ impl Launch {
         Ok(Self::of(program).set("capture.rings.flows", "32MiB").set("capture.rings.owners", "32MiB"))
     }
 
-    /// As it was built for release, if it was.
+    /// As it was built for release, if it was, telling begins alone and no names.
     pub fn release() -> Option<Self> {
+        Self::optimized().map(Self::begins)
+    }
+
+    /// As it was built for release, if it was, telling all that it can tell.
+    pub fn optimized() -> Option<Self> {
         let program = machine::target().join("release/flowtel");
-        program.is_file().then(|| Self::of(program).begins())
+        program.is_file().then(|| Self::of(program))
     }
 
     /// Telling begins alone, and no names.
@@ -290,6 +308,28 @@ impl Flowtel {
         self.stderr.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|l| l.text.contains(words))
     }
 
+    /// How much memory it has, in bytes.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn resident(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// How much CPU all its threads have used.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn cpu(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
+        // The name in parentheses may have anything in it; utime and stime are fields 14 and 15, in ticks of 10 ms.
+        let fields = stat.rsplit_once(')').context("no name")?.1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|n| n.parse().unwrap_or(0)).sum();
+        Ok(Duration::from_millis(10 * ticks))
+    }
+
     /// Sends it a signal.
     ///
     /// # Errors
@@ -369,6 +409,7 @@ impl Ended {
         }
         // What was left out as it was asked to be is not lost.
         let accounted = ["delivered", "filtered", "sampled out"].map(|part| balance.records.part(part)).iter().sum();
+        ensure!(balance.losses.is_none(), "losses: {:?}", balance.losses);
         ensure!(balance.records.total == accounted, "records: {}; flowtel says: {}", balance.records, self.stderr);
         Ok(balance)
     }
@@ -401,7 +442,23 @@ impl Balance {
         let events = "flow events:";
         let told = stderr.lines().any(|line| line.starts_with(events));
         let events = told.then(|| line(events).and_then(|line| Account::read(&line, "told"))).transpose()?;
-        Ok(Self { kernel, events, records: Account::read(&line("records:")?, "made")? })
+        let mut losses = None;
+        if stderr.lines().any(|line| line.starts_with("losses:")) {
+            // `12 counted = 10 told in 3 gap records + 2 untold`
+            let account = Account::read(&line("losses:")?, "counted")?;
+            ensure!(account.total == account.parts.values().sum(), "losses do not add up: {account}");
+            ensure!(account.parts.values().all(|n| *n >= 0), "losses have a negative part: {account}");
+            let (words, told) =
+                account.parts.iter().find(|(words, _)| words.starts_with("told in ")).context("told")?;
+            let gaps = words.split(' ').nth(2).context("how many gap records")?.parse()?;
+            losses = Some(Losses { counted: account.total, told: *told, gaps });
+        }
+        Ok(Self { kernel, events, records: Account::read(&line("records:")?, "made")?, losses })
+    }
+
+    /// What was lost of kinds of events for this reason.
+    pub fn lost(&self, kinds: &[&str], reason: &str) -> i128 {
+        kinds.iter().filter_map(|kind| self.kernel.get(*kind)).map(|account| account.part(reason)).sum()
     }
 
     fn adds_up(&self, begins: bool) -> Result<()> {
@@ -419,7 +476,7 @@ impl Balance {
             }
         }
         let begun = self.kernel["established"].part("joined");
-        let mut told = self.records.total;
+        let mut told = self.records.total - self.losses.map_or(0, |losses| losses.gaps);
         if let Some(events) = &self.events {
             ensure!(events.total == events.parts.values().sum(), "flow events do not add up: {events}");
             ensure!(events.part("made records") == told, "{events}, but there were {told} records");

@@ -160,6 +160,48 @@ impl Forge {
     }
 }
 
+/// Sends SYNs to `to` for `time`, `per_second` of them at most, from addresses and ports that are all different, and
+/// returns how many. It is called in the namespace that they come from.
+///
+/// # Errors
+/// The kernel refuses raw sockets.
+pub fn syn_flood(to: SocketAddrV4, per_second: u32, time: Duration) -> Result<u32> {
+    let raw = net::socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(net::ipproto::RAW))?;
+    let (start, mut sent) = (Instant::now(), 0u32);
+    loop {
+        let passed = start.elapsed();
+        if passed >= time {
+            return Ok(sent);
+        }
+        let due = (passed.as_secs_f64() * f64::from(per_second)) as u32;
+        let until = due.min(sent + 1000);
+        for n in sent..until {
+            let [_, a, b, c] = (n / 30_000).to_be_bytes();
+            let source = SocketAddrV4::new([FLOOD[0], FLOOD[1] | (a & 1), b, c].into(), 1025 + (n % 30_000) as u16);
+            let segment = Segment {
+                source,
+                destination: to,
+                sequence: n.wrapping_mul(0x9e37_79b9),
+                acknowledgement: 0,
+                flags: SYN,
+                payload: 0,
+            };
+            match net::sendto(&raw, &segment.bytes()?, SendFlags::empty(), &to) {
+                // A full queue of the interface: some are lost, as in any flood.
+                Ok(_) | Err(rustix::io::Errno::NOBUFS) => {}
+                Err(e) => return Err(e).context("flooding"),
+            }
+        }
+        sent = sent.max(until);
+        if sent == due {
+            crate::wait::pause(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Addresses of [`syn_flood`] begin so: `FLOOD.0.0/15`, reserved for such tests (RFC 2544).
+pub const FLOOD: [u8; 2] = [198, 18];
+
 impl Frames {
     /// This namespace's end.
     ///

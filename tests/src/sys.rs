@@ -74,3 +74,36 @@ pub fn die_with_me(command: &mut Command) {
         command.pre_exec(|| set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from));
     }
 }
+
+/// Makes a process that connects to `address` and ends, and waits for its end. Whether it could connect it does not say.
+///
+/// # Errors
+/// As fork(2), or the address is none of IPv4.
+pub fn fork_and_connect(address: std::net::SocketAddr) -> io::Result<()> {
+    let std::net::SocketAddr::V4(v4) = address else { return Err(io::Error::other("no IPv4 address")) };
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+        sin_zero: [0; 8],
+    };
+    // SAFETY: the child calls nothing but socket(2), connect(2) and _exit(2): it allocates nothing and takes no lock.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => {
+            // SAFETY: no pointers.
+            let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+            // SAFETY: pointer and length are those of `to`.
+            unsafe { libc::connect(fd, (&raw const to).cast(), size_of_val(&to) as libc::socklen_t) };
+            // SAFETY: no pointers.
+            unsafe { libc::_exit(0) }
+        }
+        child => {
+            // SAFETY: the kernel is told to store no status.
+            if unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        }
+    }
+}

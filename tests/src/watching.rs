@@ -1,9 +1,9 @@
 //! flowtel and a collector together: a scene comes in; every record that the collector got comes out, after both were
 //! stopped in order and their counts compared.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     collector::{Collector, Protocol},
@@ -11,6 +11,8 @@ use crate::{
     record::Record,
     scene::Scene,
 };
+
+const GAP: &str = "flowtel.gap";
 
 /// Both, running.
 pub struct Watching {
@@ -58,7 +60,49 @@ impl Watching {
     }
 }
 
+impl Watching {
+    /// As [`Self::finish`], where something may have been lost: then the balances name it, and the gap records tell it.
+    ///
+    /// # Errors
+    /// Something is wrong with the end or the counts.
+    pub fn finish_with_losses(mut self) -> Result<Told> {
+        let balance = self.flowtel.stop()?.balance()?;
+        self.collector.stop()?;
+        Told { records: self.collector.records()?, balance }.checked()
+    }
+}
+
 impl Told {
+    /// What the gap records tell, by stage and reason.
+    ///
+    /// # Errors
+    /// One does not say what it must.
+    pub fn gaps(&self) -> Result<BTreeMap<(String, String), i128>> {
+        let mut told = BTreeMap::<_, i128>::new();
+        let mut gaps: Vec<_> = self.records.iter().filter(|r| r.event_name == GAP).collect();
+        gaps.sort_by_key(|r| r.time);
+        for gap in gaps {
+            let key = (gap.text("flowtel.gap.stage").to_owned(), gap.text("flowtel.gap.reason").to_owned());
+            let number = |key| gap.int(key).map(i128::from).filter(|n| *n > 0);
+            let (Some(events), Some(total)) = (number("flowtel.gap.events"), number("flowtel.gap.total")) else {
+                bail!("a gap without numbers: {gap:#?}");
+            };
+            let since = gap.text("flowtel.gap.since");
+            let people = format!("gap: {events} ");
+            let right = gap.severity == 13
+                && gap.body.starts_with(&people)
+                && gap.body.contains(&format!(" at {}, {}, since 20", key.0, key.1.replace('_', " ")))
+                && since.ends_with('Z')
+                && since.contains('T')
+                && gap.attributes.len() == 7;
+            ensure!(right, "a gap record is wrong: {gap:#?}");
+            let sum = told.entry(key).or_default();
+            *sum += events;
+            ensure!(*sum <= total, "more is told than was lost: {gap:#?}");
+        }
+        Ok(told)
+    }
+
     /// Compares the counts, and the ids of all records.
     ///
     /// # Errors
@@ -69,12 +113,25 @@ impl Told {
         for key in ["flowtel.flow.id", "log.record.uid"] {
             let mut ids = HashSet::new();
             for record in &self.records {
-                // Begin and end share the flow's id; folded ones have none.
+                // Begin and end share the flow's id; folded ones and gaps have none.
                 let event = if key == "log.record.uid" { "" } else { &record.event_name };
-                let folded = record.attributes.contains_key("flowtel.fold.count") && !event.is_empty();
-                ensure!(folded || ids.insert((event, record.text(key))), "a {key} is there twice: {record:#?}");
+                let without = record.attributes.contains_key("flowtel.fold.count") || record.event_name == GAP;
+                ensure!(
+                    without && !event.is_empty() || ids.insert((event, record.text(key))),
+                    "a {key} is there twice: {record:#?}"
+                );
             }
         }
+        let told: i128 = self.gaps()?.values().sum();
+        let (counted, all) = self.balance.losses.map_or((0, 0), |losses| (losses.told, losses.gaps));
+        let gaps = i128::try_from(self.records.iter().filter(|r| r.event_name == GAP).count())?;
+        // Those that were lost themselves are told by the next.
+        let right = if there + self.balance.records.part("folded") == self.balance.records.total {
+            (told, gaps) == (counted, all)
+        } else {
+            told <= counted && gaps <= all
+        };
+        ensure!(right, "{gaps} gap records tell {told} losses; flowtel says {:?}", self.balance.losses);
         Ok(self)
     }
 }

@@ -3,6 +3,7 @@
 
 mod flow;
 mod ids;
+mod open;
 mod packet;
 mod queue;
 mod record;
@@ -11,5 +12,5 @@ mod select;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(stages, packet::bench, ids::bench, flow::bench, select::bench, record::bench, queue::bench);
+criterion_group!(stages, packet::bench, ids::bench, flow::bench, open::bench, select::bench, record::bench, queue::bench);
 criterion_main!(stages);

@@ -8,7 +8,7 @@ use std::{
 use flowtel::{
     capture::{
         KernelEvent, KernelTime, WallTime,
-        event::{self, Call, Caller, Established, Event, mapped},
+        event::{self, Call, Caller, Close, Counters, Established, Event, mapped, state},
     },
     flow::{BootId, CommunityId, Direction, Flow, FlowEvent, FlowId, Owner, Role, Stamp, What},
 };
@@ -51,6 +51,32 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
         netns: 1,
     };
     [at(time, Event::Connect(connect)), at(established.time, Event::Established(established))]
+}
+
+/// And when its socket is closed.
+pub fn close(n: u64, time: u64) -> KernelEvent {
+    let ((address, port), server) = (client(n), u32::from_ne_bytes([10, 1, 0, 1]));
+    let counters = Counters {
+        bytes_acked: 1000,
+        bytes_received: 2000,
+        segments_in: 5,
+        segments_out: 6,
+        retransmits: 0,
+        srtt_us: 61,
+    };
+    let close = Close {
+        kind: event::CLOSE,
+        old_state: state::LAST_ACK,
+        time,
+        cookie: n,
+        local: mapped(address),
+        remote: mapped(server),
+        local_port: port,
+        remote_port: SERVER_PORT,
+        reserved: 0,
+        counters,
+    };
+    at(time, Event::Close(close))
 }
 
 /// The begin of connection number `n`.

@@ -4,7 +4,7 @@
 use rustix::time::{ClockId, clock_gettime};
 
 /// Nanoseconds of CLOCK_BOOTTIME. Order and durations come from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KernelTime(pub u64);
 
 /// Nanoseconds since the Unix epoch.

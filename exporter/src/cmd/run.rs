@@ -5,13 +5,15 @@ use std::{io::Write as _, sync::Arc};
 use tokio::{runtime, signal::unix, sync::watch};
 
 use crate::{
-    capture::{self, Programs, Rings, cgroup::Cgroup, rights, selftest},
+    capture::{self, Clock, KernelTime, Programs, Rings, cgroup::Cgroup, rights, selftest},
     config::{self, Config, Loaded},
     enrich::Enricher,
     exit::{Exit, Failure},
     export::{self, Exporter},
     flow::{BootId, Flows},
+    gap::Gaps,
     ledger::Ledger,
+    overload::Overload,
     pipeline::Pipeline,
     queue::Queue,
     record::{Encoder, Limits, resource},
@@ -78,6 +80,9 @@ fn pipeline(
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
+    let start = KernelTime::now();
+    let wanted = config.capture.events.has(config::Events::GAPS);
+    let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
     let mut programs = Programs::load(&config.capture).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
     programs.attach_all(config, &cgroup).map_err(refused)?;
@@ -105,10 +110,12 @@ fn pipeline(
         programs,
         rings,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
+        overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits)
             .with_groups(config.record.groups),
+        gaps,
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,

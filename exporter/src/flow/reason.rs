@@ -8,7 +8,7 @@ use flowtel_common::event::state;
 use crate::capture::KernelTime;
 
 /// How a flow ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum EndReason {
     /// By FIN.
     Fin,
@@ -21,7 +21,7 @@ pub enum EndReason {
 }
 
 /// Why an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FailReason {
     /// A reset answered the SYN.
     Refused,

@@ -17,8 +17,10 @@ use crate::{
     config::Groups,
     dns::Names,
     enrich::Enriched,
-    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Traffic, What},
+    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What},
 };
+
+mod gap;
 
 /// Where the lengths of `ExportLogsServiceRequest.resource_logs` and `ResourceLogs.scope_logs` go: a tag and at most five
 /// bytes each.
@@ -113,11 +115,15 @@ impl Encoder {
     /// open one.
     pub fn write(&mut self, enriched: &Enriched<'_>) -> Option<Batch> {
         let start = self.open.buffer.len();
-        let event = enriched.event;
         self.record(enriched);
+        self.written(start, &enriched.event.at)
+    }
+
+    /// Counts the record that was written from `start` on.
+    fn written(&mut self, start: usize, at: &Stamp) -> Option<Batch> {
         let full = self.open.buffer.len() > self.limits.bytes && self.open.records > 0;
         let sealed = full.then(|| self.seal_before(start)).flatten();
-        self.open.add(event.at.wall.0, event.at.observed.0);
+        self.open.add(at.wall.0, at.observed.0);
         sealed.or_else(|| (self.open.records >= self.limits.records).then(|| self.seal()).flatten())
     }
 
@@ -251,6 +257,9 @@ impl Encoder {
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
             What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
+        if let Some(fold) = &enriched.fold {
+            folded(out, fold);
+        }
         if !groups.is_empty() {
             groups::write(out, *groups, enriched, &text.source, &text.destination);
         }
@@ -306,10 +315,14 @@ fn failed(out: &mut Vec<u8>, reason: FailReason, attempts: u32, fold: Option<&Fo
     wire::string_attribute(out, schema::ERROR_TYPE, reason.as_str().as_bytes());
     wire::int_attribute(out, schema::ATTEMPTS, attempts.into());
     if let Some(fold) = fold {
-        wire::int_attribute(out, schema::FOLD_COUNT, fold.count);
-        wire::double_attribute(out, schema::FOLD_DURATION, fold.duration.as_secs_f64());
-        wire::int_attribute(out, schema::FOLD_PORTS, fold.destination_ports.into());
+        folded(out, fold);
     }
+}
+
+fn folded(out: &mut Vec<u8>, fold: &Fold) {
+    wire::int_attribute(out, schema::FOLD_COUNT, fold.count);
+    wire::double_attribute(out, schema::FOLD_DURATION, fold.duration.as_secs_f64());
+    wire::int_attribute(out, schema::FOLD_PORTS, fold.destination_ports.into());
 }
 
 // === impl Open
@@ -364,19 +377,20 @@ impl Text {
             text::decimal(body, owner.pid);
             body.push(b']');
         }
-        outcome(body, what);
+        outcome(body, what, enriched.fold.as_ref());
     }
 }
 
 /// How it ended, or failed.
-fn outcome(body: &mut Vec<u8>, what: &What) {
-    let (word, reason) = match what {
-        What::Begin { .. } => return,
-        What::End { reason, .. } => (" ended", reason.as_str()),
-        What::Failed { reason, .. } => (" failed", reason.as_str()),
+fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
+    let (word, reason, fold) = match what {
+        What::Begin { .. } if fold.is_none() => return,
+        What::Begin { .. } => (" began", None, fold),
+        What::End { reason, .. } => (" ended", Some(reason.as_str()), fold),
+        What::Failed { reason, fold, .. } => (" failed", Some(reason.as_str()), fold.as_ref()),
     };
     body.extend_from_slice(word.as_bytes());
-    if let What::Failed { fold: Some(fold), .. } = what {
+    if let Some(fold) = fold {
         let ports = fold.destination_ports;
         let times = if ports > 1 {
             format!(" {} times at {ports} ports", fold.count)
@@ -385,8 +399,10 @@ fn outcome(body: &mut Vec<u8>, what: &What) {
         };
         body.extend_from_slice(times.as_bytes());
     }
-    body.extend_from_slice(b": ");
-    body.extend_from_slice(reason.as_bytes());
+    if let Some(reason) = reason {
+        body.extend_from_slice(b": ");
+        body.extend_from_slice(reason.as_bytes());
+    }
 }
 
 /// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.

@@ -16,6 +16,8 @@ pub const BEGIN: &str = "flowtel.tcp.flow.begin";
 pub const END: &str = "flowtel.tcp.flow.end";
 /// Event name: an attempt never became a flow.
 pub const FAILED: &str = "flowtel.tcp.flow.failed";
+/// Event name: something is known to be missing.
+pub const GAP: &str = "flowtel.gap";
 
 /// Attribute of the Resource: which part of flows is recorded, where it is not all (`capture.sample`).
 pub const SAMPLE_RATIO: &str = "flowtel.sample.ratio";
@@ -136,10 +138,10 @@ attributes! {
         "`refused`, `timed_out`, `unreachable`, `aborted`.", "refused";
     ATTEMPTS = "flowtel.tcp.attempts" "int" "{segment}", "failed",
         "SYNs sent, or seen.", "3";
-    FOLD_COUNT = "flowtel.fold.count" "int" "{attempt}", "on folded records",
-        "This record stands for so many attempts of one source.", "1000";
+    FOLD_COUNT = "flowtel.fold.count" "int" "{event}", "on folded records",
+        "This record stands for so many alike: of one source, and of one destination and port where those are told.", "1000";
     FOLD_DURATION = "flowtel.fold.duration" "double" "s", "on folded records",
-        "From the first of them to the last.", "0.8";
+        "From the first of them, whose time this record has, to the last.", "0.8";
     FOLD_PORTS = "flowtel.fold.destination.ports" "int" "{port}", "on folded records",
         "Different destination ports among them.", "1000";
     CLIENT_ADDRESS = "client.address" "string" "", "group client_server; as source.address",
@@ -164,6 +166,16 @@ attributes! {
         "Tracee's field: the same as flowtel.source.dns.names.", "[]";
     TRACEE_DST_DNS = "dst_dns" "string[]" "", "group tracee; empty where no name is known",
         "Tracee's field: the same as flowtel.destination.dns.names.", "[\"example.com\"]";
+    GAP_EVENTS = "flowtel.gap.events" "int" "{event}", "gap",
+        "How much was lost: events of the kernel, or records.", "1234";
+    GAP_TOTAL = "flowtel.gap.total" "int" "{event}", "gap",
+        "How much was lost at that stage for that reason since flowtel started, this included: should a gap record be lost, the next one shows it.", "5678";
+    GAP_STAGE = "flowtel.gap.stage" "string" "", "gap",
+        "Where it was lost: `kernel`, `capture`, `flow`, `queue`, `export`.", "kernel";
+    GAP_REASON = "flowtel.gap.reason" "string" "", "gap",
+        "Why: see docs/losses.md.", "flows_ring_full";
+    GAP_SINCE = "flowtel.gap.since" "string" "", "gap",
+        "The last time at which for certain nothing more had been lost (RFC 3339, UTC): it was lost between then and the record's own time.", "2026-11-22T10:00:00.123456789Z";
 }
 
 /// The table above as Markdown.
@@ -179,14 +191,17 @@ pub fn markdown() -> String {
          `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
-         `{END}`: it ended. `{FAILED}`: an attempt never became a flow |\n\
+         `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
          | time_unix_nano | when it happened in the kernel. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
-         | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed |\n\
+         | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed and for gaps |\n\
          | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
          Source is always the initiator of the connection, whichever side this host is. Only an end whose begin was not \
          seen can not tell: it has no direction, and its source is the local side.\n\n\
+         A folded record stands for many alike. It has neither source port nor flow id, Community ID, handshake, \
+         duration or round trip time; the owner where it was the same one; of bytes, segments and attempts the sum.\n\n\
+         A gap has `event.name`, `log.record.uid` and `flowtel.gap.…`, and nothing else.\n\n\
          ## Attributes\n\n\
          | attribute | type | unit | present | meaning | example |\n|---|---|---|---|---|---|\n"
     );
@@ -216,7 +231,7 @@ mod tests {
     fn names_are_unique_and_short_enough_for_a_one_byte_length() {
         for (i, a) in ATTRIBUTES.iter().enumerate() {
             assert!(a.name.len() < 128);
-            assert!([BEGIN, END, FAILED].iter().all(|name| name.len() < 32));
+            assert!([BEGIN, END, FAILED, GAP].iter().all(|name| name.len() < 32));
             assert!(ATTRIBUTES[..i].iter().all(|b| b.name != a.name));
         }
     }

@@ -5,6 +5,7 @@
 
 mod delivery;
 mod handshakes;
+mod hostile;
 mod life;
 mod lives;
 mod names;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         delivery::ALL,
         select::ALL,
         rights::ALL,
+        hostile::ALL,
         slow::ALL,
     ];
     let trials = rooms.concat().into_iter().map(|scenario| scenario.trial(missing.clone())).collect();

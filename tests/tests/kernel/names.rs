@@ -28,22 +28,22 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("a client in a container's cgroup has the container's id", 60, contained),
 ];
 
-pub const A: u16 = 1;
+pub(crate) const A: u16 = 1;
 const CNAME: u16 = 5;
 pub const PTR: u16 = 12;
 const AAAA: u16 = 28;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A name server and a resolver's socket.
-pub struct Resolver {
-    client: UdpSocket,
-    server: UdpSocket,
+pub(crate) struct Resolver {
+    pub(crate) client: UdpSocket,
+    pub(crate) server: UdpSocket,
     to: SocketAddr,
     connected: bool,
 }
 
 impl Resolver {
-    pub fn new(net: &Pair, server: UdpSocket, to: SocketAddr, connected: bool) -> Result<Self> {
+    pub(crate) fn new(net: &Pair, server: UdpSocket, to: SocketAddr, connected: bool) -> Result<Self> {
         let client = udp(&net.client, if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" }.parse()?)?;
         if connected {
             client.connect(to)?;
@@ -52,7 +52,7 @@ impl Resolver {
     }
 
     /// Sends a query, and returns it as the server got it, with where it came from.
-    fn ask(&self, id: u16, name: &str, kind: u16) -> Result<(Vec<u8>, SocketAddr)> {
+    pub(crate) fn ask(&self, id: u16, name: &str, kind: u16) -> Result<(Vec<u8>, SocketAddr)> {
         let query = message(id, 0x0100, (name, kind), &[]);
         if self.connected {
             self.client.send(&query)?;
@@ -66,7 +66,7 @@ impl Resolver {
     }
 
     /// Asks and answers.
-    pub fn resolve(&self, id: u16, name: &str, kind: u16, answers: &[(&str, Data<'_>)]) -> Result<()> {
+    pub(crate) fn resolve(&self, id: u16, name: &str, kind: u16, answers: &[(&str, Data<'_>)]) -> Result<()> {
         let (_, from) = self.ask(id, name, kind)?;
         self.server.send_to(&message(id, 0x8180, (name, kind), answers), from)?;
         self.client.recv(&mut [0; 512]).context("the answer").map(drop)
@@ -75,14 +75,14 @@ impl Resolver {
 
 /// What an answer says of a name.
 #[derive(Clone, Copy)]
-pub enum Data<'a> {
+pub(crate) enum Data<'a> {
     Address(IpAddr),
     Name(&'a str),
     /// A name of the address that was asked about.
     Pointer(&'a str),
 }
 
-pub fn udp(namespace: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
+pub(crate) fn udp(namespace: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
     let socket = namespace.run("udp", || Ok(UdpSocket::bind(at)?))?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket)
@@ -98,7 +98,7 @@ fn wire(name: &str) -> Vec<u8> {
     bytes
 }
 
-fn message(id: u16, flags: u16, (name, kind): (&str, u16), answers: &[(&str, Data<'_>)]) -> Vec<u8> {
+pub(crate) fn message(id: u16, flags: u16, (name, kind): (&str, u16), answers: &[(&str, Data<'_>)]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for word in [id, flags, 1, answers.len() as u16, 0, 0] {
         bytes.extend(word.to_be_bytes());
@@ -122,7 +122,7 @@ fn message(id: u16, flags: u16, (name, kind): (&str, u16), answers: &[(&str, Dat
 }
 
 /// Gives the server another address.
-pub fn also(net: &Pair, address: Ipv4Addr) -> Result<()> {
+pub(crate) fn also(net: &Pair, address: Ipv4Addr) -> Result<()> {
     net.server.ip(&format!("addr add {address}/24 dev {WIRE}"))?;
     net.client.neighbour(address.into(), &net.server.hardware_address()?)
 }

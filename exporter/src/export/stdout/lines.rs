@@ -40,6 +40,7 @@ fn line(record: &LogRecord, zone: &TimeZone, colour: bool) -> String {
     let (Some(source), Some(destination)) = (fields.place("source"), fields.place("destination")) else {
         // No flow: a gap, or a record of another kind. Its body is made for people.
         if let Some(body) = record.body.as_ref().and_then(text) {
+            let body = body.strip_prefix(&format!("{word}: ")).unwrap_or(body);
             let _ = write!(out, " {}", printable(body, 1000));
         }
         return out;
@@ -52,6 +53,9 @@ fn line(record: &LogRecord, zone: &TimeZone, colour: bool) -> String {
     let _ = write!(out, "{arrow} {source} -> {destination}");
     if let Some(process) = fields.process() {
         let _ = write!(out, " {process}");
+    }
+    if let Some(count) = fields.int("flowtel.fold.count") {
+        let _ = write!(out, " {count} times");
     }
     if let Some(reason) = fields.text("flowtel.flow.end.reason").or_else(|| fields.text("error.type")) {
         let _ = write!(out, " {}", printable(reason, NAME));
@@ -208,9 +212,9 @@ mod tests {
 
     #[test]
     fn what_is_no_flow_shows_its_body() {
-        let body = AnyValue { value: Some(Value::StringValue("7 events lost".into())) };
+        let body = AnyValue { value: Some(Value::StringValue("gap: 7 events lost at kernel".into())) };
         let gap = LogRecord { event_name: "flowtel.gap".into(), body: Some(body), ..LogRecord::default() };
-        assert_eq!(line(&gap, &TimeZone::UTC, false), "1970-01-01 00:00:00.000 gap 7 events lost");
+        assert_eq!(line(&gap, &TimeZone::UTC, false), "1970-01-01 00:00:00.000 gap 7 events lost at kernel");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::{
     capture::KernelTime,
     config,
     flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Stamp},
+    gap::Gap,
+    ledger::{LOSSES, Loss},
 };
 
 const BOOT: BootId = BootId::new([3; 16]);
@@ -25,6 +27,10 @@ const WIDE: Limits = Limits { records: 10_000, bytes: 1 << 20, age: Duration::fr
 
 /// What a record should say, built as a tree from the schema's words and not from the encoder's.
 fn expected(event: &FlowEvent) -> LogRecord {
+    expected_folded(event, None)
+}
+
+fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
     let int = |i: u64| AnyValue { value: Some(Value::IntValue(i as i64)) };
     let seconds = |d: Duration| AnyValue { value: Some(Value::DoubleValue(d.as_secs_f64())) };
@@ -115,6 +121,16 @@ fn expected(event: &FlowEvent) -> LogRecord {
                 Some(fold) => format!(" failed {} times: {}", fold.count, reason.as_str()),
             };
         }
+    }
+    if let Some(fold) = folded {
+        attributes.push(("flowtel.fold.count", int(fold.count)));
+        attributes.push(("flowtel.fold.duration", seconds(fold.duration)));
+        attributes.push(("flowtel.fold.destination.ports", int(fold.destination_ports.into())));
+        let times = format!("{} times", fold.count);
+        body = match &event.what {
+            What::End { .. } => body.replace(" ended: ", &format!(" ended {times}: ")),
+            _ => format!("{body} began {times}"),
+        };
     }
     let failed = matches!(event.what, What::Failed { .. });
     LogRecord {
@@ -327,6 +343,62 @@ proptest! {
         }
         let wanted: Vec<LogRecord> = events.iter().map(expected).collect();
         prop_assert_eq!(all, wanted);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_folded_begin_or_end_says_how_many_it_stands_for(event in events(), count in 2u64..1 << 40, micros: u32) {
+        prop_assume!(!matches!(event.what, What::Failed { .. }));
+        let fold = Fold { count, duration: Duration::from_micros(micros.into()), destination_ports: 1 };
+        let mut encoder = encoder(WIDE);
+        encoder.write(&Enriched { fold: Some(fold), ..Enriched::bare(&event) });
+        let (records, _) = decode(&encoder.seal().expect("a record"));
+        prop_assert_eq!(records, [expected_folded(&event, Some(&fold))]);
+    }
+
+    #[test]
+    fn a_gap_record_says_what_is_missing_and_since_when(
+        (events, total, uid) in (any::<u32>(), any::<u32>(), any::<u128>()),
+        (wall, since) in (any::<u64>(), any::<u64>()),
+        which in 0..LOSSES.len(),
+    ) {
+        let Loss { stage, reason, words, .. } = LOSSES[which];
+        let at = Stamp { time: KernelTime(1), wall: WallTime(wall), observed: WallTime(wall) };
+        let (events, total) = (events.into(), total.into());
+        let gap = Gap { at, uid, stage, reason, words, events, total, since: WallTime(since) };
+        let mut encoder = encoder(WIDE);
+        prop_assert_eq!(encoder.write_gap(&gap), None);
+        let batch = encoder.seal().expect("a record");
+        prop_assert_eq!((batch.records, batch.first, batch.last), (1, wall, wall));
+        let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
+        let int = |i: u64| AnyValue { value: Some(Value::IntValue(i as i64)) };
+        let time = jiff::Timestamp::from_nanosecond(since.into()).expect("within its range");
+        let attributes = [
+            ("event.name", text("flowtel.gap")),
+            ("log.record.uid", text(&format!("{uid:032x}"))),
+            ("flowtel.gap.events", int(events)),
+            ("flowtel.gap.total", int(total)),
+            ("flowtel.gap.stage", text(stage)),
+            ("flowtel.gap.reason", text(reason)),
+            ("flowtel.gap.since", text(&time.to_string())),
+        ];
+        let millis = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+        let people = reason.replace('_', " ");
+        let record = LogRecord {
+            time_unix_nano: wall,
+            observed_time_unix_nano: wall,
+            severity_number: 13,
+            severity_text: "WARN".into(),
+            event_name: "flowtel.gap".into(),
+            body: Some(text(&format!("gap: {events} {words} at {stage}, {people}, since {millis}"))),
+            attributes: attributes
+                .into_iter()
+                .map(|(key, value)| KeyValue { key: key.into(), value: Some(value), ..Default::default() })
+                .collect(),
+            ..Default::default()
+        };
+        prop_assert_eq!(decode(&batch).0, [record]);
     }
 }
 

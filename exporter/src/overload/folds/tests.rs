@@ -1,0 +1,165 @@
+use std::net::SocketAddr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    capture::WallTime,
+    flow::{Flow, FlowId, Owner, Role, Stamp, Traffic},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn event(time: u64, client: u8, port: u16, what: What) -> FlowEvent {
+    let source = SocketAddr::from(([192, 0, 2, client], (time % 50_000) as u16 + 1));
+    let wall = WallTime(time);
+    let owner = Owner { pid: 7, uid: 8, comm: [b'c'; 16], cgroup: 1, since: KernelTime(time), role: Role::Connector };
+    FlowEvent {
+        at: Stamp { time: KernelTime(time), wall, observed: wall },
+        flow: Flow {
+            id: Some(FlowId(time.into())),
+            community_id: None,
+            source,
+            destination: SocketAddr::from(([198, 51, 100, 1], port)),
+            direction: Some(Direction::Outgoing),
+            local: false,
+            owner: Some(owner),
+        },
+        what,
+    }
+}
+
+fn begin() -> What {
+    What::Begin { handshake: Some(Duration::from_millis(1)) }
+}
+
+fn end(bytes: u64) -> What {
+    let traffic = Traffic {
+        source_bytes: bytes,
+        destination_bytes: 2 * bytes,
+        source_segments: 3,
+        destination_segments: 4,
+        retransmits: 1,
+        rtt: Some(Duration::from_millis(2)),
+    };
+    What::End { reason: EndReason::Fin, duration: Some(Duration::from_secs(1)), traffic }
+}
+
+fn failed(reason: FailReason) -> What {
+    What::Failed { reason, attempts: 2, fold: None }
+}
+
+type Told = Vec<(FlowEvent, Option<Fold>)>;
+
+fn tell(folds: &mut Folds, now: Option<u64>) -> Told {
+    let mut told = Vec::new();
+    folds.tell(now.map(KernelTime), |event, fold| told.push((event, fold)));
+    told
+}
+
+#[test]
+fn the_first_is_told_and_what_repeats_it_becomes_one_record_each_ten_seconds() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    assert!(!folds.take(&event(SECOND, 1, 443, begin()), &records));
+    for i in 0..5 {
+        assert!(folds.take(&event(2 * SECOND + i, 1, 443, begin()), &records));
+    }
+    assert!(!folds.take(&event(SECOND, 1, 80, begin()), &records), "another port");
+    assert!(!folds.take(&event(SECOND, 2, 443, begin()), &records), "another source");
+    assert!(!folds.take(&event(SECOND, 1, 443, end(1)), &records), "another event");
+    assert!(tell(&mut folds, Some(10 * SECOND)).is_empty());
+    let told = tell(&mut folds, Some(12 * SECOND));
+    let [(one, Some(fold))] = &told[..] else { panic!("one: {told:?}") };
+    assert_eq!(*fold, Fold { count: 5, duration: Duration::from_nanos(4), destination_ports: 1 });
+    assert_eq!((one.at.time, one.what.clone()), (KernelTime(2 * SECOND), What::Begin { handshake: None }));
+    assert_eq!((one.flow.id, one.flow.source.port(), one.flow.destination.port()), (None, 0, 443));
+    assert!(one.flow.owner.is_some(), "it was the same");
+    // The fifth is the record itself.
+    assert_eq!(records.folded.get(), 4);
+}
+
+#[test]
+fn an_only_repeat_is_told_as_it_came() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    folds.take(&event(SECOND, 1, 443, begin()), &records);
+    let second = event(2 * SECOND, 1, 443, begin());
+    assert!(folds.take(&second, &records));
+    assert_eq!(tell(&mut folds, None), [(second, None)]);
+    assert_eq!(records.folded.get(), 0);
+    assert!(folds.is_empty());
+}
+
+#[test]
+fn ends_and_failures_are_summed_and_an_owner_that_differs_is_left_out() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    for i in 1..=4 {
+        let mut end = event(i * SECOND, 1, 443, end(10));
+        end.flow.owner.as_mut().expect("one").pid = i as u32;
+        folds.take(&end, &records);
+        folds.take(&event(i * SECOND, 1, 443, failed(FailReason::Refused)), &records);
+    }
+    let mut told = tell(&mut folds, None);
+    told.sort_by_key(|(event, _)| matches!(event.what, What::Failed { .. }));
+    let What::End { duration, traffic, .. } = told[0].0.what else { panic!("an end") };
+    assert_eq!((duration, traffic.rtt, traffic.source_bytes, traffic.destination_bytes), (None, None, 30, 60));
+    assert_eq!((traffic.source_segments, traffic.destination_segments, traffic.retransmits), (9, 12, 3));
+    assert_eq!((told[0].0.flow.owner, told[0].1.map(|fold| fold.count)), (None, Some(3)));
+    let fold = Fold { count: 3, duration: Duration::from_secs(2), destination_ports: 1 };
+    assert_eq!(told[1].0.what, What::Failed { reason: FailReason::Refused, attempts: 6, fold: Some(fold) });
+    assert_eq!(told[1].1, None, "a failure says so itself");
+}
+
+#[test]
+fn more_kinds_than_there_is_room_for_are_told_in_full() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    for i in 0..2 * MOST {
+        let (client, port) = ((i % 256) as u8, (i / 256) as u16);
+        assert!(!folds.take(&event(SECOND, client, port, begin()), &records));
+    }
+    assert_eq!(folds.known.len(), MOST);
+    assert!(folds.take(&event(SECOND, 0, 0, begin()), &records), "who was there first is folded still");
+    // What was not repeated makes room.
+    tell(&mut folds, Some(12 * SECOND));
+    assert_eq!(folds.known.len(), 1);
+}
+
+proptest! {
+    #[test]
+    fn every_event_is_told_once_alone_or_in_a_count(
+        steps in prop::collection::vec((1u8..4, 0u16..3, 0u8..4, 0u64..4), 1..400),
+    ) {
+        let (mut folds, records) = (Folds::default(), Records::default());
+        let (mut now, mut alone, mut told, mut bytes) = (SECOND, 0, Told::new(), 0);
+        for (client, port, what, wait) in &steps {
+            now += wait * SECOND;
+            let what = match what {
+                0 => begin(),
+                1 => end(7),
+                2 => failed(FailReason::Refused),
+                _ => failed(FailReason::TimedOut),
+            };
+            if matches!(what, What::End { .. }) {
+                bytes += 7;
+            }
+            let event = event(now, *client, *port, what);
+            if !folds.take(&event, &records) {
+                alone += 1;
+                told.push((event, None));
+            }
+            told.extend(tell(&mut folds, Some(now)));
+        }
+        told.extend(tell(&mut folds, None));
+        let count = |(event, fold): &(FlowEvent, Option<Fold>)| match (&event.what, fold) {
+            (What::Failed { fold: Some(fold), .. }, None) | (_, Some(fold)) => fold.count,
+            _ => 1,
+        };
+        prop_assert!(alone > 0);
+        prop_assert_eq!(told.iter().map(count).sum::<u64>(), steps.len() as u64);
+        prop_assert_eq!(told.len() as u64 + records.folded.get(), steps.len() as u64);
+        let summed: u64 = told.iter().map(|(event, _)| match &event.what {
+            What::End { traffic, .. } => traffic.source_bytes,
+            _ => 0,
+        }).sum();
+        prop_assert_eq!(summed, bytes);
+    }
+}

@@ -1,0 +1,73 @@
+//! Between flow and record: where more comes than there is room for, repeats are folded into a count, before anything has
+//! to be lost. [`FlowEvent`]s come in; those that are not folded are told as they are, and later one for many.
+//!
+//! - [`Pressure`]: whether there is more than there is room for;
+//! - [`Folds`]: what is folded meanwhile.
+//!
+//! The order in which flows degrade, while the pressure lasts:
+//!
+//! 1. Repeats of the same source address, destination address and destination port, of the same event, direction and
+//!    outcome: the first is told, what follows is counted and told as one each [`WINDOW`].
+//! 2. What was not seen since the pressure began is always told in full, and so goes last: when the queue is full, which
+//!    drops batches whatever is in them and tells it by a gap record.
+//!
+//! Without pressure it costs a comparison an event. It must never lose an event: each is told, alone or in a count.
+
+mod folds;
+mod pressure;
+
+use std::sync::Arc;
+
+pub use folds::{Folds, MOST, WINDOW};
+pub use pressure::Pressure;
+
+use crate::{
+    capture::KernelTime,
+    flow::{FlowEvent, Fold},
+    ledger::Ledger,
+    queue::Queue,
+};
+
+/// The stage.
+#[derive(Debug)]
+pub struct Overload {
+    pressure: Pressure,
+    folds: Folds,
+    ledger: Arc<Ledger>,
+    folded_before: u64,
+}
+
+impl Overload {
+    /// A stage without pressure.
+    pub fn new(ledger: Arc<Ledger>) -> Self {
+        Self { pressure: Pressure::default(), folds: Folds::default(), ledger, folded_before: 0 }
+    }
+
+    /// Looks whether there is pressure. To be called at each reading of the rings.
+    pub fn look(&mut self, now: KernelTime, queue: &Queue) {
+        let was = self.pressure.is_on();
+        // A queue of few large batches may drop one and be half empty a moment later.
+        let lost = self.ledger.flows_ring_full() + self.ledger.records.queue_full.get();
+        let is = self.pressure.look(now, queue.waiting().bytes, queue.max_bytes(), lost);
+        let folded = self.ledger.records.folded.get();
+        if is && !was {
+            self.folded_before = folded;
+            tracing::warn!("more comes than there is room for: repeats are folded into counts");
+        } else if was && !is {
+            tracing::info!(folded = folded - self.folded_before, "there is room again: every flow has its own record");
+        }
+    }
+
+    /// Takes an event. Returns whether it is told by a count, now or later: the caller tells it otherwise.
+    pub fn folds(&mut self, event: &FlowEvent) -> bool {
+        self.pressure.is_on() && self.folds.take(event, &self.ledger.records)
+    }
+
+    /// Gives out what is due at `now`: all of it where the pressure is over, or `last`.
+    pub fn tell(&mut self, now: KernelTime, last: bool, out: impl FnMut(FlowEvent, Option<Fold>)) {
+        if !self.folds.is_empty() {
+            let all = last || !self.pressure.is_on();
+            self.folds.tell((!all).then_some(now), out);
+        }
+    }
+}
