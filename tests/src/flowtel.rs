@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "integration test");
 
 /// What the kernel's programs report.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 14] = [
     "connect",
     "syn again",
     "syn-ack",
@@ -42,6 +42,8 @@ const KINDS: [&str; 12] = [
     "close",
     "refused",
     "dns",
+    "found",
+    "gone",
 ];
 /// Further balances, where there is something to balance, each with its verb.
 const LOOKUPS: [(&str, &str); 3] = [("executables:", "asked"), ("places:", "asked"), ("names:", "answers")];

@@ -10,6 +10,7 @@ use crate::{
         Error, PROGRAMS, Programs, Rings,
         cgroup::{self, Cgroup},
         rights, selftest,
+        snapshot::Pending,
     },
     config::{self, Loaded},
     escape::Escaped,
@@ -76,7 +77,9 @@ impl Report {
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs = self.result("object", Programs::load(capture), |_| "maps and rings can be made".into());
+        let programs = self.result("object", Programs::load(capture, loaded.config.flow.max_flows), |_| {
+            "maps and rings can be made".into()
+        });
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
             for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
                 self.line(program.name, &NO_PROGRAMS);
@@ -104,6 +107,12 @@ impl Report {
                 });
             }
             _ => self.line("self-test", &NO_PROGRAMS),
+        }
+        if capture.takes_snapshot() {
+            match super::run::snapshot(&loaded.config, &mut programs).map(Pending::wait) {
+                Ok(taken) => drop(self.result("snapshot", taken, |snapshot| snapshot.reach.to_string())),
+                Err(e) => self.line("snapshot", &Outcome::Fails(e.to_string())),
+            }
         }
     }
 

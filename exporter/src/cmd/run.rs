@@ -5,13 +5,14 @@ use std::{io::Write as _, sync::Arc};
 use tokio::{runtime, signal::unix, sync::watch};
 
 use crate::{
-    capture::{self, Programs, Rings, cgroup::Cgroup, rights, selftest},
+    capture::{self, Programs, Rings, Snapshot, cgroup::Cgroup, rights, selftest, snapshot::Pending},
     config::{self, Config, Loaded},
     enrich::Enricher,
     exit::{Exit, Failure},
     export::{self, Exporter},
     flow::{BootId, Flows},
     ledger::Ledger,
+    owner::{Processes, holders},
     pipeline::Pipeline,
     queue::Queue,
     record::{Encoder, Limits, resource},
@@ -77,7 +78,7 @@ fn pipeline(
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
-    let mut programs = Programs::load(&config.capture).map_err(refused)?;
+    let mut programs = Programs::load(&config.capture, config.flow.max_flows).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
     programs.attach_all(config, &cgroup).map_err(refused)?;
     tracing::info!(
@@ -99,9 +100,11 @@ fn pipeline(
         age: config.export.batch.max_age.0,
     };
     let resource = resource::build(&config.record, &resource::Host::read());
+    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs)?) } else { None };
     Ok(Pipeline {
         programs,
         rings,
+        snapshot,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
@@ -111,6 +114,21 @@ fn pipeline(
         seal_each_tick: matches!(target, config::Target::Stdout { .. }),
         first,
     })
+}
+
+/// Starts to look for what is open already, and who holds it. After the programs were attached: what begins meanwhile they
+/// tell.
+pub(super) fn snapshot(config: &Config, programs: &mut Programs) -> Result<Pending<Snapshot>, Failure> {
+    let cookies = programs.older().map_err(refused)?;
+    let proc = config.owner.proc.clone();
+    let shown = config.owner.clone();
+    let pending = Snapshot::start(cookies, proc.clone(), config.flow.max_flows as usize, move |mut snapshot| {
+        if Processes::shows_host(&shown) {
+            snapshot.look_up_holders(|inodes| holders::find(&proc, |inode| inodes.contains(&inode)));
+        }
+        snapshot
+    });
+    pending.map_err(refused)
 }
 
 /// The code that goes with a refusal.

@@ -13,6 +13,7 @@ impl Default for Capture {
             cgroup: "root".into(),
             tick: Span(Duration::from_millis(50)),
             events: Events::NetworkEvents,
+            snapshot: true,
             exclude_self: true,
             rings: Rings::default(),
         }

@@ -40,9 +40,12 @@ pub struct Capture {
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]
     pub tick: Span,
-    /// Which events become records: `network_events` (begins, ends and failed attempts), `flows` (begins and ends) or
-    /// `begins`. What no record needs is not watched for.
+    /// Which events become records: `network_events` (begins, ends, failed attempts, and connections that were open when
+    /// flowtel started), `flows` (the same without failed attempts) or `begins`. What no record needs is not watched for.
     pub events: Events,
+    /// At the start, list the connections that are open already: each becomes a record, and is followed to its end. In
+    /// flowtel's own network namespace, and with CAP_SYS_ADMIN in all others.
+    pub snapshot: bool,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
@@ -69,9 +72,9 @@ pub struct Rings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Events {
-    /// Begins, ends and failed attempts.
+    /// Begins, ends, failed attempts, and what was open at the start.
     NetworkEvents,
-    /// Begins and ends.
+    /// Begins, ends, and what was open at the start.
     Flows,
     /// Begins.
     Begins,
@@ -369,4 +372,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+// === impl Capture
+
+impl Capture {
+    /// Whether the connections that are open at the start are looked for.
+    pub fn takes_snapshot(&self) -> bool {
+        self.snapshot && self.events != Events::Begins
+    }
 }

@@ -177,7 +177,7 @@ impl Encoder {
 
         let (severity, severity_text) = match what {
             What::Failed { .. } => (schema::WARN, schema::WARN_TEXT),
-            What::Begin { .. } | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
+            What::Begin { .. } | What::Open | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
         };
         wire::fixed64(out, wire::log_record::TIME, at.wall.0);
         wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
@@ -238,7 +238,7 @@ impl Encoder {
         names(out, SOURCE_NAMES, enriched.source_names.as_ref());
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
-            What::Begin { .. } => {}
+            What::Begin { .. } | What::Open => {}
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
             What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
@@ -250,6 +250,7 @@ impl Encoder {
 fn name(what: &What) -> &'static str {
     match what {
         What::Begin { .. } => schema::BEGIN,
+        What::Open => schema::OPEN,
         What::End { .. } => schema::END,
         What::Failed { .. } => schema::FAILED,
     }
@@ -360,6 +361,7 @@ impl Text {
 fn outcome(body: &mut Vec<u8>, what: &What) {
     let (word, reason) = match what {
         What::Begin { .. } => return,
+        What::Open => return body.extend_from_slice(b" open"),
         What::End { reason, .. } => (" ended", reason.as_str()),
         What::Failed { reason, .. } => (" failed", reason.as_str()),
     };

@@ -33,6 +33,7 @@ fn expected(event: &FlowEvent) -> LogRecord {
     let direction = flow.direction.map(|d| if d == Direction::Outgoing { "outgoing" } else { "incoming" });
     let name = match event.what {
         What::Begin { .. } => "flowtel.tcp.flow.begin",
+        What::Open => "flowtel.tcp.flow.open",
         What::End { .. } => "flowtel.tcp.flow.end",
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
@@ -86,6 +87,7 @@ fn expected(event: &FlowEvent) -> LogRecord {
     }
     match &event.what {
         What::Begin { .. } => {}
+        What::Open => body += " open",
         What::End { reason, duration, traffic } => {
             attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
             attributes.extend([
@@ -159,6 +161,7 @@ fn whats() -> impl Strategy<Value = What> {
     });
     prop_oneof![
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
+        Just(What::Open),
         (end_reason, prop::option::of(duration()), traffic).prop_map(|(reason, duration, traffic)| What::End {
             reason,
             duration,
