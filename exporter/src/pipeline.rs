@@ -117,7 +117,7 @@ impl Pipeline {
             if let Some(snapshot) = taken.take_if(|taken| settled(taken)) {
                 tracing::info!("found {}", snapshot.reach);
                 let began: HashSet<u64> = events.iter().filter_map(began).collect();
-                self.flows.found(&snapshot, &Clock::measure(), |cookie| began.contains(&cookie));
+                self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
                 let older = snapshot.watch(|cookie| self.flows.is_older(cookie));
                 return (!older.is_empty()).then_some(older);
             }
@@ -185,7 +185,7 @@ impl Pipeline {
 
 /// Whether all that the programs tell of a snapshot's connections was read by now.
 fn settled(snapshot: &Snapshot) -> bool {
-    u128::from(KernelTime::now().since(snapshot.time)) > SNAPSHOT_SETTLES.as_nanos()
+    u128::from(KernelTime::now().since(snapshot.listing.time)) > SNAPSHOT_SETTLES.as_nanos()
 }
 
 /// The socket whose begin an event tells.

@@ -15,8 +15,8 @@ use super::{
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
 };
 use crate::capture::{
-    Clock, KernelEvent, KernelTime, Snapshot,
-    snapshot::{Found, FoundListener, Gone, Holder},
+    Clock, KernelEvent, KernelTime,
+    snapshot::{Found, FoundListener, Gone, Holder, Listing},
 };
 
 /// Flows that were there before flowtel, by socket cookie. As many as the snapshot was allowed to find.
@@ -87,28 +87,28 @@ impl OlderFlows {
 impl Flows {
     /// Takes what was there at the start: connections, each told once as open, and listeners. `began` says of which the
     /// programs have told the begin, or will: those are no news. To be called before anything else.
-    pub fn found(&mut self, snapshot: &Snapshot, clock: &Clock, began: impl Fn(u64) -> bool) {
-        for listener in &snapshot.listeners {
-            if let Some(owner) = listener_owner(listener, snapshot.time) {
+    pub fn found(&mut self, listing: &Listing, clock: &Clock, began: impl Fn(u64) -> bool) {
+        for listener in &listing.listeners {
+            if let Some(owner) = listener_owner(listener, listing.time) {
                 self.listeners.bound(listener.netns, listener.port, owner);
             }
         }
-        let listeners: HashMap<_, _> = snapshot.listeners.iter().map(|l| ((l.namespace, l.port), l)).collect();
+        let listeners: HashMap<_, _> = listing.listeners.iter().map(|l| ((l.namespace, l.port), l)).collect();
         // Both ends of a connection are here where both are in the lists.
         let mut ends: HashMap<Connection, u32> = HashMap::new();
         let mut seen = HashSet::new();
-        for found in &snapshot.connections {
+        for found in &listing.connections {
             let flow = Flow::new(&self.boot, found.cookie, found.local, found.remote, None);
             if seen.insert((found.local, found.remote)) {
                 *ends.entry(Connection::of(&flow)).or_default() += 1;
             }
         }
-        let wall = clock.wall(snapshot.time);
-        let at = Stamp { time: snapshot.time, wall, observed: wall };
+        let wall = clock.wall(listing.time);
+        let at = Stamp { time: listing.time, wall, observed: wall };
         let kind = &self.ledger.kernel.found;
-        kind.seen.add(snapshot.connections.len() as u64);
-        kind.read.add(snapshot.connections.len() as u64);
-        for found in &snapshot.connections {
+        kind.seen.add(listing.connections.len() as u64);
+        kind.read.add(listing.connections.len() as u64);
+        for found in &listing.connections {
             if began(found.cookie) {
                 self.ledger.kernel.found.unused.add(1);
                 continue;
@@ -118,10 +118,10 @@ impl Flows {
             let direction = direction(found, listens(local.port()).is_some(), listens(remote.port()).is_some());
             let mut flow = Flow::new(&self.boot, cookie, local, remote, direction);
             flow.local |= ends.get(&Connection::of(&flow)).is_some_and(|n| *n > 1);
-            flow.owner = self.holder(found, direction, listens(local.port()), snapshot.time);
+            flow.owner = self.holder(found, direction, listens(local.port()), listing.time);
             let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
             self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);
-            let found = (snapshot.time, found.state, found.counters);
+            let found = (listing.time, found.state, found.counters);
             self.older.by_cookie.insert(cookie, Older::new(flow, active, found));
             self.ledger.kernel.found.joined.add(1);
         }
@@ -329,3 +329,6 @@ impl Older {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

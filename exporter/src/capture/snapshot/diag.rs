@@ -108,7 +108,17 @@ impl Diag {
     pub fn list(&mut self, states: StateFlags, mut each: impl FnMut(Socket)) -> io::Result<()> {
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.ask(family, id, states.clone(), NLM_F_DUMP)?;
-            while self.answer(&mut each)? {}
+            loop {
+                match self.answer(&mut each) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    // No list of this protocol (inet_diag_lock_handler, net/ipv4/inet_diag.c).
+                    Err(e) if e.raw_os_error() == Some(libc::ENOENT) => {
+                        return Err(io::Error::new(e.kind(), "the kernel's module tcp_diag is not there"));
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
         }
         Ok(())
     }
@@ -174,6 +184,16 @@ impl Diag {
             }
         }
         Ok(more)
+    }
+}
+
+// === impl Key
+
+#[cfg(test)]
+impl Key {
+    /// Of no socket.
+    pub fn sample() -> Self {
+        Self { family: AF_INET, id: SocketId::new_v4() }
     }
 }
 
@@ -244,5 +264,72 @@ fn initiated(state: u32, info: &TcpInfo) -> Option<bool> {
         0 => Some(false),
         1 => Some(true),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    /// Both ends of a connection over loopback.
+    fn pair(address: IpAddr) -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind((address, 0)).expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+        (client, listener.accept().expect("the other end").0)
+    }
+
+    fn find(diag: &mut Diag, stream: &TcpStream) -> Option<Socket> {
+        let local = stream.local_addr().expect("an address");
+        let mut found = None;
+        let states = StateFlags::all() - StateFlags::LISTEN;
+        diag.list(states, |socket| {
+            if socket.local == local {
+                found = Some(socket);
+            }
+        })
+        .expect("a list");
+        found
+    }
+
+    #[test]
+    fn both_ends_are_listed_and_their_counters_prove_who_asked() {
+        let mut diag = match Diag::open().and_then(|mut diag| diag.list(StateFlags::LISTEN, |_| {}).map(|()| diag)) {
+            Ok(diag) => diag,
+            Err(e) => return eprintln!("not tested: {e}"),
+        };
+        for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+            let (mut client, mut server) = pair(address);
+            client.write_all(&[1; 100]).expect("sent");
+            server.read_exact(&mut [0; 100]).expect("received");
+            let (one, other) = (find(&mut diag, &client).expect("one"), find(&mut diag, &server).expect("other"));
+            assert_eq!((one.state, one.remote), (state::ESTABLISHED, other.local));
+            assert_ne!(one.cookie, other.cookie);
+            assert_eq!(other.active, Some(false));
+            assert_eq!(other.counters.bytes_received, 100);
+            // Until the acknowledgement is there nobody can tell.
+            let sure = |diag: &mut Diag, stream: &TcpStream| {
+                (0..200).find_map(|_| {
+                    std::thread::yield_now();
+                    find(diag, stream).and_then(|socket| socket.active)
+                })
+            };
+            assert_eq!(sure(&mut diag, &client), Some(true));
+            client.shutdown(Shutdown::Write).expect("half closed");
+            assert_eq!(server.read(&mut [0]).expect("an end"), 0);
+            assert_eq!(sure(&mut diag, &client), Some(true));
+            assert_eq!(diag.look(&other.key).expect("a look").map(|s| s.state), Some(state::CLOSE_WAIT));
+            drop((client, server));
+            // An instant for the last acknowledgement.
+            let gone = (0..1000).any(|_| {
+                std::thread::yield_now();
+                matches!((diag.look(&one.key), diag.look(&other.key)), (Ok(None), Ok(None)))
+            });
+            assert!(gone, "a socket that was closed is still there");
+        }
     }
 }

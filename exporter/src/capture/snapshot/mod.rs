@@ -27,11 +27,12 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapData};
+pub use diag::Key;
 use flowtel_common::event::{COMM_LEN, Counters, state};
 use netlink_packet_sock_diag::inet::StateFlags;
 pub use older::{Gone, Older};
 
-use self::diag::{Diag, Key, Socket};
+use self::diag::{Diag, Socket};
 use super::{Error, KernelTime};
 
 /// How long the lists of other namespaces may take.
@@ -40,19 +41,26 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// The kernel side's list of cookies whose FINs are to be told.
 pub type Cookies = HashMap<MapData, u64, u32>;
 
-/// What was there.
+/// What was there, and the ways to look at it again.
 #[derive(Debug)]
 pub struct Snapshot {
+    /// What was there.
+    pub listing: Listing,
+    /// How far it saw.
+    pub reach: Reach,
+    namespaces: Vec<Diag>,
+    cookies: Cookies,
+}
+
+/// What was there.
+#[derive(Debug)]
+pub struct Listing {
     /// When the lists were read for the second time.
     pub time: KernelTime,
     /// Connections.
     pub connections: Vec<Found>,
     /// Listening sockets.
     pub listeners: Vec<FoundListener>,
-    /// How far it saw.
-    pub reach: Reach,
-    namespaces: Vec<Diag>,
-    cookies: Cookies,
 }
 
 /// A connection that was there.
@@ -78,7 +86,8 @@ pub struct Found {
     pub counters: Counters,
     /// Who holds it, once that was looked up.
     pub holder: Option<Holder>,
-    key: Key,
+    /// How to look at it again.
+    pub key: Key,
 }
 
 /// A listening socket that was there.
@@ -157,19 +166,20 @@ impl Snapshot {
 
     /// Has each socket's holder looked up: `find` is given the inodes of all that have one.
     pub fn look_up_holders(&mut self, find: impl FnOnce(&HashSet<u32>) -> StdHashMap<u32, Holder>) {
-        let inodes = self.connections.iter().map(|c| c.inode).chain(self.listeners.iter().map(|l| l.inode));
+        let Listing { connections, listeners, .. } = &mut self.listing;
+        let inodes = connections.iter().map(|c| c.inode).chain(listeners.iter().map(|l| l.inode));
         let holders = find(&inodes.filter(|inode| *inode != 0).collect());
-        for found in &mut self.connections {
+        for found in connections {
             found.holder = holders.get(&found.inode).copied();
         }
-        for listener in &mut self.listeners {
+        for listener in listeners {
             listener.holder = holders.get(&listener.inode).copied();
         }
     }
 
     /// Watches those of its connections that `is_older`; the others are no longer known to the kernel side.
     pub fn watch(self, is_older: impl Fn(u64) -> bool) -> Older {
-        Older::new(self.namespaces, self.cookies, self.connections, self.time, is_older)
+        Older::new(self.namespaces, self.cookies, self.listing, is_older)
     }
 }
 
@@ -279,7 +289,8 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         let _ = cookies.insert(found.cookie, 0, 0);
     }
     reach.found = (found.len(), listeners.len());
-    Ok(Snapshot { time, connections: found, listeners, reach, namespaces, cookies })
+    let listing = Listing { time, connections: found, listeners };
+    Ok(Snapshot { listing, reach, namespaces, cookies })
 }
 
 /// The states of a connection between its handshake and its end.
@@ -298,6 +309,15 @@ impl Found {
     fn new(namespace: usize, socket: Socket) -> Self {
         let Socket { cookie, state, local, remote, inode, cgroup, counters, active, key } = socket;
         Self { cookie, state, local, remote, active, namespace, inode, cgroup, counters, holder: None, key }
+    }
+
+    /// An established one that nobody holds, for tests of what is made of it.
+    #[cfg(test)]
+    pub fn sample(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Self {
+        let (counters, key) = (Counters::default(), Key::sample());
+        let state = state::ESTABLISHED;
+        let (active, holder) = (None, None);
+        Self { cookie, state, local, remote, active, namespace: 0, inode: 0, cgroup: 0, counters, holder, key }
     }
 }
 

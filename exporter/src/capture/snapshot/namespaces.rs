@@ -15,7 +15,7 @@ use rustix::{
 /// Where iproute2 keeps named namespaces.
 const NAMED: &str = "/run/netns";
 /// NSFS_MAGIC (include/uapi/linux/magic.h).
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: u64 = 0x6e73_6673;
 /// The most namespaces, and at most a quarter of what RLIMIT_NOFILE grants: one descriptor each stays open.
 const MOST: u64 = 1024;
 /// The most processes that are asked for theirs.
@@ -59,7 +59,7 @@ fn add(path: PathBuf, seen: &mut HashSet<(u64, u64)>, others: &mut Others, most:
     } else if let Ok(file) = File::open(&path)
         // The process may have moved between two looks.
         && file.metadata().is_ok_and(|m| (m.dev(), m.ino()) == (found.dev(), found.ino()))
-        && rustix::fs::fstatfs(&file).is_ok_and(|fs| i64::from(fs.f_type) == NSFS_MAGIC)
+        && rustix::fs::fstatfs(&file).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(NSFS_MAGIC))
     {
         others.files.push(file);
     }

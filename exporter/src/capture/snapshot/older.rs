@@ -12,7 +12,7 @@ use std::{
 
 use flowtel_common::event::{Counters, Event, state};
 
-use super::{Cookies, Diag, Found, Key};
+use super::{Cookies, Diag, Found, Key, Listing};
 use crate::capture::{KernelEvent, KernelTime};
 
 /// The most looks in one round.
@@ -66,8 +66,7 @@ impl Older {
     pub(super) fn new(
         namespaces: Vec<Diag>,
         cookies: Cookies,
-        found: Vec<Found>,
-        time: KernelTime,
+        Listing { time, connections, .. }: Listing,
         is_older: impl Fn(u64) -> bool,
     ) -> Self {
         let mut older = Self {
@@ -79,7 +78,7 @@ impl Older {
             gone: Vec::new(),
             looked: time,
         };
-        for Found { cookie, state, namespace, counters, key, .. } in found {
+        for Found { cookie, state, namespace, counters, key, .. } in connections {
             if !is_older(cookie) {
                 let _ = older.cookies.remove(&cookie);
                 continue;
