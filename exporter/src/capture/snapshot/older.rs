@@ -17,7 +17,7 @@ use crate::capture::{KernelEvent, KernelTime};
 
 /// The most looks in one round.
 const MOST_LOOKS: usize = 256;
-/// How long one turn through all sockets takes, unless they are too many for it.
+/// How long no socket goes without a look, unless they are too many for it.
 const TURN: Duration = Duration::from_secs(10);
 
 /// A socket that is no more.
@@ -42,12 +42,11 @@ pub struct Older {
     /// Each with the number of its sockets; `None` after the last of them: an open one keeps its namespace alive.
     namespaces: Vec<Option<(Diag, usize)>>,
     cookies: Cookies,
-    /// Whose turn it is. What is gone stays in it until its turn comes.
-    turn: VecDeque<u64>,
+    /// Whose turn it is, and since when each waits. What is gone stays in it until its turn comes.
+    turn: VecDeque<(KernelTime, u64)>,
     /// Those to be looked at in each round.
     urgent: VecDeque<u64>,
     gone: Vec<Gone>,
-    looked: KernelTime,
 }
 
 #[derive(Debug)]
@@ -76,7 +75,6 @@ impl Older {
             turn: VecDeque::new(),
             urgent: VecDeque::new(),
             gone: Vec::new(),
-            looked: time,
         };
         for Found { cookie, state, namespace, counters, key, .. } in connections {
             if !is_older(cookie) {
@@ -88,7 +86,7 @@ impl Older {
             }
             let watched = Watched { namespace, key, alive: time, state, counters, urgent: false };
             older.sockets.insert(cookie, watched);
-            older.turn.push_back(cookie);
+            older.turn.push_back((time, cookie));
             if waits_for_ack(state) {
                 older.hurry(cookie);
             }
@@ -135,17 +133,14 @@ impl Older {
                 watched.urgent = false;
             }
         }
-        // As many as are due by now.
-        let passed = u128::from(now.since(self.looked));
-        let due = self.turn.len() as u128 * passed / TURN.as_nanos();
-        if due == 0 {
-            return;
-        }
-        self.looked = now;
-        for _ in 0..(due.min(self.turn.len() as u128) as usize).min(MOST_LOOKS.saturating_sub(looks)) {
-            let Some(cookie) = self.turn.pop_front() else { break };
+        while looks < MOST_LOOKS
+            && let Some((since, cookie)) = self.turn.front().copied()
+            && u128::from(now.since(since)) >= TURN.as_nanos()
+        {
+            looks += 1;
+            self.turn.pop_front();
             if self.look_at(cookie, now).is_some() {
-                self.turn.push_back(cookie);
+                self.turn.push_back((now, cookie));
             }
         }
     }
