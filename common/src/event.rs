@@ -11,9 +11,6 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// First word of a [`Call`]: connect().
 pub const CONNECT: u32 = 1;
-/// First word of an [`Instant`]: the peer answered a SYN of this socket (cgroup_skb ingress: SYN and ACK at a socket in
-/// SYN_SENT). It gives a time and proves nothing: a forged answer with a wrong ACK number looks the same.
-pub const SYN_ACK: u32 = 2;
 /// First word of an event: [`Established`].
 pub const ESTABLISHED: u32 = 3;
 /// First word of a [`Segment`] with FIN.
@@ -70,12 +67,12 @@ pub type Address = [u32; 4];
 /// Length of a thread's name in the kernel, with its final zero (TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
 
-/// A process asks for a TCP connection (cgroup/connect4, connect6) or for a port of its own (post_bind4, post_bind6).
-/// Ring: owners.
+/// Who makes a call, on which socket, and when. Alone it is a connect() of which nobody asks where to: the handshake will
+/// tell. Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
-pub struct Call {
+pub struct Caller {
     /// [`CONNECT`] or [`LISTEN`].
     pub kind: u32,
     /// Process id in the initial pid namespace.
@@ -86,15 +83,26 @@ pub struct Call {
     pub cookie: u64,
     /// The process's cgroup: inode number of its cgroup v2 directory.
     pub cgroup: u64,
-    /// bind(): the socket's network namespace (bpf_get_netns_cookie). connect(): 0, nobody asks.
-    pub netns: u64,
     /// Thread id in the initial pid namespace.
     pub tid: u32,
     /// User id in the initial user namespace.
     pub uid: u32,
     /// The thread's name, up to the first zero.
     pub comm: [u8; COMM_LEN],
-    /// connect(): where to, as the process said it, before any address translation. bind(): the address.
+}
+
+/// A process asks for a TCP connection (cgroup/connect4, connect6) or for a port of its own (post_bind4, post_bind6).
+/// Ring: owners.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Call {
+    /// Who, on which socket, when.
+    pub caller: Caller,
+    /// bind(): the socket's network namespace (bpf_get_netns_cookie). connect(): 0, nobody asks.
+    pub netns: u64,
+    /// connect(): where to, as the process said it, before any address translation; the unspecified address where the
+    /// event did not carry it. bind(): the address.
     pub address: Address,
     /// Which port, likewise.
     pub port: u16,
@@ -297,7 +305,7 @@ pub struct Dns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Instant {
-    /// [`SYN_ACK`] or [`SYN_AGAIN`].
+    /// [`SYN_AGAIN`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
@@ -332,8 +340,9 @@ pub struct Established {
     pub srtt_us: u32,
     /// Segments sent again so far.
     pub retransmits: u32,
-    /// Segments received so far.
-    pub segments_in: u32,
+    /// How many nanoseconds before `time` the SYN-ACK arrived (cgroup_skb): at least 1; 0 where this CPU did not see it, or
+    /// there was none.
+    pub answered_ago: u32,
     /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
     pub netns: u64,
 }
@@ -348,12 +357,20 @@ pub enum Event {
     Accept(Accept),
     Release(Release),
     SynAgain(Instant),
-    SynAck(Instant),
     Established(Established),
     Fin(Segment),
     Reset(Segment),
     Close(Close),
     Refused(Refused),
+}
+
+// === impl Call
+
+impl From<Caller> for Call {
+    /// A connect() that nobody asks where to.
+    fn from(caller: Caller) -> Self {
+        Self { caller, netns: 0, address: [0; 4], port: 0, reserved: 0, reserved_2: 0 }
+    }
 }
 
 // === impl Event
@@ -365,12 +382,14 @@ impl Event {
     pub fn decode(record: &[u8]) -> Option<Self> {
         let (kind, _) = u32::read_from_prefix(record).ok()?;
         match kind {
+            CONNECT if record.len() == size_of::<Caller>() => {
+                Caller::read_from_bytes(record).ok().map(|caller| Self::Connect(caller.into()))
+            }
             CONNECT => Call::read_from_bytes(record).ok().map(Self::Connect),
             LISTEN => Call::read_from_bytes(record).ok().map(Self::Listen),
             ACCEPT => Accept::read_from_bytes(record).ok().map(Self::Accept),
             RELEASE => Release::read_from_bytes(record).ok().map(Self::Release),
             SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
-            SYN_ACK => Instant::read_from_bytes(record).ok().map(Self::SynAck),
             ESTABLISHED => Established::read_from_bytes(record).ok().map(Self::Established),
             FIN => Segment::read_from_bytes(record).ok().map(Self::Fin),
             RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
@@ -383,10 +402,10 @@ impl Event {
     /// When it happened: CLOCK_BOOTTIME, nanoseconds.
     pub fn time(&self) -> u64 {
         match self {
-            Self::Connect(e) | Self::Listen(e) => e.time,
+            Self::Connect(e) | Self::Listen(e) => e.caller.time,
             Self::Accept(e) => e.time,
             Self::Release(e) => e.time,
-            Self::SynAgain(e) | Self::SynAck(e) => e.time,
+            Self::SynAgain(e) => e.time,
             Self::Established(e) => e.time,
             Self::Fin(e) | Self::Reset(e) => e.time,
             Self::Close(e) => e.time,
@@ -427,6 +446,7 @@ mod tests {
     #[test]
     fn the_layouts_have_no_padding_and_the_sizes_that_the_rings_are_planned_for() {
         // A layout with padding would carry stale ring bytes to user space.
+        assert_eq!(size_of::<Caller>(), 56);
         assert_eq!(size_of::<Call>(), 88);
         assert_eq!(size_of::<Accept>(), 80);
         assert_eq!(size_of::<Release>(), 32);
@@ -449,8 +469,8 @@ mod tests {
     #[test]
     fn a_record_of_another_length_or_kind_is_no_event() {
         let mut bytes = [0u8; 24];
-        bytes[..4].copy_from_slice(&SYN_ACK.to_ne_bytes());
-        assert!(matches!(Event::decode(&bytes), Some(Event::SynAck(_))));
+        bytes[..4].copy_from_slice(&SYN_AGAIN.to_ne_bytes());
+        assert!(matches!(Event::decode(&bytes), Some(Event::SynAgain(_))));
         for n in 0..24 {
             assert_eq!(Event::decode(&bytes[..n]), None);
         }

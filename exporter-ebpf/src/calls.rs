@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockContext},
 };
 use flowtel_common::{
-    event::{self, Accept, Address, COMM_LEN, Call, Release, mapped, state},
+    event::{self, Accept, Address, COMM_LEN, Call, Caller, Release, mapped, state},
     tally,
 };
 
@@ -58,21 +58,28 @@ fn is_tcp(ctx: &SockAddrContext) -> bool {
     unsafe { (*ctx.sock_addr).type_ == socket::STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP }
 }
 
-/// Reports connect().
+/// Reports connect(): who asks and, where `FAILURES` are wanted, for what. (What was reached, the handshake tells.)
 #[inline(always)]
-pub fn connect(ctx: &SockAddrContext, family: Family) {
+pub fn connect<const FAILURES: bool>(ctx: &SockAddrContext, family: Family) {
     if !is_tcp(ctx) {
+        return;
+    }
+    if !FAILURES {
+        emit::<Caller>(&OWNERS, tally::CONNECT, |record| {
+            // SAFETY: `record` is a reserved record of this type; every field is written.
+            unsafe { caller(record, event::CONNECT, bpf_get_socket_cookie(ctx.sock_addr.cast())) }
+        });
         return;
     }
     emit::<Call>(&OWNERS, tally::CONNECT, |record| {
         // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
         unsafe {
-            (*record).kind = event::CONNECT;
-            (*record).cookie = bpf_get_socket_cookie(ctx.sock_addr.cast());
+            caller(&raw mut (*record).caller, event::CONNECT, bpf_get_socket_cookie(ctx.sock_addr.cast()));
             (*record).netns = 0;
             (*record).address = address(ctx, family);
             (*record).port = port(ctx);
-            caller(record);
+            (*record).reserved = 0;
+            (*record).reserved_2 = 0;
         }
     });
 }
@@ -115,8 +122,7 @@ pub fn bind(ctx: &SockContext, family: Family) {
     emit::<Call>(&OWNERS, tally::LISTEN, |record| {
         // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
         unsafe {
-            (*record).kind = event::LISTEN;
-            (*record).cookie = bpf_get_socket_cookie(sk.cast());
+            caller(&raw mut (*record).caller, event::LISTEN, bpf_get_socket_cookie(sk.cast()));
             (*record).netns = bpf_get_netns_cookie(sk.cast());
             (*record).address = match family {
                 Family::V4 => mapped((*sk).src_ip4),
@@ -127,7 +133,8 @@ pub fn bind(ctx: &SockContext, family: Family) {
                 }
             };
             (*record).port = (*sk).src_port as u16;
-            caller(record);
+            (*record).reserved = 0;
+            (*record).reserved_2 = 0;
         }
     });
 }
@@ -158,20 +165,20 @@ pub fn release(ctx: &SockContext) {
 /// Writes who calls, and when.
 ///
 /// # Safety
-/// `record` is a reserved record.
+/// `record` is memory of a reserved record.
 #[inline(always)]
-unsafe fn caller(record: *mut Call) {
+unsafe fn caller(record: *mut Caller, kind: u32, cookie: u64) {
     // SAFETY: as the caller promises.
     unsafe {
         let ids = bpf_get_current_pid_tgid();
+        (*record).kind = kind;
         (*record).tgid = (ids >> 32) as u32;
         (*record).tid = ids as u32;
         (*record).time = bpf_ktime_get_boot_ns();
+        (*record).cookie = cookie;
         (*record).cgroup = bpf_get_current_cgroup_id();
         (*record).uid = bpf_get_current_uid_gid() as u32;
         // Straight into the record. It fails only without a current task, and then zeroes what it was given.
         let _ = bpf_get_current_comm((&raw mut (*record).comm).cast(), COMM_LEN as u32);
-        (*record).reserved = 0;
-        (*record).reserved_2 = 0;
     }
 }

@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use flowtel_common::{
     event::Instant,
-    tally::{self, Tally},
+    tally::{self, OnCpu},
 };
 
 /// What a flow is made of. User space sets the sizes before loading.
@@ -25,47 +25,49 @@ pub static OWNERS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "ANSWERS")]
 pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
-/// One tally for each kind of event.
+/// This CPU's counters, of all kinds, and its last SYN-ACK.
 #[map(name = "TALLIES")]
-static TALLIES: PerCpuArray<Tally> = PerCpuArray::with_max_entries(tally::LEN, 0);
+static TALLIES: PerCpuArray<OnCpu> = PerCpuArray::with_max_entries(1, 0);
 
 /// Every how many events of a kind and CPU a program looks how full the ring is. 128 CPUs write less than a tenth of a
 /// default ring between two looks.
 const LOOK_EVERY: u64 = 8;
 
-/// The counters of one kind on this CPU.
+/// The counters of one kind on this CPU: where the first of them is.
 #[derive(Clone, Copy)]
-pub struct Count(*mut Tally);
+pub struct Count(*mut u64);
 
 impl Count {
     /// Of `kind`, with one more seen.
     #[inline(always)]
     pub fn seen(kind: u32) -> Option<Self> {
-        let tally = TALLIES.get_ptr_mut(kind)?;
-        // SAFETY: the map's value lives as long as the program; only `add` touches it.
-        add(unsafe { &raw mut (*tally).seen });
-        Some(Self(tally))
+        let words: *mut u64 = TALLIES.get_ptr_mut(0)?.cast();
+        // SAFETY: the map's value lives as long as the program and holds `tally::LEN` counters of each sort; the kind is
+        // below that. Only `add` touches them.
+        let seen = unsafe { words.add((tally::SEEN + kind) as usize) };
+        add(seen);
+        Some(Self(seen))
     }
 
     /// One more that the rate limit left out.
     #[inline(always)]
     pub fn limited(self) {
-        // SAFETY: as in `seen`.
-        add(unsafe { &raw mut (*self.0).limited });
+        // SAFETY: as in `seen`; the third sort.
+        add(unsafe { self.0.add(2 * tally::LEN as usize) });
     }
 
     /// One more for which the ring had no room.
     #[inline(always)]
     pub fn lost(self) {
-        // SAFETY: as in `seen`.
-        add(unsafe { &raw mut (*self.0).ring_full });
+        // SAFETY: as in `seen`; the second sort.
+        add(unsafe { self.0.add(tally::LEN as usize) });
     }
 
     /// How the reader is told of this event: see [`wake_up`].
     #[inline(always)]
     pub fn wake_up(self, ring: &RingBuf) -> u64 {
         // SAFETY: as in `seen`. A softirq that counts in between moves the look to another event, no more.
-        let look = unsafe { (&raw const (*self.0).seen).read_volatile() } % LOOK_EVERY == 0;
+        let look = unsafe { self.0.read_volatile() } % LOOK_EVERY == 0;
         if look { wake_up(ring) } else { BPF_RB_NO_WAKEUP as u64 }
     }
 }
@@ -90,16 +92,38 @@ pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(
     }
 }
 
-/// Whether ends and failures are wanted, or begins only. Set by user space before loading: where it is 0 the verifier cuts
-/// away what hangs on it.
-#[unsafe(no_mangle)]
-static ENDS: u8 = 1;
-
-/// Whether ends and failures are wanted.
+/// Notes that a SYN-ACK arrived at the socket `cookie` now.
 #[inline(always)]
-pub fn ends() -> bool {
-    // SAFETY: a constant of this object.
-    unsafe { core::ptr::read_volatile(&raw const ENDS) != 0 }
+pub fn answered(cookie: u64) {
+    let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return };
+    // SAFETY: the map's value lives as long as the program; only softirqs of this CPU write here, one after the other.
+    unsafe {
+        (&raw mut (*on_cpu).answered[0]).write_volatile(cookie);
+        (&raw mut (*on_cpu).answered[1]).write_volatile(bpf_ktime_get_boot_ns());
+    }
+}
+
+/// How many nanoseconds before `now` a SYN-ACK arrived at the socket `cookie`, where it is the last that this CPU saw; else 0.
+///
+/// A ring record for each SYN-ACK was measured at a tenth of all that a begin costs in the kernel, and as much again in user space.
+/// What is lost without: where the socket was locked by a process when its SYN-ACK came, and another one came to this CPU
+/// before the lock was released, the time is when the socket took it.
+#[inline(always)]
+pub fn answered_ago(cookie: u64, now: u64) -> u32 {
+    let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above. The time is read first: a softirq in between writes both, and then the cookie is another's.
+    let (time, of) = unsafe {
+        let time = (&raw const (*on_cpu).answered[1]).read_volatile();
+        (time, (&raw const (*on_cpu).answered[0]).read_volatile())
+    };
+    let ago = now.wrapping_sub(time);
+    if of != cookie || ago > u32::MAX as u64 {
+        0
+    } else if ago == 0 {
+        1
+    } else {
+        ago as u32
+    }
 }
 
 /// Reports that something happened to the socket `cookie` now.

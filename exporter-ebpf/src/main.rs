@@ -2,7 +2,7 @@
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
-//! | [`flowtel_in`] | cgroup_skb ingress | `SynAck`, `Fin`, `Reset`, `Dns` |
+//! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
 //! | [`flowtel_ops`] | sockops | `Established`, `Close` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
@@ -10,6 +10,9 @@
 //! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Listen` |
 //! | [`flowtel_release`] | cgroup/sock_release | `Release` |
 //! | [`flowtel_send4`], [`flowtel_send6`] | cgroup/sendmsg4, sendmsg6 | notes where an unconnected socket sends DNS queries |
+//!
+//! Those of begins have lean forms (`_lean`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
+//! without ends (`_names`), and `flowtel_ops` ones for kernels before 6.1 (`_old`). User space chooses.
 //!
 //! Every program allows: no packet and no call is ever changed, held or denied. Everything used is UAPI of Linux 5.10
 //! (no kprobe, no CO-RE), and every event is lost or written whole, and counted either way.
@@ -40,35 +43,91 @@ const ALLOW: i32 = 1;
 /// Sees every packet that arrives at a socket below the cgroup.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in(ctx: SkBuffContext) -> i32 {
-    packets::arrives(&ctx);
+    packets::arrives::<true, true>(&ctx);
+    ALLOW
+}
+
+/// The same for begins and names.
+#[cgroup_skb(ingress)]
+pub fn flowtel_in_names(ctx: SkBuffContext) -> i32 {
+    packets::arrives::<false, true>(&ctx);
+    ALLOW
+}
+
+/// The same for begins alone.
+#[cgroup_skb(ingress)]
+pub fn flowtel_in_lean(ctx: SkBuffContext) -> i32 {
+    packets::arrives::<false, false>(&ctx);
     ALLOW
 }
 
 /// Sees every packet that leaves a socket below the cgroup.
 #[cgroup_skb(egress)]
 pub fn flowtel_out(ctx: SkBuffContext) -> i32 {
-    packets::leaves(&ctx);
+    packets::leaves::<true>(&ctx);
+    ALLOW
+}
+
+/// The same for names.
+#[cgroup_skb(egress)]
+pub fn flowtel_out_names(ctx: SkBuffContext) -> i32 {
+    packets::leaves::<false>(&ctx);
     ALLOW
 }
 
 /// Follows the life of TCP sockets below the cgroup.
 #[sock_ops]
 pub fn flowtel_ops(ctx: SockOpsContext) -> u32 {
-    ops::callback(&ctx);
+    ops::callback::<true, true>(&ctx);
+    ALLOW as u32
+}
+
+/// The same for begins alone.
+#[sock_ops]
+pub fn flowtel_ops_lean(ctx: SockOpsContext) -> u32 {
+    ops::callback::<false, true>(&ctx);
+    ALLOW as u32
+}
+
+/// As [`flowtel_ops`], on kernels before 6.1.
+#[sock_ops]
+pub fn flowtel_ops_old(ctx: SockOpsContext) -> u32 {
+    ops::callback::<true, false>(&ctx);
+    ALLOW as u32
+}
+
+/// As [`flowtel_ops_lean`], on kernels before 6.1.
+#[sock_ops]
+pub fn flowtel_ops_old_lean(ctx: SockOpsContext) -> u32 {
+    ops::callback::<false, false>(&ctx);
     ALLOW as u32
 }
 
 /// Sees each connect() of an AF_INET socket.
 #[cgroup_sock_addr(connect4)]
 pub fn flowtel_connect4(ctx: SockAddrContext) -> i32 {
-    calls::connect(&ctx, Family::V4);
+    calls::connect::<true>(&ctx, Family::V4);
+    ALLOW
+}
+
+/// The same for begins and ends, without failures.
+#[cgroup_sock_addr(connect4)]
+pub fn flowtel_connect4_lean(ctx: SockAddrContext) -> i32 {
+    calls::connect::<false>(&ctx, Family::V4);
     ALLOW
 }
 
 /// Sees each connect() of an AF_INET6 socket, to an IPv4-mapped address too.
 #[cgroup_sock_addr(connect6)]
 pub fn flowtel_connect6(ctx: SockAddrContext) -> i32 {
-    calls::connect(&ctx, Family::V6);
+    calls::connect::<true>(&ctx, Family::V6);
+    ALLOW
+}
+
+/// The same for begins and ends, without failures.
+#[cgroup_sock_addr(connect6)]
+pub fn flowtel_connect6_lean(ctx: SockAddrContext) -> i32 {
+    calls::connect::<false>(&ctx, Family::V6);
     ALLOW
 }
 

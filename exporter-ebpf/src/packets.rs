@@ -16,41 +16,51 @@ use flowtel_common::{
 use crate::{
     direct::{Direct, load},
     dns,
-    emit::{Count, FLOWS, emit_counted, ends, instant},
+    emit::{Count, FLOWS, answered, emit_counted, instant},
     socket,
 };
 
-/// A packet that arrives: an answer to a SYN, an end, or a name server's answer.
+/// A packet that arrives: an answer to a SYN, an end (where `ENDS` are wanted), or a name server's answer (where `NAMES`
+/// are).
 #[inline(always)]
-pub fn arrives(ctx: &SkBuffContext) {
+pub fn arrives<const ENDS: bool, const NAMES: bool>(ctx: &SkBuffContext) {
+    // Where only answers to SYNs are wanted, the socket's state tells almost every packet from them, and nothing of the
+    // packet need be read.
+    if !ENDS && !NAMES && !socket::is_in(ctx.skb.skb, state::SYN_SENT) {
+        return;
+    }
     let bytes = Direct::of(ctx);
     let Some(transport) = packet::transport(&bytes) else { return };
     if transport.protocol == UDP {
-        dns::arrives(ctx, &bytes, &transport);
+        if NAMES {
+            dns::arrives(ctx, &bytes, &transport);
+        }
         return;
     }
     let Some(flags) = flags(&bytes, &transport) else { return };
-    let Some(sk) = stream(ctx) else { return };
+    // What is asked of the packet comes before what is asked of the socket, which is farther away.
     if flags.is_syn_ack() {
-        // SAFETY: `sk` is a full socket.
-        if unsafe { (*sk).state } == state::SYN_SENT {
-            instant(tally::SYN_ACK, event::SYN_ACK, cookie(ctx));
+        if socket::is_in(ctx.skb.skb, state::SYN_SENT) {
+            answered(cookie(ctx));
         }
-    } else if flags.0 & (Flags::FIN | Flags::RST) != 0 && ends() {
+    } else if ENDS
+        && flags.0 & (Flags::FIN | Flags::RST) != 0
+        && let Some(sk) = stream(ctx)
+    {
         segment(ctx, sk, &transport, flags, event::IN);
     }
 }
 
-/// A packet that leaves: an end, a refusal, or a query.
+/// A packet that leaves: an end or a refusal (where `ENDS` are wanted), or a query.
 #[inline(always)]
-pub fn leaves(ctx: &SkBuffContext) {
+pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
     let bytes = Direct::of(ctx);
     let Some(transport) = packet::transport(&bytes) else { return };
     if transport.protocol == UDP {
         dns::leaves(ctx, &transport);
         return;
     }
-    if !ends() {
+    if !ENDS {
         return;
     }
     let Some(flags) = flags(&bytes, &transport) else { return };
@@ -130,10 +140,12 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
     let end = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])
         .wrapping_add(payload)
         .wrapping_add(u32::from(flags.0 & Flags::FIN));
-    let (kind, count) = if flags.0 & Flags::RST != 0 { (event::RESET, tally::RESET) } else { (event::FIN, tally::FIN) };
+    let kind = if flags.0 & Flags::RST != 0 { event::RESET } else { event::FIN };
+    // A constant for each kind: the verifier must know which counter it is.
+    let count = if kind == event::RESET { Count::seen(tally::RESET) } else { Count::seen(tally::FIN) };
     // No closure, although two programs use this: it would become a function with a name that holds a hash of this folder's
     // path, and the object would have other bytes in every folder.
-    let Some(count) = Count::seen(count) else { return };
+    let Some(count) = count else { return };
     let Some(mut reserved) = FLOWS.reserve::<Segment>(0) else { return count.lost() };
     let record = reserved.as_mut_ptr();
     // SAFETY: `record` is a reserved record of this type and `sk` a full stream socket; every field is written.

@@ -30,6 +30,17 @@ pub fn of(skb: *mut __sk_buff) -> Option<*mut bpf_sock> {
     }
 }
 
+/// Whether the packet's socket, full or not, is in this state. Costs two loads.
+#[inline(always)]
+pub fn is_in(skb: *mut __sk_buff, state: u32) -> bool {
+    // SAFETY: `skb` is the program's context; the pointer is tested for null. The state is a member that every socket has
+    // (bpf_sock_common_is_valid_access, net/core/filter.c).
+    unsafe {
+        let sk = (*skb).__bindgen_anon_2.sk;
+        !sk.is_null() && (*sk).state == state
+    }
+}
+
 /// The socket's own address and the peer's.
 ///
 /// # Safety

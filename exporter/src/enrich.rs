@@ -73,7 +73,7 @@ impl Enricher {
     /// Looks at a kernel event as soon as it is read: a process that asks for a connection may be gone a moment later.
     pub fn notice(&mut self, event: &KernelEvent) {
         let pid = match &event.event {
-            Event::Connect(call) => call.tgid,
+            Event::Connect(call) => call.caller.tgid,
             Event::Accept(accept) => accept.tgid,
             _ => return,
         };

@@ -39,8 +39,6 @@ pub struct KernelEvents {
     pub connect: Kind,
     /// A SYN left again.
     pub syn_again: Kind,
-    /// A SYN was answered.
-    pub syn_ack: Kind,
     /// A handshake was completed.
     pub established: Kind,
     /// A process bound a port.
@@ -188,11 +186,10 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 14] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 13] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
-            ("syn-ack", &self.syn_ack),
             ("established", &self.established),
             ("listen", &self.listen),
             ("accept", &self.accept),

@@ -29,10 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "integration test");
 
 /// What the kernel's programs report.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 13] = [
     "connect",
     "syn again",
-    "syn-ack",
     "established",
     "listen",
     "accept",
@@ -420,7 +419,7 @@ impl Balance {
             ensure!(account.total == account.parts.values().sum(), "{kind} does not add up: {account}");
             ensure!(account.parts.values().all(|n| *n >= 0), "{kind} has a negative part: {account}");
             // Only what was asked for and not answered yet may be open.
-            let stuck = kind != "connect" && kind != "syn-ack" && account.part("open") != 0;
+            let stuck = kind != "connect" && account.part("open") != 0;
             ensure!(!stuck, "{kind}: something is left behind: {account}");
             for left in ["unread", "waiting"] {
                 ensure!(account.part(left) == 0, "{kind}: something is left behind: {account}");

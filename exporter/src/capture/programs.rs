@@ -23,102 +23,156 @@ use crate::{
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/flowtel.bpf.o");
 
 /// A program of the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Program {
-    /// Its name in the object and in the kernel's lists (`bpftool prog`).
+    /// Its name in the object and, up to 15 bytes of it, in the kernel's lists (`bpftool prog`).
     pub name: &'static str,
     /// Where it is attached, as `bpftool cgroup` says it.
     pub attach: &'static str,
     /// What it is for.
     pub purpose: &'static str,
-    /// Which records need it.
-    for_: Needs,
+    /// When it is the one to attach there.
+    when: fn(Wants) -> bool,
 }
 
-/// What a program is needed for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Needs {
-    Begins,
-    Acceptors,
-    Failures,
-    Names,
-    EndsOrNames,
+/// What decides which programs are attached. Each place has a program for everything, and leaner ones for less: what a
+/// program need not do costs nothing at all.
+#[derive(Debug, Clone, Copy)]
+struct Wants {
+    /// Ends of flows.
+    ends: bool,
+    /// Attempts that led to nothing.
+    failures: bool,
+    /// Names of addresses.
+    names: bool,
+    /// Who accepts, and who listens.
+    acceptors: bool,
+    /// bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer.
+    netns: bool,
 }
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 12] = [
+pub const PROGRAMS: [Program; 20] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
         purpose: "who listens (IPv4)",
-        for_: Needs::Acceptors,
+        when: |wants| wants.acceptors,
     },
     Program {
         name: "flowtel_bind6",
         attach: "cgroup_inet6_post_bind",
         purpose: "who listens (IPv6)",
-        for_: Needs::Acceptors,
+        when: |wants| wants.acceptors,
     },
     Program {
         name: "flowtel_accept4",
         attach: "cgroup_inet4_getpeername",
         purpose: "who accepts (IPv4)",
-        for_: Needs::Acceptors,
+        when: |wants| wants.acceptors,
     },
     Program {
         name: "flowtel_accept6",
         attach: "cgroup_inet6_getpeername",
         purpose: "who accepts (IPv6)",
-        for_: Needs::Acceptors,
+        when: |wants| wants.acceptors,
     },
     Program {
         name: "flowtel_connect4",
         attach: "cgroup_inet4_connect",
+        purpose: "who asks for a connection, and for which (IPv4)",
+        when: |wants| wants.failures,
+    },
+    Program {
+        name: "flowtel_connect4_lean",
+        attach: "cgroup_inet4_connect",
         purpose: "who asks for a connection (IPv4)",
-        for_: Needs::Begins,
+        when: |wants| !wants.failures,
     },
     Program {
         name: "flowtel_connect6",
         attach: "cgroup_inet6_connect",
+        purpose: "who asks for a connection, and for which (IPv6)",
+        when: |wants| wants.failures,
+    },
+    Program {
+        name: "flowtel_connect6_lean",
+        attach: "cgroup_inet6_connect",
         purpose: "who asks for a connection (IPv6)",
-        for_: Needs::Begins,
+        when: |wants| !wants.failures,
     },
     Program {
         name: "flowtel_release",
         attach: "cgroup_inet_sock_release",
         purpose: "who drops a connection",
-        for_: Needs::Failures,
+        when: |wants| wants.failures,
     },
     Program {
         name: "flowtel_send4",
         attach: "cgroup_udp4_sendmsg",
         purpose: "where DNS queries go (IPv4)",
-        for_: Needs::Names,
+        when: |wants| wants.names,
     },
     Program {
         name: "flowtel_send6",
         attach: "cgroup_udp6_sendmsg",
         purpose: "where DNS queries go (IPv6)",
-        for_: Needs::Names,
+        when: |wants| wants.names,
     },
     Program {
         name: "flowtel_in",
         attach: "cgroup_inet_ingress",
         purpose: "answers, ends and names that arrive",
-        for_: Needs::Begins,
+        when: |wants| wants.ends,
+    },
+    Program {
+        name: "flowtel_in_names",
+        attach: "cgroup_inet_ingress",
+        purpose: "answers and names that arrive",
+        when: |wants| !wants.ends && wants.names,
+    },
+    Program {
+        name: "flowtel_in_lean",
+        attach: "cgroup_inet_ingress",
+        purpose: "answers that arrive",
+        when: |wants| !wants.ends && !wants.names,
     },
     Program {
         name: "flowtel_out",
         attach: "cgroup_inet_egress",
         purpose: "ends, refusals and queries that leave",
-        for_: Needs::EndsOrNames,
+        when: |wants| wants.ends,
+    },
+    Program {
+        name: "flowtel_out_names",
+        attach: "cgroup_inet_egress",
+        purpose: "queries that leave",
+        when: |wants| !wants.ends && wants.names,
     },
     Program {
         name: "flowtel_ops",
         attach: "cgroup_sock_ops",
         purpose: "begins and ends of connections",
-        for_: Needs::Begins,
+        when: |wants| wants.ends && wants.netns,
+    },
+    Program {
+        name: "flowtel_ops_lean",
+        attach: "cgroup_sock_ops",
+        purpose: "begins of connections",
+        when: |wants| !wants.ends && wants.netns,
+    },
+    Program {
+        name: "flowtel_ops_old",
+        attach: "cgroup_sock_ops",
+        purpose: "begins and ends of connections (before Linux 6.1)",
+        when: |wants| wants.ends && !wants.netns,
+    },
+    Program {
+        name: "flowtel_ops_old_lean",
+        attach: "cgroup_sock_ops",
+        purpose: "begins of connections (before Linux 6.1)",
+        when: |wants| !wants.ends && !wants.netns,
     },
 ];
 
@@ -128,21 +182,29 @@ const MOST_OLDER: u32 = 1 << 18;
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
-    tallies: PerCpuArray<MapData, [u64; 3]>,
+    tallies: PerCpuArray<MapData, tally::Words>,
 }
 
 // === impl Program
 
 impl Program {
-    /// Whether the records that `config` asks for need it.
+    /// Whether the records that `config` asks for need it, on this kernel.
     pub fn is_needed(&self, config: &config::Config) -> bool {
+        (self.when)(Wants::of(config))
+    }
+}
+
+// === impl Wants
+
+impl Wants {
+    fn of(config: &config::Config) -> Self {
         let events = config.capture.events;
-        match self.for_ {
-            Needs::Begins => true,
-            Needs::Acceptors => config.owner.acceptor,
-            Needs::Failures => events == Events::NetworkEvents,
-            Needs::Names => config.dns.enabled,
-            Needs::EndsOrNames => events != Events::Begins || config.dns.enabled,
+        Self {
+            ends: events != Events::Begins,
+            failures: events == Events::NetworkEvents,
+            names: config.dns.enabled,
+            acceptors: config.owner.acceptor,
+            netns: rights::kernel_is_at_least((6, 1)),
         }
     }
 }
@@ -160,8 +222,6 @@ impl Programs {
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
         let rings = &capture.rings;
-        let ends = u8::from(capture.events != Events::Begins);
-        let sockops_netns = u8::from(rights::kernel_is_at_least((6, 1)));
         // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
         let older = if capture.takes_snapshot() { max_flows.clamp(1, MOST_OLDER) } else { 1 };
         let mut ebpf = EbpfLoader::new()
@@ -169,8 +229,6 @@ impl Programs {
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
             .map_max_entries("ANSWERS", size(rings.answers))
-            .override_global("SOCKOPS_NETNS", &sockops_netns, true)
-            .override_global("ENDS", &ends, true)
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
@@ -245,7 +303,6 @@ impl Programs {
         let kinds = [
             (tally::CONNECT, &ledger.connect),
             (tally::SYN_AGAIN, &ledger.syn_again),
-            (tally::SYN_ACK, &ledger.syn_ack),
             (tally::ESTABLISHED, &ledger.established),
             (tally::LISTEN, &ledger.listen),
             (tally::ACCEPT, &ledger.accept),
@@ -256,13 +313,13 @@ impl Programs {
             (tally::REFUSED, &ledger.refused),
             (tally::DNS, &ledger.dns),
         ];
+        // The map is an array of one: the look-up can't miss. Should it be refused, the old counts stay.
+        let Ok(per_cpu) = self.tallies.get(&0, 0) else { return };
+        let sum = |word: u32| per_cpu.iter().filter_map(|cpu| cpu.get(word as usize)).sum();
         for (index, kind) in kinds {
-            // The map is an array of them all: the look-up can't miss. Should it be refused, the old counts stay.
-            let Ok(per_cpu) = self.tallies.get(&index, 0) else { continue };
-            let sum = per_cpu.iter().fold([0; 3], |sum, cpu| std::array::from_fn(|i| sum[i] + cpu[i]));
-            kind.seen.set(sum[0]);
-            kind.ring_full.set(sum[1]);
-            kind.limited.set(sum[2]);
+            kind.seen.set(sum(tally::SEEN + index));
+            kind.ring_full.set(sum(tally::SEEN + tally::LEN + index));
+            kind.limited.set(sum(tally::SEEN + 2 * tally::LEN + index));
         }
     }
 }

@@ -92,7 +92,6 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
         Event::Accept(_) => &ledger.accept,
         Event::Release(_) => &ledger.release,
         Event::SynAgain(_) => &ledger.syn_again,
-        Event::SynAck(_) => &ledger.syn_ack,
         Event::Established(_) => &ledger.established,
         Event::Fin(_) => &ledger.fin,
         Event::Reset(_) => &ledger.reset,

@@ -27,7 +27,7 @@ pub struct SelfTest {
     pub events: Vec<KernelEvent>,
 }
 
-/// Makes the connection and waits for its events: `Connect`, `SynAck` and both ends' `Established`.
+/// Makes the connection and waits for its events: `Connect` and both ends' `Established`.
 ///
 /// # Errors
 /// No loopback connection can be made, or its events don't arrive.
@@ -75,7 +75,7 @@ fn complete(events: &[KernelEvent], client: SocketAddr, server: SocketAddr) -> O
     let cookie = end(event::ACTIVE, client, server)?;
     end(event::PASSIVE, server, client)?;
     events.iter().find_map(|e| match &e.event {
-        Event::Connect(e) if e.cookie == cookie => Some(e.tgid),
+        Event::Connect(e) if e.caller.cookie == cookie => Some(e.caller.tgid),
         _ => None,
     })
 }

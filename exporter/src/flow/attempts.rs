@@ -17,9 +17,6 @@ pub(super) struct Attempt {
     pub destination: SocketAddr,
     /// When a SYN last left again.
     pub again: Option<KernelTime>,
-    /// When the peer last answered. The last answer is the one that completes the handshake: forged ones before it are
-    /// ignored by the socket, and after the right one it is no longer in SYN_SENT.
-    pub answered: Option<KernelTime>,
     /// A reset came.
     pub reset_in: bool,
     /// The process dropped the socket.
@@ -122,7 +119,6 @@ mod tests {
             asked: KernelTime(asked),
             destination: SocketAddr::from(([192, 0, 2, 2], 80)),
             again: None,
-            answered: None,
             reset_in: false,
             released: false,
             owner: None,
@@ -170,7 +166,7 @@ mod tests {
                 match step {
                     0 => { opened += 1; out += u64::from(attempts.open(cookie, attempt(now), &ledger).is_some()); }
                     1 => out += u64::from(attempts.close(cookie).is_some()),
-                    2 => if let Some(a) = attempts.get(cookie, KernelTime(now)) { a.answered = Some(KernelTime(now)); },
+                    2 => if let Some(a) = attempts.get(cookie, KernelTime(now)) { a.again = Some(KernelTime(now)); },
                     _ => while attempts.expire(KernelTime(now)).is_some() { out += 1; },
                 }
                 prop_assert!(attempts.len() <= most);

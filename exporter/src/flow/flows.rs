@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
-use flowtel_common::event::{self, Accept, Call, Close, Counters, Established, Event, Release, Segment, state};
+use flowtel_common::event::{self, Accept, Call, Caller, Close, Counters, Established, Event, Release, Segment, state};
 use hashbrown::HashMap;
 
 use super::{
@@ -99,14 +99,6 @@ impl Flows {
                 |kernel| &kernel.syn_again,
                 |attempt, time| {
                     attempt.again = Some(time);
-                },
-            ),
-            Event::SynAck(answer) => self.in_attempt(
-                event,
-                answer.cookie,
-                |kernel| &kernel.syn_ack,
-                |attempt, time| {
-                    attempt.answered = Some(time);
                 },
             ),
             Event::Established(established) => self.begins(event, established),
@@ -206,20 +198,20 @@ impl Flows {
             asked: event.time,
             destination: SocketAddr::new(event::ip(call.address), call.port),
             again: None,
-            answered: None,
             reset_in: false,
             released: false,
-            owner: (!is_kernel_worker(call)).then(|| caller(event, call, Role::Connector)),
+            owner: (!is_kernel_worker(&call.caller)).then(|| owner(event, &call.caller, Role::Connector)),
         };
-        if let Some(replaced) = self.attempts.open(call.cookie, attempt, &self.ledger.kernel) {
+        let cookie = call.caller.cookie;
+        if let Some(replaced) = self.attempts.open(cookie, attempt, &self.ledger.kernel) {
             // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
-            self.no_way(event, call.cookie, &replaced);
+            self.no_way(event, cookie, &replaced);
         }
     }
 
     fn binds(&mut self, event: &KernelEvent, call: &Call) {
         self.ledger.kernel.listen.joined.add(1);
-        self.listeners.bound(call.netns, call.port, caller(event, call, Role::Listener));
+        self.listeners.bound(call.netns, call.port, owner(event, &call.caller, Role::Listener));
     }
 
     fn accepts(&mut self, event: &KernelEvent, accept: &Accept) {
@@ -328,11 +320,13 @@ impl Flows {
         let early = self.take_early(cookie);
         let acceptor = early.filter(|_| direction == Direction::Incoming);
         flow.owner = acceptor.or(flow.owner);
-        let answered = attempt.and_then(|a| a.answered);
+        // The SYN-ACK; where it was not seen, it is what the socket took just now. Of SYNs that crossed there is none.
+        let began = KernelTime(event.time.0.saturating_sub(established.answered_ago.into()));
+        let began = if attempt.is_some_and(|a| began < a.asked) { event.time } else { began };
         let handshake = match (&attempt, direction) {
-            (Some(attempt), _) => answered.map(|answered| answered.since(attempt.asked)),
+            (Some(attempt), _) if active => Some(began.since(attempt.asked)),
             (None, Direction::Incoming) => incoming_handshake(established),
-            (None, Direction::Outgoing) => None,
+            _ => None,
         };
         let mut own = attempt.is_some_and(|a| a.is_of(self.own));
         if attempt.is_some() {
@@ -345,7 +339,6 @@ impl Flows {
         } else if early.is_some() {
             self.ledger.kernel.accept.unused.add(1);
         }
-        let began = answered.unwrap_or(event.time);
         let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
         let told = FlowEvent { at: stamp(event, began), flow: flow.clone(), what: What::Begin { handshake } };
         let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
@@ -521,7 +514,7 @@ impl Flows {
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
     fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
         let own = attempt.is_of(self.own);
-        if attempt.again.is_some() || attempt.answered.is_some() || own {
+        if attempt.again.is_some() || own {
             self.ledger.kernel.connect.unused.add(1);
             return;
         }
@@ -544,16 +537,17 @@ pub(super) fn stamp(event: &KernelEvent, time: KernelTime) -> Stamp {
     Stamp { time, wall, observed: event.read }
 }
 
-fn caller(event: &KernelEvent, call: &Call, role: Role) -> Owner {
-    Owner { pid: call.tgid, uid: call.uid, comm: call.comm, cgroup: call.cgroup, since: event.time, role }
+fn owner(event: &KernelEvent, caller: &Caller, role: Role) -> Owner {
+    let Caller { tgid: pid, uid, comm, cgroup, .. } = *caller;
+    Owner { pid, uid, comm, cgroup, since: event.time, role }
 }
 
 /// Whether a worker of the kernel makes this call: further subflows of MPTCP are asked for so (mptcp_pm_worker,
 /// net/mptcp/protocol.c). The name alone would not do, for anybody may call himself so.
-fn is_kernel_worker(call: &Call) -> bool {
+fn is_kernel_worker(caller: &Caller) -> bool {
     /// Inode number of the root of the tree of cgroups.
     const ROOT_CGROUP: u64 = 1;
-    call.comm.starts_with(b"kworker/") && call.uid == 0 && call.tgid == call.tid && call.cgroup == ROOT_CGROUP
+    caller.comm.starts_with(b"kworker/") && caller.uid == 0 && caller.tgid == caller.tid && caller.cgroup == ROOT_CGROUP
 }
 
 /// The failure of an attempt for which no SYN left; its time is the caller's to set.

