@@ -185,7 +185,8 @@ pub struct Counters {
 }
 
 /// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; a FIN that arrives while the
-/// own one is out, for the socket's states don't show it; and a FIN that leaves again. Ring: flows.
+/// own one is out, for the socket's states don't show it; a FIN that leaves again; and every FIN of a socket that is older
+/// than the programs, for its states are not told. Ring: flows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -212,6 +213,11 @@ pub struct Segment {
     pub state: u32,
     /// What the socket had counted before this segment (in), or with it (out).
     pub counters: Counters,
+    /// How many sequence numbers this segment's end is ahead of what was counted: of `bytes_received` (in), of `bytes_acked`
+    /// (out). Counted are they once all up to this segment has come, or was acknowledged.
+    pub ahead: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// A TCP socket went to CLOSE (sockops, BPF_SOCK_OPS_STATE_CB). Ring: flows.
@@ -445,7 +451,7 @@ mod tests {
         assert_eq!(size_of::<Accept>(), 80);
         assert_eq!(size_of::<Release>(), 32);
         assert_eq!(size_of::<Counters>(), 32);
-        assert_eq!(size_of::<Segment>(), 104);
+        assert_eq!(size_of::<Segment>(), 112);
         assert_eq!(size_of::<Close>(), 96);
         assert_eq!(size_of::<Refused>(), 56);
         assert_eq!(size_of::<Dns>(), 40 + DNS_ASKED);

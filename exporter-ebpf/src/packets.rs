@@ -1,10 +1,10 @@
 //! Packets: which of them answers a SYN, ends a connection, or refuses one. Data segments leave at the flags.
 
 use aya_ebpf::{
-    bindings::bpf_sock,
+    bindings::{BPF_F_NO_PREALLOC, bpf_sock},
     helpers::{bpf_get_socket_cookie, bpf_ktime_get_boot_ns, bpf_skb_cgroup_id},
     macros::map,
-    maps::PerCpuArray,
+    maps::{HashMap, PerCpuArray},
     programs::SkBuffContext,
 };
 use flowtel_common::{
@@ -106,6 +106,12 @@ fn cookie(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
+/// Cookies of established sockets that are older than these programs: no change of their state is told, so each of their
+/// FINs is. User space fills it at its start (and sets its size), and takes out what has ended. Only segments with FIN look
+/// here. Not preallocated: it costs what is in it.
+#[map(name = "OLDER")]
+static OLDER: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 #[inline(always)]
 fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags: Flags, way: u32) {
     // SAFETY: `sk` is a full socket.
@@ -119,15 +125,21 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
         // SAFETY: `sk` is a full stream socket.
         unsafe { socket::retransmits(sk) > 0 }
     };
-    if !wanted {
+    let cookie = cookie(ctx);
+    // SAFETY: only whether there is a value counts.
+    if !wanted && (flags.0 & Flags::RST != 0 || unsafe { OLDER.get(cookie) }.is_none()) {
         return;
     }
-    let Some(ports) = load::<4>(ctx, transport.at) else { return };
-    let (near, far) = if way == event::IN {
-        ([ports[2], ports[3]], [ports[0], ports[1]])
-    } else {
-        ([ports[0], ports[1]], [ports[2], ports[3]])
-    };
+    let Some(tcp) = load::<16>(ctx, transport.at) else { return };
+    let (near, far) =
+        if way == event::IN { ([tcp[2], tcp[3]], [tcp[0], tcp[1]]) } else { ([tcp[0], tcp[1]], [tcp[2], tcp[3]]) };
+    // The sequence number after this segment, its FIN included (RFC 9293, 3.1).
+    let header = transport.at as u32 + u32::from(tcp[12] >> 4) * 4;
+    // SAFETY: the program's context.
+    let payload = unsafe { (*ctx.skb.skb).len }.wrapping_sub(header);
+    let end = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])
+        .wrapping_add(payload)
+        .wrapping_add(u32::from(flags.0 & Flags::FIN));
     let kind = if flags.0 & Flags::RST != 0 { event::RESET } else { event::FIN };
     // A constant for each kind: the verifier must know which counter it is.
     let count = if kind == event::RESET { Count::seen(tally::RESET) } else { Count::seen(tally::FIN) };
@@ -141,7 +153,7 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
         (*record).kind = kind;
         (*record).way = way;
         (*record).time = bpf_ktime_get_boot_ns();
-        (*record).cookie = cookie(ctx);
+        (*record).cookie = cookie;
         (*record).cgroup = bpf_skb_cgroup_id(ctx.skb.skb);
         let (local, remote) = socket::addresses(sk);
         (*record).local = local;
@@ -152,7 +164,9 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
         let peer = socket::remote_port(sk);
         (*record).remote_port = if peer != 0 { peer } else { u16::from_be_bytes(far) };
         (*record).state = state;
-        socket::counters(sk, &raw mut (*record).counters);
+        let counted = socket::counters(sk, &raw mut (*record).counters);
+        (*record).ahead = end.wrapping_sub(if way == event::IN { counted.received } else { counted.acknowledged });
+        (*record).reserved = 0;
     }
     reserved.submit(count.wake_up(&FLOWS));
 }

@@ -78,13 +78,22 @@ unsafe fn choose(sk: *const bpf_sock, v4: *const u32, v6: *const [u32; 4]) -> Ad
     if unsafe { (*sk).family } == AF_INET { mapped(v4) } else { v6 }
 }
 
-/// What a stream socket has counted. (Of the kernel's own socket it would be garbage on some kernels: ask for the type
+/// Up to which sequence numbers a stream socket has counted.
+#[derive(Clone, Copy)]
+pub struct Counted {
+    /// The next one that it expects.
+    pub received: u32,
+    /// The first that was not acknowledged.
+    pub acknowledged: u32,
+}
+
+/// What a stream socket has counted, and up to where. (Of the kernel's own socket it would be garbage on some kernels: ask for the type
 /// first.)
 ///
 /// # Safety
 /// `sk` is a full socket of type [`STREAM`]; `into` points at memory for counters, all of which is written.
 #[inline(always)]
-pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) {
+pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
     // SAFETY: as the caller promises; the answer is tested for null.
     unsafe {
         let tcp = bpf_tcp_sock(sk);
@@ -95,6 +104,7 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) {
             (*into).segments_out = 0;
             (*into).retransmits = 0;
             (*into).srtt_us = 0;
+            Counted { received: 0, acknowledged: 0 }
         } else {
             (*into).bytes_acked = (*tcp).bytes_acked;
             (*into).bytes_received = (*tcp).bytes_received;
@@ -102,6 +112,7 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) {
             (*into).segments_out = (*tcp).segs_out;
             (*into).retransmits = (*tcp).total_retrans;
             (*into).srtt_us = (*tcp).srtt_us >> 3;
+            Counted { received: (*tcp).rcv_nxt, acknowledged: (*tcp).snd_una }
         }
     }
 }

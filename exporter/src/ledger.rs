@@ -79,6 +79,10 @@ pub struct KernelEvents {
     pub refused: Kind,
     /// A name server answered.
     pub dns: Kind,
+    /// A connection was open at the start. (Not the kernel side's: the list of sockets shows it.)
+    pub found: Kind,
+    /// One of those was no longer there. (Likewise.)
+    pub gone: Kind,
     /// Ring records that no kind accounts for (a kernel object of another version): never in a sound build.
     pub unknown: Counter,
 }
@@ -220,7 +224,7 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 11] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 13] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
@@ -233,6 +237,8 @@ impl KernelEvents {
             ("close", &self.close),
             ("refused", &self.refused),
             ("dns", &self.dns),
+            ("found", &self.found),
+            ("gone", &self.gone),
         ]
     }
 }

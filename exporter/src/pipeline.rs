@@ -2,10 +2,13 @@
 //!
 //! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
 
-use std::{io, sync::Arc, thread};
+use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
 
 use crate::{
-    capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait, WallTime},
+    capture::{
+        Clock, Error, Event, KernelEvent, KernelTime, Programs, Rings, Snapshot, Stop, Wait, WallTime,
+        snapshot::{Older, Pending},
+    },
     enrich::{Enriched, Enricher},
     flow::{FlowEvent, Flows},
     gap::{Gaps, Look},
@@ -44,6 +47,8 @@ pub struct Pipeline {
     pub seal_each_tick: bool,
     /// Events read before the thread started (by the self-test).
     pub first: Vec<KernelEvent>,
+    /// What is open already, being looked for.
+    pub snapshot: Option<Pending<Snapshot>>,
 }
 
 /// The running thread.
@@ -71,19 +76,24 @@ impl Pipeline {
 
     fn run(mut self, wait: &Wait) {
         let mut events = std::mem::take(&mut self.first);
+        let mut stop = false;
+        let mut older = match self.snapshot.take() {
+            Some(pending) => self.open_at_start(&pending, &mut events, wait, &mut stop),
+            None => None,
+        };
         let mut ticks = 0u32;
         loop {
-            let stop = wait.wait(self.tick);
+            stop = stop || wait.wait(self.tick);
             if stop {
                 // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
                 for _ in 0..LAST_ROUNDS {
-                    if !self.round(&mut events, false) {
+                    if !self.round(&mut events, &mut older, false) {
                         break;
                     }
                 }
             }
-            self.round(&mut events, stop);
+            self.round(&mut events, &mut older, stop);
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
             if stop || ticks.is_multiple_of(COUNT_EVERY) {
@@ -97,8 +107,54 @@ impl Pipeline {
         }
     }
 
+    /// Waits for the snapshot, reading the rings meanwhile: what happened since the programs were attached is processed
+    /// after what was there before, so each connection is told once, by its begin or as open. `stop` becomes true where a
+    /// stop is asked for.
+    fn open_at_start(
+        &mut self,
+        pending: &Pending<Snapshot>,
+        events: &mut Vec<KernelEvent>,
+        wait: &Wait,
+        stop: &mut bool,
+    ) -> Option<Older> {
+        let start = KernelTime::now();
+        let mut taken: Option<Snapshot> = None;
+        loop {
+            let read = events.len();
+            self.rings.drain(&Clock::measure(), events, &self.ledger.kernel);
+            // Processes may be gone when it is their events' turn.
+            events.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
+            let waited = u128::from(KernelTime::now().since(start));
+            if let Some(snapshot) = taken.take_if(|taken| settled(taken)) {
+                tracing::info!("found {}", snapshot.reach);
+                let began: HashSet<u64> = events.iter().filter_map(began).collect();
+                self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
+                let older = snapshot.watch(|cookie| self.flows.is_older(cookie));
+                return (!older.is_empty()).then_some(older);
+            }
+            if taken.is_none() {
+                match pending.poll() {
+                    Some(Ok(snapshot)) => taken = Some(snapshot),
+                    Some(Err(e)) => {
+                        tracing::warn!("{e}; connections that are open already are not told");
+                        return None;
+                    }
+                    None if waited > SNAPSHOT_PATIENCE.as_nanos() || events.len() > SNAPSHOT_EVENTS => {
+                        tracing::warn!("listing the open connections takes too long; they are not told");
+                        return None;
+                    }
+                    None => {}
+                }
+            }
+            if wait.wait(SNAPSHOT_TICK) {
+                *stop = true;
+                return None;
+            }
+        }
+    }
+
     /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
-    fn round(&mut self, events: &mut Vec<KernelEvent>, last: bool) -> bool {
+    fn round(&mut self, events: &mut Vec<KernelEvent>, older: &mut Option<Older>, last: bool) -> bool {
         let clock = Clock::measure();
         // What happened before this is read now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = KernelTime::now();
@@ -108,7 +164,17 @@ impl Pipeline {
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         for event in events.drain(..) {
             enricher.notice(&event);
+            if let Some(older) = older {
+                older.notice(&event);
+            }
             flows.on(&event);
+        }
+        if let Some(watched) = older {
+            watched.gone(|gone| flows.gone(gone, &clock));
+            watched.look(now);
+        }
+        if older.as_ref().is_some_and(Older::is_empty) {
+            *older = None;
         }
         // One very busy tick should not be paid for in memory for ever.
         events.shrink_to(KEEP_EVENTS);
@@ -158,6 +224,26 @@ impl Pipeline {
     }
 }
 
+/// Whether all that the programs tell of a snapshot's connections was read by now.
+fn settled(snapshot: &Snapshot) -> bool {
+    u128::from(KernelTime::now().since(snapshot.listing.time)) > SNAPSHOT_SETTLES.as_nanos()
+}
+
+/// The socket whose begin an event tells.
+fn began(event: &KernelEvent) -> Option<u64> {
+    match &event.event {
+        Event::Established(established) => Some(established.cookie),
+        _ => None,
+    }
+}
+
+/// How often the rings are read while a snapshot is taken.
+const SNAPSHOT_TICK: Duration = Duration::from_millis(5);
+/// How long a connection that the list shows as established may need to be told as begun: the kernel does both at once.
+const SNAPSHOT_SETTLES: Duration = Duration::from_millis(20);
+/// How long a snapshot may take, and how many events may wait for it.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
+const SNAPSHOT_EVENTS: usize = 1 << 18;
 /// How often the kernel's counts are copied, in ticks.
 const COUNT_EVERY: u32 = 20;
 /// More readings than the largest ring needs to be emptied: should the kernel not detach a program, a stop still ends.

@@ -21,6 +21,7 @@ use crate::{
 };
 
 const BEGIN: &str = "flowtel.tcp.flow.begin";
+const OPEN: &str = "flowtel.tcp.flow.open";
 const END: &str = "flowtel.tcp.flow.end";
 const FAILED: &str = "flowtel.tcp.flow.failed";
 const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
@@ -60,6 +61,8 @@ pub struct Side {
     pub instead: Option<Owner>,
     /// When it began, at the earliest and at the latest, by the wall clock.
     pub between: (u64, u64),
+    /// It was there when flowtel started, which was in this time: told as open, and no begin.
+    pub older: Option<(u64, u64)>,
     /// Names of the two addresses.
     pub names: Names,
     /// Its end; `None` where none may be told.
@@ -235,6 +238,7 @@ impl Side {
             owner: Some(Owner::here(&connection.thread, "connector")),
             instead: None,
             between: (connection.before, connection.after),
+            older: None,
             names: Names::default(),
             end: None,
         }
@@ -295,6 +299,13 @@ impl Side {
         self
     }
 
+    /// There when flowtel started, in this time, and in the hands of a process whose first thread has this name.
+    #[must_use]
+    pub fn open(self, thread: &str, between: (u64, u64)) -> Self {
+        let role = if self.outgoing { "connector" } else { "acceptor" };
+        Self { older: Some(between), ..self.owned(Some(Owner::here(thread, role))) }
+    }
+
     /// And it ended so.
     #[must_use]
     pub fn ended(self, end: End) -> Self {
@@ -342,7 +353,8 @@ pub fn exactly_all(records: &[Record], about: &About, sides: &[Side], failures: 
     }
     let mut wanted: BTreeMap<Key, Vec<Expected<'_>>> = BTreeMap::new();
     for side in sides {
-        wanted.entry(side.key(BEGIN)).or_default().push(Expected::begin(side));
+        let first = if side.older.is_some() { OPEN } else { BEGIN };
+        wanted.entry(side.key(first)).or_default().push(Expected::begin(side));
         if let Some(end) = &side.end {
             wanted.entry(side.key(END)).or_default().push(Expected::end(side, end));
         }
@@ -369,8 +381,10 @@ pub fn exactly_all(records: &[Record], about: &About, sides: &[Side], failures: 
         differences.truncate(20);
         bail!("{total} differences:\n  {}", differences.join("\n  "));
     }
-    // Begins stand before ends: the name of the one is less than the other's.
     let mut begins: BTreeMap<_, Vec<&Record>> = BTreeMap::new();
+    let mut wanted: Vec<_> = wanted.into_iter().collect();
+    // Begins, and what was open, stand before ends.
+    wanted.sort_by_key(|((event, ..), _)| event == END);
     for (key, mut expected) in wanted {
         let mut records = found.remove(&key).unwrap_or_default();
         records.sort_by_key(|r| r.time);
@@ -382,7 +396,7 @@ pub fn exactly_all(records: &[Record], about: &About, sides: &[Side], failures: 
             whole(record, &expected, begin.copied())
                 .with_context(|| format!("expected {expected:#?}\nfound {record:#?}\nafter {begin:#?}"))?;
         }
-        if event == BEGIN {
+        if event == BEGIN || event == OPEN {
             begins.insert(flow, records);
         }
     }
@@ -406,30 +420,42 @@ struct Expected<'a> {
 #[derive(Debug)]
 enum What<'a> {
     Begin(Handshake),
-    End(&'a End),
+    Open,
+    /// And whether its begin was told.
+    End(&'a End, bool),
     Failed(&'a Failure),
 }
 
 impl<'a> Expected<'a> {
     fn begin(side: &'a Side) -> Self {
         let (_, outgoing, source, destination) = side.key(BEGIN);
+        let (event, between, what) = match side.older {
+            Some(between) => (OPEN, between, What::Open),
+            None => (BEGIN, side.between, What::Begin(side.handshake)),
+        };
         Self {
-            event: BEGIN,
+            event,
             outgoing,
             source,
             destination,
             local: side.local,
             owners: side.owner.iter().chain(&side.instead).collect(),
             names: side.names.clone(),
-            between: side.between,
-            what: What::Begin(side.handshake),
+            between,
+            what,
         }
     }
 
     fn end(side: &'a Side, end: &'a End) -> Self {
         // By then it was accepted, if ever.
         let owners = side.owner.iter().collect();
-        Self { event: END, owners, between: end.between, what: What::End(end), ..Self::begin(side) }
+        Self {
+            event: END,
+            owners,
+            between: end.between,
+            what: What::End(end, side.older.is_none()),
+            ..Self::begin(side)
+        }
     }
 
     fn failed(failure: &'a Failure) -> Self {
@@ -486,7 +512,8 @@ fn body(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>) -> Resu
     }
     match &expected.what {
         What::Begin(_) => {}
-        What::End(end) => body.push_str(&format!(" ended: {}", end.reason)),
+        What::Open => body.push_str(" open"),
+        What::End(end, _) => body.push_str(&format!(" ended: {}", end.reason)),
         What::Failed(Failure { fold: None, error, .. }) => body.push_str(&format!(" failed: {error}")),
         What::Failed(Failure { fold: Some((count, ports)), error, .. }) => {
             body.push_str(&format!(" failed {count} times at {ports} ports: {error}"));
@@ -547,7 +574,8 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
     }
     match &expected.what {
         What::Begin(handshake) => begun(&mut is, *handshake)?,
-        What::End(end) => ended(&mut is, record, end, begin)?,
+        What::Open => {}
+        What::End(end, begun) => ended(&mut is, record, end, begin, *begun)?,
         What::Failed(failure) => failed(&mut is, failure)?,
     }
     let text = |value: &dyn fmt::Display| Value::Text(value.to_string());
@@ -612,7 +640,7 @@ fn begun(is: &mut Attributes, should: Handshake) -> Result<()> {
     Ok(())
 }
 
-fn ended(is: &mut Attributes, record: &Record, end: &End, begin: Option<&Record>) -> Result<()> {
+fn ended(is: &mut Attributes, record: &Record, end: &End, begin: Option<&Record>, begun: bool) -> Result<()> {
     same("the reason", is.remove("flowtel.flow.end.reason"), Some(end.reason.into()))?;
     let counts = [
         ("flowtel.source.bytes", &end.bytes[0]),
@@ -628,6 +656,9 @@ fn ended(is: &mut Attributes, record: &Record, end: &End, begin: Option<&Record>
         other => bail!("the round trip time is {other:?}"),
     }
     let begin = begin.context("an end without a begin")?;
+    if !begun {
+        return same("the duration", is.remove("flowtel.flow.duration"), None);
+    }
     match is.remove("flowtel.flow.duration") {
         Some(Value::Double(seconds)) => {
             // Each of the two was timed by its own measurement of the wall clock.

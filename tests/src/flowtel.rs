@@ -29,8 +29,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "integration test");
 
 /// What the kernel's programs report.
-const KINDS: [&str; 11] =
-    ["connect", "syn again", "established", "listen", "accept", "fin", "reset", "release", "close", "refused", "dns"];
+const KINDS: [&str; 13] = [
+    "connect",
+    "syn again",
+    "established",
+    "listen",
+    "accept",
+    "fin",
+    "reset",
+    "release",
+    "close",
+    "refused",
+    "dns",
+    "found",
+    "gone",
+];
 /// Further balances, where there is something to balance, each with its verb.
 const LOOKUPS: [(&str, &str); 3] = [("executables:", "asked"), ("places:", "asked"), ("names:", "answers")];
 

@@ -75,6 +75,16 @@ kernel() {
     echo "$into"
 }
 
+# The kernel's modules that list TCP sockets, where the folder has them.
+modules() {
+    local folder=$1 root=$2 module
+    rm -rf "$root/modules"
+    mkdir "$root/modules"
+    for module in inet_diag tcp_diag; do
+        find "$folder" -name "$module.ko" -exec cp {} "$root/modules" \;
+    done
+}
+
 # The guest's root: busybox, flowtel with its libraries, and what the guest does.
 initramfs() {
     local root=$1 library
@@ -105,7 +115,6 @@ boot() {
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 initramfs "$scratch/root"
-(cd "$scratch/root" && find . | cpio -o -H newc --quiet | gzip -1) >"$scratch/initrd"
 for suite in "${suites[@]}"; do
     if ! folder=$(kernel "$suite"); then
         echo "kernels: $suite: skipped: its kernel can't be had here"
@@ -113,6 +122,8 @@ for suite in "${suites[@]}"; do
         continue
     fi
     image=$(find "$folder" -name 'vmlinuz*' -type f | head -n 1)
+    modules "$folder" "$scratch/root"
+    (cd "$scratch/root" && find . | cpio -o -H newc --quiet | gzip -1) >"$scratch/initrd"
     for attempt in 1 2 3; do
         boot "$image" "$scratch/initrd" >"$scratch/$suite"
         grep -q '^guest: ' "$scratch/$suite" && break

@@ -12,5 +12,14 @@ mod select;
 
 use criterion::{criterion_group, criterion_main};
 
-criterion_group!(stages, packet::bench, ids::bench, flow::bench, open::bench, select::bench, record::bench, queue::bench);
+criterion_group!(
+    stages,
+    packet::bench,
+    ids::bench,
+    flow::bench,
+    open::bench,
+    select::bench,
+    record::bench,
+    queue::bench
+);
 criterion_main!(stages);

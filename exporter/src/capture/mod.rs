@@ -4,6 +4,7 @@
 //! - `programs`: the kernel object, loaded and attached;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - [`clock`]: kernel time and wall-clock time;
+//! - [`snapshot`]: what was there before flowtel;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
 //! - [`rights`]: what this process may do, and what the kernel is.
 
@@ -13,6 +14,7 @@ mod programs;
 pub mod rights;
 mod rings;
 pub mod selftest;
+pub mod snapshot;
 mod wait;
 
 use std::{io, path::PathBuf};
@@ -21,6 +23,7 @@ pub use clock::{Clock, KernelTime, WallTime};
 pub use flowtel_common::event::{self, Event};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
 pub use rings::{Rings, kind_of};
+pub use snapshot::Snapshot;
 pub use wait::{Stop, Wait};
 
 /// A fact from the kernel, and when it happened.

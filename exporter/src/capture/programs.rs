@@ -13,7 +13,7 @@ use aya::{
 };
 use flowtel_common::tally;
 
-use super::{Error, cgroup::Cgroup, rights};
+use super::{Error, cgroup::Cgroup, rights, snapshot::Cookies};
 use crate::{
     config::{self, Events},
     ledger::KernelEvents,
@@ -176,6 +176,9 @@ pub const PROGRAMS: [Program; 20] = [
     },
 ];
 
+/// The most older connections whose FINs the kernel side tells: its table has 16 bytes for each place.
+const MOST_OLDER: u32 = 1 << 18;
+
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
@@ -209,16 +212,20 @@ impl Wants {
 // === impl Programs
 
 impl Programs {
-    /// Creates the maps, with rings of the configured sizes. Nothing is attached yet.
+    /// Creates the maps, with rings of the configured sizes, and room for at most `max_flows` older connections. Nothing is
+    /// attached yet.
     ///
     /// # Errors
     /// The kernel is too old, a capability is missing, or the kernel refuses a map.
-    pub fn load(capture: &config::Capture) -> Result<Self, Error> {
+    pub fn load(capture: &config::Capture, max_flows: u32) -> Result<Self, Error> {
         rights::kernel()?;
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
         let rings = &capture.rings;
+        // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
+        let older = if capture.takes_snapshot() { max_flows.clamp(1, MOST_OLDER) } else { 1 };
         let mut ebpf = EbpfLoader::new()
+            .map_max_entries("OLDER", older)
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
             .map_max_entries("ANSWERS", size(rings.answers))
@@ -231,6 +238,14 @@ impl Programs {
     /// Takes a ring out of the object, to be read.
     pub(super) fn ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, Error> {
         take(&mut self.ebpf, name)
+    }
+
+    /// Takes the list of older connections out of the object, to be filled.
+    ///
+    /// # Errors
+    /// The object does not hold it: never in a sound build.
+    pub fn older(&mut self) -> Result<Cookies, Error> {
+        take(&mut self.ebpf, "OLDER")
     }
 
     /// Loads one program and attaches it to `cgroup` by a link, beside whatever else is attached there.

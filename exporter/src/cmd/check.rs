@@ -10,6 +10,7 @@ use crate::{
         Error, PROGRAMS, Programs, Rings,
         cgroup::{self, Cgroup},
         rights, selftest,
+        snapshot::Pending,
     },
     config::{self, Loaded},
     escape::Escaped,
@@ -25,6 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 enum Outcome {
     Holds(String),
     Fails(String),
+    /// It does not hold, and flowtel runs without it.
+    Lacks(String),
     /// What it builds on does not hold.
     NotTried(&'static str),
 }
@@ -76,7 +79,9 @@ impl Report {
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs = self.result("object", Programs::load(capture), |_| "maps and rings can be made".into());
+        let programs = self.result("object", Programs::load(capture, loaded.config.flow.max_flows), |_| {
+            "maps and rings can be made".into()
+        });
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
             for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
                 self.line(program.name, &NO_PROGRAMS);
@@ -104,6 +109,13 @@ impl Report {
                 });
             }
             _ => self.line("self-test", &NO_PROGRAMS),
+        }
+        if capture.takes_snapshot() {
+            match super::run::snapshot(&loaded.config, &mut programs).map(Pending::wait) {
+                Ok(Ok(snapshot)) => self.line("snapshot", &Outcome::Holds(snapshot.reach.to_string())),
+                Ok(Err(e)) => self.line("snapshot", &Outcome::Lacks(format!("{e}; open connections are not told"))),
+                Err(e) => self.line("snapshot", &Outcome::Fails(e.to_string())),
+            }
         }
     }
 
@@ -139,6 +151,7 @@ impl Report {
                 self.failed += 1;
                 ("FAIL", AnsiColor::Red, text.as_str())
             }
+            Outcome::Lacks(text) => ("-", AnsiColor::Yellow, text.as_str()),
             Outcome::NotTried(text) => ("-", AnsiColor::Yellow, *text),
         };
         let style = Style::new().fg_color(Some(colour.into()));

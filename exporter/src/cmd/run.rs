@@ -5,7 +5,9 @@ use std::{io::Write as _, sync::Arc};
 use tokio::{runtime, signal::unix, sync::watch};
 
 use crate::{
-    capture::{self, Clock, KernelTime, Programs, Rings, cgroup::Cgroup, rights, selftest},
+    capture::{
+        self, Clock, KernelTime, Programs, Rings, Snapshot, cgroup::Cgroup, rights, selftest, snapshot::Pending,
+    },
     config::{self, Config, Loaded},
     enrich::Enricher,
     exit::{Exit, Failure},
@@ -14,6 +16,7 @@ use crate::{
     gap::Gaps,
     ledger::Ledger,
     overload::Overload,
+    owner::{Processes, holders},
     pipeline::Pipeline,
     queue::Queue,
     record::{Encoder, Limits, resource},
@@ -83,7 +86,7 @@ fn pipeline(
     let start = KernelTime::now();
     let wanted = config.capture.events.has(config::Events::GAPS);
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
-    let mut programs = Programs::load(&config.capture).map_err(refused)?;
+    let mut programs = Programs::load(&config.capture, config.flow.max_flows).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
     programs.attach_all(config, &cgroup).map_err(refused)?;
     tracing::info!(
@@ -106,9 +109,11 @@ fn pipeline(
     };
     let resource = resource::build(&config.record, &resource::Host::read());
     let resource = resource::sampled(resource, config.capture.sample);
+    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs)?) } else { None };
     Ok(Pipeline {
         programs,
         rings,
+        snapshot,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
@@ -122,6 +127,21 @@ fn pipeline(
         seal_each_tick: matches!(target, config::Target::Stdout { .. }),
         first,
     })
+}
+
+/// Starts to look for what is open already, and who holds it. After the programs were attached: what begins meanwhile they
+/// tell.
+pub(super) fn snapshot(config: &Config, programs: &mut Programs) -> Result<Pending<Snapshot>, Failure> {
+    let cookies = programs.older().map_err(refused)?;
+    let proc = config.owner.proc.clone();
+    let shown = config.owner.clone();
+    let pending = Snapshot::start(cookies, proc.clone(), config.flow.max_flows as usize, move |mut snapshot| {
+        if Processes::shows_host(&shown) {
+            snapshot.look_up_holders(|inodes| holders::find(&proc, |inode| inodes.contains(&inode)));
+        }
+        snapshot
+    });
+    pending.map_err(refused)
 }
 
 /// The code that goes with a refusal.

@@ -18,6 +18,7 @@ impl Default for Capture {
             filter: Rules::default(),
             filter_default: None,
             sample: 1.0,
+            snapshot: true,
             exclude_self: true,
             rings: Rings::default(),
         }

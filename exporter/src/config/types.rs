@@ -59,6 +59,9 @@ pub struct Capture {
     /// Failed attempts are all recorded. Below 1 the Resource says it as `flowtel.sample.ratio`.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: f64,
+    /// At the start, list the connections that are open already: each becomes a record, and is followed to its end. In
+    /// flowtel's own network namespace, and with CAP_SYS_ADMIN in all others.
+    pub snapshot: bool,
     /// Leave out the connections that flowtel itself makes to its receiver.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
@@ -390,4 +393,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+// === impl Capture
+
+impl Capture {
+    /// Whether the connections that are open at the start are looked for.
+    pub fn takes_snapshot(&self) -> bool {
+        self.snapshot && (self.events.needs_ends() || self.events.has(Events::OPEN))
+    }
 }

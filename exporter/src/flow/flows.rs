@@ -9,6 +9,7 @@ use super::{
     BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Owner, Role, Stamp, Traffic, What,
     attempts::{Attempt, Attempts},
     listeners::Listeners,
+    older::OlderFlows,
     open::{Open, OpenFlows},
     reason::{self, Asked, Seen},
     refusals::{self, Refusal, Refusals},
@@ -30,8 +31,9 @@ const MOST_EARLY: usize = 256;
 pub struct Flows {
     attempts: Attempts,
     open: OpenFlows,
-    listeners: Listeners,
-    settling: Settling,
+    pub(super) older: OlderFlows,
+    pub(super) listeners: Listeners,
+    pub(super) settling: Settling,
     refusals: Refusals,
     /// Calls of accept() whose flow has not begun, by cookie: a connection can be taken, on another CPU, in the moment
     /// before the kernel tells of it.
@@ -40,21 +42,21 @@ pub struct Flows {
     unmatched: HashMap<Connection, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
     closed: HashMap<u64, Place, foldhash::fast::RandomState>,
-    events: config::Events,
-    acceptors: bool,
-    boot: BootId,
+    pub(super) events: config::Events,
+    pub(super) acceptors: bool,
+    pub(super) boot: BootId,
     own: Option<u32>,
-    ledger: Arc<Ledger>,
+    pub(super) ledger: Arc<Ledger>,
 }
 
 /// A connection, whichever side looks at it: the two endpoints in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Connection(SocketAddr, SocketAddr);
+pub(super) struct Connection(SocketAddr, SocketAddr);
 
 // === impl Connection
 
 impl Connection {
-    fn of(flow: &Flow) -> Self {
+    pub(super) fn of(flow: &Flow) -> Self {
         let (a, b) = (flow.source, flow.destination);
         if a <= b { Self(a, b) } else { Self(b, a) }
     }
@@ -69,6 +71,7 @@ impl Flows {
         Self {
             attempts: Attempts::new(config.flow.max_attempts as usize, config.flow.attempt_age.0),
             open: OpenFlows::new(config.flow.max_flows as usize),
+            older: OlderFlows::default(),
             listeners: Listeners::default(),
             settling: Settling::default(),
             refusals: Refusals::default(),
@@ -141,7 +144,7 @@ impl Flows {
 
     /// How many flows are open.
     pub fn open_flows(&self) -> usize {
-        self.open.len()
+        self.open.len() + self.older.len()
     }
 
     fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
@@ -163,7 +166,7 @@ impl Flows {
                         self.closed.remove(&held.cookie);
                     }
                 }
-                What::Failed { .. } => {}
+                What::Open | What::Failed { .. } => {}
             }
             if !held.own {
                 out(held.event);
@@ -289,6 +292,9 @@ impl Flows {
         let local = SocketAddr::new(event::ip(established.local), established.local_port);
         let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
         let mut flow = Flow::new(&self.boot, cookie, local, remote, Some(direction));
+        if !self.begins_after_older(event, cookie, flow.id, attempt.is_some()) {
+            return;
+        }
         flow.owner = match direction {
             Direction::Outgoing => attempt.and_then(|a| a.owner),
             Direction::Incoming => self.listeners.owner(established.netns, local.port()),
@@ -356,12 +362,15 @@ impl Flows {
 
     fn fin(&mut self, event: &KernelEvent, segment: &Segment) {
         let Some(open) = self.open.get(segment.cookie) else {
-            self.ledger.kernel.fin.unused.add(1);
+            let kind = &self.ledger.kernel.fin;
+            let counter = if self.older.segment(event, segment) { &kind.joined } else { &kind.unused };
+            counter.add(1);
             return;
         };
         if segment.way == event::IN {
             open.seen.fin_in = Some(event.time);
-        } else {
+        } else if segment.counters.retransmits > 0 {
+            // A first one is told only where the kernel side takes the socket for an older one.
             open.seen.fin_again = Some(event.time);
         }
         let own = open.own;
@@ -385,6 +394,8 @@ impl Flows {
                 self.settling.correct_end(place, EndReason::ResetLocal);
             }
             kernel.reset.joined.add(1);
+        } else if self.older.segment(event, segment) {
+            kernel.reset.joined.add(1);
         } else {
             kernel.reset.unused.add(1);
         }
@@ -396,7 +407,9 @@ impl Flows {
             return;
         }
         let Some(open) = self.open.remove(close.cookie) else {
-            self.closes_unfollowed(event, close);
+            if !self.closes_older(event, close) {
+                self.closes_unfollowed(event, close);
+            }
             return;
         };
         self.count(&self.ledger.kernel.close, open.own);
@@ -430,7 +443,7 @@ impl Flows {
         self.hold_end(event, close.cookie, flow, what, false);
     }
 
-    fn hold_end(&mut self, event: &KernelEvent, cookie: u64, flow: Flow, what: What, own: bool) {
+    pub(super) fn hold_end(&mut self, event: &KernelEvent, cookie: u64, flow: Flow, what: What, own: bool) {
         let told = FlowEvent { at: stamp(event, event.time), flow, what };
         let place = self.settling.hold(told, cookie, event.time, own, false);
         self.closed.insert(cookie, place);
@@ -494,13 +507,13 @@ impl Flows {
         self.settling.hold(told, cookie, now, false, false);
     }
 
-    fn count(&self, kind: &Kind, own: bool) {
+    pub(super) fn count(&self, kind: &Kind, own: bool) {
         if own { kind.own.add(1) } else { kind.joined.add(1) }
     }
 }
 
 /// When `event` happened, or something that led to it at `time`.
-fn stamp(event: &KernelEvent, time: KernelTime) -> Stamp {
+pub(super) fn stamp(event: &KernelEvent, time: KernelTime) -> Stamp {
     // The event's own wall time, less the way back.
     let wall = WallTime(event.wall.0.saturating_sub(event.time.since(time)));
     Stamp { time, wall, observed: event.read }
@@ -536,7 +549,7 @@ fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
 }
 
 /// The end that a closed socket tells.
-fn ended(
+pub(super) fn ended(
     event: &KernelEvent,
     close: &Close,
     seen: &Seen,

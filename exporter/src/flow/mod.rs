@@ -3,6 +3,7 @@
 //! - [`Flows`] joins events by socket cookie and decides;
 //! - `attempts`: connections that were asked for and are not established yet, bounded;
 //! - `open`: flows between their begin and their end, bounded;
+//! - `older`: flows that are older than flowtel;
 //! - `listeners`: who listens on which port, for flows that nobody was seen to accept;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
@@ -16,6 +17,7 @@ pub mod community_id;
 mod flows;
 pub mod id;
 mod listeners;
+mod older;
 mod open;
 pub mod reason;
 mod refusals;
@@ -81,6 +83,8 @@ pub enum What {
         /// for certain; never zero.
         handshake: Option<Duration>,
     },
+    /// It was there when flowtel started; its begin was not seen.
+    Open,
     /// It is over.
     End {
         /// Why.

@@ -59,9 +59,9 @@ pub struct Asked {
 
 /// A reset that closes a socket does so while it is received, or when the process that holds the socket's lock lets go.
 /// One that came earlier was forged, or out of window.
-const RESET_CLOSES_WITHIN: Duration = Duration::from_millis(50);
+pub(super) const RESET_CLOSES_WITHIN: Duration = Duration::from_millis(50);
 /// The least retransmission time-out, less some slack (TCP_RTO_MIN is 200 ms).
-const LEAST_RTO: Duration = Duration::from_millis(190);
+pub(super) const LEAST_RTO: Duration = Duration::from_millis(190);
 /// The time-out of a first SYN (TCP_TIMEOUT_INIT is 1 s), less some slack: timers were seen 8 ms early.
 const SYN_RTO: Duration = Duration::from_millis(900);
 

@@ -129,7 +129,10 @@ fn segment(kind: u32, cookie: u64, way: u32) -> Segment {
         local_port: 1,
         remote_port: 1,
         state: state::ESTABLISHED,
-        counters: Counters::default(),
+        // A FIN that leaves is told when it leaves again.
+        counters: Counters { retransmits: u32::from(way == OUT), ..Counters::default() },
+        ahead: 0,
+        reserved: 0,
     }
 }
 

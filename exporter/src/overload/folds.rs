@@ -31,6 +31,7 @@ struct Alike {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Outcome {
     Begun,
+    Open,
     Ended(EndReason),
     Failed(FailReason),
 }
@@ -129,6 +130,7 @@ impl Alike {
         let flow = &event.flow;
         let outcome = match event.what {
             What::Begin { .. } => Outcome::Begun,
+            What::Open => Outcome::Open,
             What::End { reason, .. } => Outcome::Ended(reason),
             What::Failed { fold: Some(_), .. } => return None,
             What::Failed { reason, .. } => Outcome::Failed(reason),
@@ -157,7 +159,7 @@ impl Repeats {
                 *duration = None;
                 traffic.rtt = None;
             }
-            What::Failed { .. } => {}
+            What::Open | What::Failed { .. } => {}
         }
         Self { first: event.clone(), sum, count: 1, last: event.at.time }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`Processes`]: process id and kernel time → [`Executable`], from /proc;
 //! - [`Places`]: cgroup id → [`Place`], from the path of the cgroup;
+//! - [`holders`]: inodes of sockets → the processes that hold them, from /proc, once;
 //! - [`cgroup_path`]: what such a path says, for each container runtime.
 //!
 //! Both are asked once an event, by one thread. Both remember what they found, within bounds, and ask the system once
@@ -12,6 +13,7 @@
 
 pub mod cgroup_path;
 mod generations;
+pub mod holders;
 mod place;
 mod process;
 mod text;

@@ -192,7 +192,7 @@ impl Encoder {
 
         let (severity, severity_text) = match what {
             What::Failed { .. } => (schema::WARN, schema::WARN_TEXT),
-            What::Begin { .. } | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
+            What::Begin { .. } | What::Open | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
         };
         wire::fixed64(out, wire::log_record::TIME, at.wall.0);
         wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
@@ -253,7 +253,7 @@ impl Encoder {
         names(out, SOURCE_NAMES, enriched.source_names.as_ref());
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
-            What::Begin { .. } => {}
+            What::Begin { .. } | What::Open => {}
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
             What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
@@ -271,6 +271,7 @@ impl Encoder {
 fn name(what: &What) -> &'static str {
     match what {
         What::Begin { .. } => schema::BEGIN,
+        What::Open => schema::OPEN,
         What::End { .. } => schema::END,
         What::Failed { .. } => schema::FAILED,
     }
@@ -386,6 +387,7 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
     let (word, reason, fold) = match what {
         What::Begin { .. } if fold.is_none() => return,
         What::Begin { .. } => (" began", None, fold),
+        What::Open => (" open", None, fold),
         What::End { reason, .. } => (" ended", Some(reason.as_str()), fold),
         What::Failed { reason, fold, .. } => (" failed", Some(reason.as_str()), fold.as_ref()),
     };

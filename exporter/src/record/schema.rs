@@ -22,6 +22,9 @@ pub const GAP: &str = "flowtel.gap";
 /// Attribute of the Resource: which part of flows is recorded, where it is not all (`capture.sample`).
 pub const SAMPLE_RATIO: &str = "flowtel.sample.ratio";
 
+/// Event name: a TCP flow was open already when flowtel started.
+pub const OPEN: &str = "flowtel.tcp.flow.open";
+
 /// SeverityNumber INFO (opentelemetry/proto/logs/v1/logs.proto).
 pub const INFO: i32 = 9;
 /// SeverityText that goes with [`INFO`].
@@ -67,10 +70,10 @@ attributes! {
     UID = "log.record.uid" "string" "", "always",
         "Id of this record: 32 hex digits, the same on a copy of it and on nothing else.", "0e0b3ab0b1a7d1c0a4f0d5f7f1c2b3a4";
     FLOW_ID = "flowtel.flow.id" "string" "", "always, but on folded records",
-        "Id of this side of the flow: 32 hex digits, the same on its begin and end, unique across hosts and boots.", "9f86d081884c7d659a2feaa0c55ad015";
+        "Id of this side of the flow: 32 hex digits, the same on its begin, open and end, unique across hosts and boots.", "9f86d081884c7d659a2feaa0c55ad015";
     COMMUNITY_ID = "flowtel.flow.community_id" "string" "", "when both ports are known",
         "Community ID v1, seed 0: the same on both hosts and in Zeek, Suricata and Elastic.", "1:LQU9qZlK+B5F3KDmev6m5PMibrg=";
-    DIRECTION = "flowtel.flow.direction" "string" "", "when the begin or the attempt was seen",
+    DIRECTION = "flowtel.flow.direction" "string" "", "when the begin or the attempt was seen, or the socket tells",
         "`outgoing`: this side initiated the connection; `incoming`: the peer did.", "outgoing";
     LOCAL = "flowtel.flow.local" "bool" "", "when true",
         "Both ends are on this host: the other side has a record of its own.", "true";
@@ -191,14 +194,15 @@ pub fn markdown() -> String {
          `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
+         `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
-         | time_unix_nano | when it happened in the kernel. Outgoing: when the peer's answer arrived; incoming: when the \
+         | time_unix_nano | when it happened in the kernel. Open: when it was seen. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
          | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed and for gaps |\n\
          | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
-         Source is always the initiator of the connection, whichever side this host is. Only an end whose begin was not \
-         seen can not tell: it has no direction, and its source is the local side.\n\n\
+         Source is always the initiator of the connection, whichever side this host is. Only where nobody can tell, \
+         as for an end whose begin was not seen, there is no direction, and the source is the local side.\n\n\
          A folded record stands for many alike. It has neither source port nor flow id, Community ID, handshake, \
          duration or round trip time; the owner where it was the same one; of bytes, segments and attempts the sum.\n\n\
          A gap has `event.name`, `log.record.uid` and `flowtel.gap.…`, and nothing else.\n\n\
@@ -231,7 +235,7 @@ mod tests {
     fn names_are_unique_and_short_enough_for_a_one_byte_length() {
         for (i, a) in ATTRIBUTES.iter().enumerate() {
             assert!(a.name.len() < 128);
-            assert!([BEGIN, END, FAILED, GAP].iter().all(|name| name.len() < 32));
+            assert!([BEGIN, OPEN, END, FAILED, GAP].iter().all(|name| name.len() < 32));
             assert!(ATTRIBUTES[..i].iter().all(|b| b.name != a.name));
         }
     }

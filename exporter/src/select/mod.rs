@@ -134,6 +134,7 @@ impl Select {
 fn name(what: &What) -> Events {
     match what {
         What::Begin { .. } => Events::BEGINS,
+        What::Open => Events::OPEN,
         What::End { .. } => Events::ENDS,
         What::Failed { .. } => Events::FAILED,
     }

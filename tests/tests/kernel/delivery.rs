@@ -316,6 +316,7 @@ fn own_sides(
         owner: Some(owner(flowtel, "flowtel-export", "connector")),
         instead: None,
         between,
+        older: None,
         names: Names::default(),
         end: None,
     };

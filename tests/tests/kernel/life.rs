@@ -55,19 +55,19 @@ const TAKER: &str = "taker";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Both ends of a connection.
-struct Talk {
-    connection: Connection,
-    client: TcpStream,
-    server: TcpStream,
+pub(crate) struct Talk {
+    pub connection: Connection,
+    pub client: TcpStream,
+    pub server: TcpStream,
 }
 
 impl Talk {
     /// Connects, and has one thread accept.
-    fn begin(net: &Pair, to: impl Into<IpAddr>) -> Result<Self> {
+    pub fn begin(net: &Pair, to: impl Into<IpAddr>) -> Result<Self> {
         Self::with(net, to, |_| Ok(()))
     }
 
-    fn with(
+    pub fn with(
         net: &Pair,
         to: impl Into<IpAddr>,
         prepare: impl FnOnce(&rustix::fd::OwnedFd) -> Result<()> + Send,
@@ -91,17 +91,17 @@ impl Talk {
         Ok(Self { connection, client, server })
     }
 
-    fn sides(&self) -> [Side; 2] {
+    pub fn sides(&self) -> [Side; 2] {
         let acceptor = Owner::here(TAKER, "acceptor");
         let incoming = Side::incoming(&self.connection).accepted(acceptor, Owner::here(SERVER, "listener"));
         [Side::outgoing(&self.connection), incoming]
     }
 
-    fn up(&self, n: usize) -> Result<()> {
+    pub fn up(&self, n: usize) -> Result<()> {
         send(&self.client, &self.server, n)
     }
 
-    fn down(&self, n: usize) -> Result<()> {
+    pub fn down(&self, n: usize) -> Result<()> {
         send(&self.server, &self.client, n)
     }
 }
@@ -117,19 +117,19 @@ fn send(mut from: &TcpStream, mut to: &TcpStream, n: usize) -> Result<()> {
 }
 
 /// Waits until everything that was sent is acknowledged.
-fn acknowledged(from: &TcpStream) -> Result<()> {
+pub(crate) fn acknowledged(from: &TcpStream) -> Result<()> {
     flowtel_tests::wait::until("acknowledgements", PATIENCE, || {
         Ok((flowtel_tests::sys::tcp_info(from)?.tcpi_unacked == 0).then_some(()))
     })
 }
 
-fn end_of(mut stream: &TcpStream) -> Result<()> {
+pub(crate) fn end_of(mut stream: &TcpStream) -> Result<()> {
     ensure!(stream.read(&mut [0])? == 0, "bytes after the end");
     Ok(())
 }
 
 /// Each side with its end.
-fn with_ends(sides: [Side; 2], ends: [End; 2]) -> impl Iterator<Item = Side> {
+pub(crate) fn with_ends(sides: [Side; 2], ends: [End; 2]) -> impl Iterator<Item = Side> {
     sides.into_iter().zip(ends).map(|(side, end)| side.ended(end))
 }
 
@@ -221,7 +221,7 @@ fn at_once(scene: &Scene) -> Result<()> {
 }
 
 /// The ends of a connection that one side resets: [outgoing, incoming].
-fn reset(bytes: [i64; 2], by_client: bool, between: (u64, u64)) -> [End; 2] {
+pub(crate) fn reset(bytes: [i64; 2], by_client: bool, between: (u64, u64)) -> [End; 2] {
     let end = |own| End::fin(bytes, between).reason(if own { "reset.local" } else { "reset.remote" });
     [end(by_client), end(!by_client)]
 }

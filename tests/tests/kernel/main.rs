@@ -9,6 +9,7 @@ mod hostile;
 mod life;
 mod lives;
 mod names;
+mod open;
 mod reached;
 mod rights;
 mod select;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         lives::ALL,
         life::ALL,
         names::ALL,
+        open::ALL,
         delivery::ALL,
         select::ALL,
         rights::ALL,

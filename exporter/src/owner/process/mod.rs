@@ -142,6 +142,11 @@ impl Processes {
         answer
     }
 
+    /// Whether the proc file system of `config` shows the processes of this host, whatever may be read of them.
+    pub fn shows_host(config: &config::Owner) -> bool {
+        !Visibility::of(&config.proc, true).is_hidden()
+    }
+
     /// What this process can see of others, now: rights may have been dropped since the start.
     pub fn visibility(&self) -> Visibility {
         Visibility::of(&self.path, self.enabled)

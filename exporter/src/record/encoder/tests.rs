@@ -39,6 +39,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     let direction = flow.direction.map(|d| if d == Direction::Outgoing { "outgoing" } else { "incoming" });
     let name = match event.what {
         What::Begin { .. } => "flowtel.tcp.flow.begin",
+        What::Open => "flowtel.tcp.flow.open",
         What::End { .. } => "flowtel.tcp.flow.end",
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
@@ -92,6 +93,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     }
     match &event.what {
         What::Begin { .. } => {}
+        What::Open => body += " open",
         What::End { reason, duration, traffic } => {
             attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
             attributes.extend([
@@ -129,6 +131,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         let times = format!("{} times", fold.count);
         body = match &event.what {
             What::End { .. } => body.replace(" ended: ", &format!(" ended {times}: ")),
+            What::Open => format!("{body} {times}"),
             _ => format!("{body} began {times}"),
         };
     }
@@ -210,6 +213,7 @@ fn whats() -> impl Strategy<Value = What> {
     });
     prop_oneof![
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
+        Just(What::Open),
         (end_reason, prop::option::of(duration()), traffic).prop_map(|(reason, duration, traffic)| What::End {
             reason,
             duration,

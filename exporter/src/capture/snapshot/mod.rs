@@ -1,0 +1,341 @@
+//! What was there before flowtel: the kernel's lists of TCP sockets in, connections and listeners out, and later whether
+//! such a connection still is.
+//!
+//! - `diag`: the list of one network namespace;
+//! - `namespaces`: which namespaces there are;
+//! - `older`: connections that are watched to their end.
+//!
+//! The programs are attached before the lists are read, so nothing is missed in between: what begins meanwhile is told by
+//! them, and has the same cookie here. Cookies are made known to the kernel side between a first and a second reading: of
+//! what the second one shows every later FIN is told.
+//!
+//! Must never hold up the capture thread: the lists are read by a thread of their own, which enters other namespaces and
+//! ends then.
+
+mod diag;
+mod namespaces;
+mod older;
+
+use std::{
+    collections::{HashMap as StdHashMap, HashSet},
+    fmt, io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::mpsc::{Receiver, TryRecvError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use aya::maps::{HashMap, MapData};
+pub use diag::Key;
+use flowtel_common::event::{COMM_LEN, Counters, state};
+use netlink_packet_sock_diag::inet::StateFlags;
+pub use older::{Gone, Older};
+
+use self::diag::{Diag, Socket};
+use super::{Error, KernelTime};
+
+/// How long the lists of other namespaces may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The kernel side's list of cookies whose FINs are to be told.
+pub type Cookies = HashMap<MapData, u64, u32>;
+
+/// What was there, and the ways to look at it again.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What was there.
+    pub listing: Listing,
+    /// How far it saw.
+    pub reach: Reach,
+    namespaces: Vec<Diag>,
+    cookies: Cookies,
+}
+
+/// What was there.
+#[derive(Debug)]
+pub struct Listing {
+    /// When the lists were read for the second time.
+    pub time: KernelTime,
+    /// Connections.
+    pub connections: Vec<Found>,
+    /// Listening sockets.
+    pub listeners: Vec<FoundListener>,
+}
+
+/// A connection that was there.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its socket (SO_COOKIE).
+    pub cookie: u64,
+    /// Its [`state`] then.
+    pub state: u32,
+    /// The socket's own address.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub remote: SocketAddr,
+    /// Whether this side asked for it, where its counters prove it.
+    pub active: Option<bool>,
+    /// Which network namespace: equal for sockets of the same.
+    pub namespace: usize,
+    /// Inode of the socket's file; 0 where no process holds it.
+    pub inode: u32,
+    /// The cgroup that the socket was made in; 0 where it is not told.
+    pub cgroup: u64,
+    /// What it had counted.
+    pub counters: Counters,
+    /// Who holds it, once that was looked up.
+    pub holder: Option<Holder>,
+    /// How to look at it again.
+    pub key: Key,
+}
+
+/// A listening socket that was there.
+#[derive(Debug, Clone, Copy)]
+pub struct FoundListener {
+    /// Which network namespace: as for [`Found`].
+    pub namespace: usize,
+    /// Its cookie, as the programs know it; 0 where the kernel does not tell.
+    pub netns: u64,
+    /// Where it listens.
+    pub port: u16,
+    /// Inode of the socket's file.
+    pub inode: u32,
+    /// The cgroup that the socket was made in.
+    pub cgroup: u64,
+    /// Who holds it, once that was looked up.
+    pub holder: Option<Holder>,
+}
+
+/// A process that holds a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id in the initial pid namespace.
+    pub pid: u32,
+    /// Its real user id.
+    pub uid: u32,
+    /// Its name: its first thread's.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// How far a snapshot saw. `Display` says it to a person.
+#[derive(Debug, Clone, Default)]
+pub struct Reach {
+    /// Connections, and listeners.
+    pub found: (usize, usize),
+    /// Other network namespaces that were read.
+    pub others: usize,
+    /// Other namespaces that could not be read.
+    pub unread: usize,
+    /// Why.
+    pub reason: String,
+    /// Connections that were more than is followed.
+    pub left_out: usize,
+}
+
+/// A snapshot in the making.
+#[derive(Debug)]
+pub struct Pending<T>(Receiver<Result<T, Error>>);
+
+// === impl Snapshot
+
+impl Snapshot {
+    /// Starts a thread that takes a snapshot of at most `most` connections, and gives it to `then`, on that thread still.
+    /// `proc` shows the host's processes.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start<T: Send + 'static>(
+        cookies: Cookies,
+        proc: PathBuf,
+        most: usize,
+        then: impl FnOnce(Self) -> T + Send + 'static,
+    ) -> Result<Pending<T>, Error> {
+        let (done, pending) = sync_channel(1);
+        let system = |what| move |source| Error::System { what, source };
+        thread::Builder::new()
+            .name("flowtel-snapshot".into())
+            .spawn(move || {
+                let taken = take(cookies, &proc, most).map(then);
+                // Nobody waits any more: it took too long, or flowtel stops.
+                let _ = done.send(taken.map_err(system("reading the list of TCP sockets (sock_diag)")));
+            })
+            .map_err(system("starting the snapshot's thread"))?;
+        Ok(Pending(pending))
+    }
+
+    /// Has each socket's holder looked up: `find` is given the inodes of all that have one.
+    pub fn look_up_holders(&mut self, find: impl FnOnce(&HashSet<u32>) -> StdHashMap<u32, Holder>) {
+        let Listing { connections, listeners, .. } = &mut self.listing;
+        let inodes = connections.iter().map(|c| c.inode).chain(listeners.iter().map(|l| l.inode));
+        let holders = find(&inodes.filter(|inode| *inode != 0).collect());
+        for found in connections {
+            found.holder = holders.get(&found.inode).copied();
+        }
+        for listener in listeners {
+            listener.holder = holders.get(&listener.inode).copied();
+        }
+    }
+
+    /// Watches those of its connections that `is_older`; the others are no longer known to the kernel side.
+    pub fn watch(self, is_older: impl Fn(u64) -> bool) -> Older {
+        Older::new(self.namespaces, self.cookies, self.listing, is_older)
+    }
+}
+
+// === impl Pending
+
+impl<T> Pending<T> {
+    /// What was taken, once it is.
+    ///
+    /// # Errors
+    /// The kernel has no list of sockets.
+    pub fn poll(&self) -> Option<Result<T, Error>> {
+        match self.0.try_recv() {
+            Ok(taken) => Some(taken),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                let source = io::Error::other("its thread ended without a word");
+                Some(Err(Error::System { what: "reading the list of TCP sockets (sock_diag)", source }))
+            }
+        }
+    }
+
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// As for [`Self::poll`].
+    pub fn wait(self) -> Result<T, Error> {
+        let lost = |_| Error::System {
+            what: "reading the list of TCP sockets (sock_diag)",
+            source: io::Error::other("its thread ended without a word"),
+        };
+        self.0.recv().map_err(lost)?
+    }
+}
+
+fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result<Snapshot> {
+    let start = Instant::now();
+    let mut reach = Reach::default();
+    let mut namespaces = vec![Diag::open()?];
+    let others = namespaces::others(proc);
+    if others.too_many {
+        reach.reason = "there are too many".into();
+        reach.unread += 1;
+    }
+    for file in &others.files {
+        match namespaces::enter(file).map_err(io::Error::from).and_then(|()| Diag::open()) {
+            Ok(diag) => namespaces.push(diag),
+            Err(e) => {
+                reach.unread += 1;
+                reach.reason = match e.raw_os_error() {
+                    Some(libc::EPERM) => "CAP_SYS_ADMIN is missing".into(),
+                    _ => e.to_string(),
+                };
+            }
+        }
+    }
+    drop(others);
+    // First reading. From here on the kernel side tells each FIN of these.
+    let mut known = Vec::new();
+    for (namespace, diag) in namespaces.iter_mut().enumerate() {
+        if namespace > 0 && start.elapsed() > PATIENCE {
+            break;
+        }
+        diag.list(connections(), |socket| known.push((namespace, socket)))?;
+        known.truncate(most);
+    }
+    for (_, socket) in &known {
+        // A full map: the ends of the rest are still found by looking, later.
+        let _ = cookies.insert(socket.cookie, 0, 0);
+    }
+    // Second reading: what holds from here on.
+    let time = KernelTime::now();
+    let mut found = Vec::with_capacity(known.len());
+    let mut seen = HashSet::with_capacity(known.len());
+    let mut listeners = Vec::new();
+    for (namespace, diag) in namespaces.iter_mut().enumerate() {
+        if namespace > 0 && start.elapsed() > PATIENCE {
+            reach.unread += 1;
+            reach.reason = "it took too long".into();
+            continue;
+        }
+        reach.others += usize::from(namespace > 0);
+        let netns = diag.namespace();
+        diag.list(connections() | StateFlags::LISTEN, |socket| {
+            if socket.state == state::LISTEN {
+                let Socket { local, inode, cgroup, .. } = socket;
+                listeners.push(FoundListener { namespace, netns, port: local.port(), inode, cgroup, holder: None });
+            } else if seen.insert(socket.cookie) {
+                found.push(Found::new(namespace, socket));
+            }
+        })?;
+    }
+    // A list that changes while it is read may leave one out.
+    for (namespace, socket) in known {
+        if !seen.contains(&socket.cookie)
+            && let Some(diag) = namespaces.get_mut(namespace)
+            && let Ok(Some(socket)) = diag.look(&socket.key)
+            && seen.insert(socket.cookie)
+        {
+            found.push(Found::new(namespace, socket));
+        }
+    }
+    if found.len() > most {
+        reach.left_out = found.len() - most;
+        found.truncate(most);
+    }
+    for found in &found {
+        let _ = cookies.insert(found.cookie, 0, 0);
+    }
+    reach.found = (found.len(), listeners.len());
+    let listing = Listing { time, connections: found, listeners };
+    Ok(Snapshot { listing, reach, namespaces, cookies })
+}
+
+/// The states of a connection between its handshake and its end.
+fn connections() -> StateFlags {
+    StateFlags::ESTABLISHED
+        | StateFlags::FIN_WAIT1
+        | StateFlags::FIN_WAIT2
+        | StateFlags::CLOSE_WAIT
+        | StateFlags::LAST_ACK
+        | StateFlags::CLOSING
+}
+
+// === impl Found
+
+impl Found {
+    fn new(namespace: usize, socket: Socket) -> Self {
+        let Socket { cookie, state, local, remote, inode, cgroup, counters, active, key } = socket;
+        Self { cookie, state, local, remote, active, namespace, inode, cgroup, counters, holder: None, key }
+    }
+
+    /// An established one that nobody holds, for tests of what is made of it.
+    #[cfg(test)]
+    pub fn sample(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Self {
+        let (counters, key) = (Counters::default(), Key::sample());
+        let state = state::ESTABLISHED;
+        let (active, holder) = (None, None);
+        Self { cookie, state, local, remote, active, namespace: 0, inode: 0, cgroup: 0, counters, holder, key }
+    }
+}
+
+// === impl Reach
+
+impl fmt::Display for Reach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (connections, listeners) = self.found;
+        write!(f, "{connections} open connections and {listeners} listeners, in flowtel's network namespace")?;
+        if self.others > 0 {
+            write!(f, " and {} others", self.others)?;
+        }
+        if self.unread > 0 {
+            write!(f, "; not in {} others, for {}", self.unread, self.reason)?;
+        }
+        if self.left_out > 0 {
+            write!(f, "; {} more than flow.max_flows were left out", self.left_out)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,193 @@
+//! Connections that are older than flowtel, watched until they are gone. The programs tell their FINs and RSTs; whether a
+//! socket is over then, or was closed without a word, only the kernel's list can tell. So a segment makes this look at its
+//! socket at once, and every socket is looked at now and again.
+//!
+//! One look is one system call and some microseconds; their number in one round is bounded. A socket that is gone is told
+//! one round later: whatever the programs told of it before is read by then.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use flowtel_common::event::{Counters, Event, state};
+
+use super::{Cookies, Diag, Found, Key, Listing};
+use crate::capture::{KernelEvent, KernelTime};
+
+/// The most looks in one round.
+const MOST_LOOKS: usize = 256;
+/// How long no socket goes without a look, unless they are too many for it.
+const TURN: Duration = Duration::from_secs(10);
+
+/// A socket that is no more.
+#[derive(Debug, Clone, Copy)]
+pub struct Gone {
+    /// Which (SO_COOKIE).
+    pub cookie: u64,
+    /// When that was seen.
+    pub time: KernelTime,
+    /// When it was last seen.
+    pub alive: KernelTime,
+    /// Its [`state`] then.
+    pub state: u32,
+    /// What it had counted then.
+    pub counters: Counters,
+}
+
+/// All that are watched.
+#[derive(Debug)]
+pub struct Older {
+    sockets: HashMap<u64, Watched>,
+    /// Each with the number of its sockets; `None` after the last of them: an open one keeps its namespace alive.
+    namespaces: Vec<Option<(Diag, usize)>>,
+    cookies: Cookies,
+    /// Whose turn it is, and since when each waits. What is gone stays in it until its turn comes.
+    turn: VecDeque<(KernelTime, u64)>,
+    /// Those to be looked at in each round.
+    urgent: VecDeque<u64>,
+    gone: Vec<Gone>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    namespace: usize,
+    key: Key,
+    alive: KernelTime,
+    state: u32,
+    counters: Counters,
+    urgent: bool,
+}
+
+// === impl Older
+
+impl Older {
+    pub(super) fn new(
+        namespaces: Vec<Diag>,
+        cookies: Cookies,
+        Listing { time, connections, .. }: Listing,
+        is_older: impl Fn(u64) -> bool,
+    ) -> Self {
+        let mut older = Self {
+            sockets: HashMap::new(),
+            namespaces: namespaces.into_iter().map(|diag| Some((diag, 0))).collect(),
+            cookies,
+            turn: VecDeque::new(),
+            urgent: VecDeque::new(),
+            gone: Vec::new(),
+        };
+        for Found { cookie, state, namespace, counters, key, .. } in connections {
+            if !is_older(cookie) {
+                let _ = older.cookies.remove(&cookie);
+                continue;
+            }
+            if let Some(Some((_, sockets))) = older.namespaces.get_mut(namespace) {
+                *sockets += 1;
+            }
+            let watched = Watched { namespace, key, alive: time, state, counters, urgent: false };
+            older.sockets.insert(cookie, watched);
+            older.turn.push_back((time, cookie));
+            if waits_for_ack(state) {
+                older.hurry(cookie);
+            }
+        }
+        for namespace in &mut older.namespaces {
+            namespace.take_if(|(_, sockets)| *sockets == 0);
+        }
+        older
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.sockets.is_empty()
+    }
+
+    /// Sees what the programs tell: a segment that may end a connection, or the end itself.
+    pub fn notice(&mut self, event: &KernelEvent) {
+        match &event.event {
+            Event::Fin(segment) | Event::Reset(segment) => self.hurry(segment.cookie),
+            Event::Close(close) => self.forget(close.cookie),
+            _ => {}
+        }
+    }
+
+    /// Gives out what was seen to be gone in the round before, and not told otherwise since.
+    pub fn gone(&mut self, mut tell: impl FnMut(&Gone)) {
+        for gone in std::mem::take(&mut self.gone) {
+            if self.sockets.contains_key(&gone.cookie) {
+                self.forget(gone.cookie);
+                tell(&gone);
+            }
+        }
+    }
+
+    /// Looks at some.
+    pub fn look(&mut self, now: KernelTime) {
+        let mut looks = 0;
+        for _ in 0..self.urgent.len().min(MOST_LOOKS) {
+            let Some(cookie) = self.urgent.pop_front() else { break };
+            looks += 1;
+            if self.look_at(cookie, now).is_some_and(waits_for_ack) {
+                self.urgent.push_back(cookie);
+            } else if let Some(watched) = self.sockets.get_mut(&cookie) {
+                watched.urgent = false;
+            }
+        }
+        while looks < MOST_LOOKS
+            && let Some((since, cookie)) = self.turn.front().copied()
+            && u128::from(now.since(since)) >= TURN.as_nanos()
+        {
+            looks += 1;
+            self.turn.pop_front();
+            if self.look_at(cookie, now).is_some() {
+                self.turn.push_back((now, cookie));
+            }
+        }
+    }
+
+    /// Looks at one. Returns its state; `None` where it is gone, or not watched any more.
+    fn look_at(&mut self, cookie: u64, now: KernelTime) -> Option<u32> {
+        let watched = self.sockets.get_mut(&cookie)?;
+        let (diag, _) = self.namespaces.get_mut(watched.namespace)?.as_mut()?;
+        match diag.look(&watched.key) {
+            Ok(Some(socket)) => {
+                watched.alive = now;
+                watched.state = socket.state;
+                watched.counters = socket.counters;
+                Some(socket.state)
+            }
+            Ok(None) => {
+                let Watched { alive, state, counters, .. } = *watched;
+                self.gone.push(Gone { cookie, time: KernelTime::now(), alive, state, counters });
+                None
+            }
+            // The kernel is short of memory: another time.
+            Err(_) => Some(watched.state),
+        }
+    }
+
+    fn hurry(&mut self, cookie: u64) {
+        if let Some(watched) = self.sockets.get_mut(&cookie)
+            && !watched.urgent
+        {
+            watched.urgent = true;
+            self.urgent.push_back(cookie);
+        }
+    }
+
+    fn forget(&mut self, cookie: u64) {
+        let Some(watched) = self.sockets.remove(&cookie) else { return };
+        let _ = self.cookies.remove(&cookie);
+        if let Some(namespace) = self.namespaces.get_mut(watched.namespace) {
+            if let Some((_, sockets)) = namespace {
+                *sockets -= 1;
+            }
+            namespace.take_if(|(_, sockets)| *sockets == 0);
+        }
+    }
+}
+
+/// Whether a socket in this state is over as soon as its FIN is acknowledged, which no segment tells.
+fn waits_for_ack(state: u32) -> bool {
+    matches!(state, state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK)
+}

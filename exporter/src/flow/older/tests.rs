@@ -1,0 +1,215 @@
+use std::{net::SocketAddr, sync::Arc};
+
+use flowtel_common::event::{ACTIVE, Established, Event, IN, OUT, mapped};
+
+use super::*;
+use crate::{
+    capture::WallTime,
+    config,
+    flow::{BootId, Flows},
+    ledger::Ledger,
+};
+
+const MS: u64 = 1_000_000;
+const START: u64 = 1000 * MS;
+const COOKIE: u64 = 7;
+
+struct Scene {
+    flows: Flows,
+    ledger: Arc<Ledger>,
+}
+
+fn address(last: u8, port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, last], port))
+}
+
+fn connection() -> Found {
+    Found {
+        active: Some(true),
+        counters: Counters { bytes_acked: 101, bytes_received: 300, srtt_us: 1000, ..Counters::default() },
+        ..Found::sample(COOKIE, address(1, 40_000), address(2, 80))
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let ledger = Arc::new(Ledger::default());
+        let flows = Flows::new(&config::Config::default(), BootId::new([1; 16]), None, Arc::clone(&ledger));
+        Self { flows, ledger }
+    }
+
+    fn with(connections: Vec<Found>) -> Self {
+        let mut scene = Self::new();
+        let listing = Listing { time: KernelTime(START), connections, listeners: Vec::new() };
+        scene.flows.found(&listing, &Clock::measure(), |_| false);
+        scene
+    }
+
+    fn on(&mut self, time: u64, event: Event) {
+        let wall = WallTime(time);
+        self.flows.on(&KernelEvent { time: KernelTime(time), wall, read: wall, event });
+    }
+
+    fn gone(&mut self, alive: u64, time: u64, state: u32) {
+        let counters = Counters::default();
+        let gone = Gone { cookie: COOKIE, time: KernelTime(time), alive: KernelTime(alive), state, counters };
+        self.flows.gone(&gone, &Clock::measure());
+    }
+
+    fn told(&mut self) -> Vec<FlowEvent> {
+        let mut told = Vec::new();
+        self.flows.flush(|event| told.push(event));
+        told
+    }
+
+    /// The one end that was told.
+    fn end(&mut self) -> (EndReason, u64, u64) {
+        let told = self.told();
+        let mut ends = told.iter().filter_map(|event| match event.what {
+            What::End { reason, duration: None, traffic } => {
+                Some((reason, traffic.source_bytes, traffic.destination_bytes))
+            }
+            _ => None,
+        });
+        match (ends.next(), ends.next()) {
+            (Some(end), None) => end,
+            _ => panic!("not one end: {told:#?}"),
+        }
+    }
+}
+
+fn segment(kind: u32, way: u32, state: u32, (bytes_acked, bytes_received): (u64, u64), ahead: u32) -> Event {
+    let segment = Segment {
+        kind,
+        way,
+        time: 0,
+        cookie: COOKIE,
+        cgroup: 1,
+        local: mapped(0),
+        remote: mapped(0),
+        local_port: 1,
+        remote_port: 1,
+        state,
+        counters: Counters { bytes_acked, bytes_received, ..Counters::default() },
+        ahead,
+        reserved: 0,
+    };
+    if kind == event::FIN { Event::Fin(segment) } else { Event::Reset(segment) }
+}
+
+#[test]
+fn what_is_found_is_told_as_open_once_and_what_began_since_is_not() {
+    let mut scene = Scene::new();
+    let other = Found { cookie: 8, ..connection() };
+    let listing = Listing { time: KernelTime(START), connections: vec![connection(), other], listeners: Vec::new() };
+    scene.flows.found(&listing, &Clock::measure(), |cookie| cookie == 8);
+    let told = scene.told();
+    assert_eq!(told.len(), 1);
+    assert_eq!((told[0].what.clone(), told[0].flow.direction), (What::Open, Some(Direction::Outgoing)));
+    let found = &scene.ledger.kernel.found;
+    assert_eq!((found.read.get(), found.joined.get(), found.unused.get()), (2, 1, 1));
+}
+
+#[test]
+fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
+    let mut scene = Scene::with(vec![connection()]);
+    let words = |last| mapped(u32::from_ne_bytes([192, 0, 2, last]));
+    let established = |remote| {
+        Event::Established(Established {
+            kind: event::ESTABLISHED,
+            how: ACTIVE,
+            time: 0,
+            cookie: COOKIE,
+            local: words(1),
+            remote: words(remote),
+            local_port: 40_000,
+            remote_port: 80,
+            srtt_us: 0,
+            retransmits: 0,
+            answered_ago: 0,
+            netns: 1,
+        })
+    };
+    scene.on(START + MS, established(2));
+    assert_eq!(scene.told().len(), 1);
+    // The socket used again for another peer: the older flow is over.
+    scene.on(START + 2 * MS, established(3));
+    let told = scene.told();
+    assert!(matches!(told[..], [FlowEvent { what: What::End { .. }, .. }, FlowEvent { what: What::Begin { .. }, .. }]));
+}
+
+#[test]
+fn both_fins_and_a_socket_that_is_gone_are_an_end_with_every_byte() {
+    let mut scene = Scene::with(vec![connection()]);
+    // 10 more bytes and the FIN are on their way; 20 more and the peer's FIN come.
+    scene.on(START + 10 * MS, segment(event::FIN, OUT, state::FIN_WAIT1, (101, 300), 11));
+    scene.on(START + 20 * MS, segment(event::FIN, IN, state::FIN_WAIT2, (112, 300), 21));
+    scene.gone(START + 15 * MS, START + 60 * MS, state::FIN_WAIT1);
+    assert_eq!(scene.end(), (EndReason::Fin, 110, 320));
+}
+
+#[test]
+fn half_a_close_is_none_and_the_peers_fin_alone_is_no_end_by_fin() {
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(START + 10 * MS, segment(event::FIN, IN, state::ESTABLISHED, (101, 300), 1));
+    assert_eq!(scene.told().len(), 1);
+    scene.gone(START + 900 * MS, START + 950 * MS, state::CLOSE_WAIT);
+    assert_eq!(scene.end(), (EndReason::Timeout, 100, 300));
+}
+
+#[test]
+fn a_reset_ends_it_unless_the_socket_outlived_it() {
+    for (way, reason) in [(IN, EndReason::ResetRemote), (OUT, EndReason::ResetLocal)] {
+        let mut scene = Scene::with(vec![connection()]);
+        scene.on(START + 10 * MS, segment(event::RESET, way, state::ESTABLISHED, (151, 400), 0));
+        scene.gone(START, START + 60 * MS, state::ESTABLISHED);
+        assert_eq!(scene.end(), (reason, 150, 400));
+    }
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(START + 10 * MS, segment(event::RESET, IN, state::ESTABLISHED, (101, 300), 0));
+    scene.gone(START + 5000 * MS, START + 9000 * MS, state::ESTABLISHED);
+    assert_eq!(scene.end(), (EndReason::Timeout, 100, 300));
+}
+
+#[test]
+fn an_orphan_whose_fins_nobody_acknowledges_timed_out() {
+    let mut scene = Scene::with(vec![connection()]);
+    for after in [10, 220, 640] {
+        scene.on(START + after * MS, segment(event::FIN, OUT, state::FIN_WAIT1, (101, 300), 1));
+    }
+    scene.gone(START + 1450 * MS, START + 1500 * MS, state::FIN_WAIT1);
+    assert_eq!(scene.end(), (EndReason::Timeout, 100, 300));
+}
+
+#[test]
+fn what_is_gone_is_told_once_and_a_close_before_it_counts() {
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(
+        START + 10 * MS,
+        Event::Close(Close {
+            kind: event::CLOSE,
+            old_state: state::FIN_WAIT2,
+            time: 0,
+            cookie: COOKIE,
+            local: mapped(0),
+            remote: mapped(0),
+            local_port: 1,
+            remote_port: 1,
+            reserved: 0,
+            counters: Counters { bytes_acked: 112, bytes_received: 300, ..Counters::default() },
+        }),
+    );
+    scene.gone(START, START + 60 * MS, state::FIN_WAIT2);
+    assert_eq!(scene.end(), (EndReason::Fin, 110, 300));
+    assert_eq!(scene.ledger.kernel.gone.unused.get(), 1);
+}
+
+#[test]
+fn without_a_proof_a_listener_on_the_port_decides_and_two_decide_nothing() {
+    let found = Found { active: None, ..connection() };
+    assert_eq!(direction(&found, true, false), Some(Direction::Incoming));
+    assert_eq!(direction(&found, false, true), Some(Direction::Outgoing));
+    assert_eq!(direction(&found, false, false), Some(Direction::Outgoing));
+    assert_eq!(direction(&found, true, true), None);
+    assert_eq!(direction(&Found { active: Some(true), ..found }, true, false), Some(Direction::Outgoing));
+}
