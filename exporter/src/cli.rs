@@ -59,7 +59,11 @@ enum Typed {
         form: Form,
     },
     /// Print every attribute of a record, as Markdown
-    Schema,
+    Schema {
+        /// Print every metric of flowtel itself instead
+        #[arg(long)]
+        metrics: bool,
+    },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
     Completions {
@@ -136,6 +140,8 @@ pub enum Command {
     ReferenceDocs,
     /// Print the record's attributes.
     Schema,
+    /// Print flowtel's own metrics.
+    Metrics,
     /// Print a completion script.
     Completions(Shell),
 }
@@ -157,7 +163,8 @@ pub fn parse(
         Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
         Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
-        Some(Typed::Schema) => Command::Schema,
+        Some(Typed::Schema { metrics: false }) => Command::Schema,
+        Some(Typed::Schema { metrics: true }) => Command::Metrics,
         Some(Typed::Completions { shell }) => Command::Completions(shell),
     })
 }

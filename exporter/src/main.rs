@@ -8,7 +8,7 @@ use flowtel::{
     config::{self, Loaded, Sources},
     escape::Escaped,
     exit::{Exit, Failure},
-    record,
+    record, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -36,6 +36,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
         Command::Schema => print(record::schema::markdown()),
+        Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
     }
 }

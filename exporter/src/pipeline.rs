@@ -2,16 +2,26 @@
 //!
 //! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
 
-use std::{io, sync::Arc, thread};
+use std::{
+    io,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use crate::{
     capture::{Clock, Error, KernelEvent, KernelTime, Programs, Rings, Stop, Wait},
     enrich::Enricher,
-    flow::{FlowEvent, Flows},
+    flow::{BootId, FlowEvent, Flows},
     ledger::Ledger,
     queue::Queue,
     record::{Batch, Encoder},
 };
+
+mod change;
+mod pulse;
+
+pub use change::{Change, limits};
+pub use pulse::{Pulse, Tables};
 
 /// What the thread needs, each stage built already.
 pub struct Pipeline {
@@ -25,6 +35,8 @@ pub struct Pipeline {
     pub enricher: Enricher,
     /// The record stage.
     pub encoder: Encoder,
+    /// What goes into every id.
+    pub boot: BootId,
     /// Where batches go.
     pub queue: Queue,
     /// What is counted.
@@ -42,6 +54,8 @@ pub struct Pipeline {
 pub struct Running {
     stop: Stop,
     thread: thread::JoinHandle<()>,
+    changes: mpsc::Sender<Box<Change>>,
+    pulse: Arc<Pulse>,
 }
 
 impl Pipeline {
@@ -53,14 +67,17 @@ impl Pipeline {
         let system = |what| move |source: io::Error| Error::System { what, source };
         let stop = Stop::new().map_err(system("making an event descriptor"))?;
         let wait = self.rings.wait(&stop)?;
+        let (changes, inbox) = mpsc::channel();
+        let pulse = Arc::new(Pulse::default());
+        let beating = Arc::clone(&pulse);
         let thread = thread::Builder::new()
             .name("flowtel-capture".into())
-            .spawn(move || self.run(&wait))
+            .spawn(move || self.run(&wait, &inbox, &beating))
             .map_err(system("starting the capture thread"))?;
-        Ok(Running { stop, thread })
+        Ok(Running { stop, thread, changes, pulse })
     }
 
-    fn run(mut self, wait: &Wait) {
+    fn run(mut self, wait: &Wait, changes: &mpsc::Receiver<Box<Change>>, pulse: &Pulse) {
         let mut events = std::mem::take(&mut self.first);
         let mut ticks = 0u32;
         loop {
@@ -75,6 +92,10 @@ impl Pipeline {
                 }
             }
             self.round(&mut events, stop);
+            while let Ok(change) = changes.try_recv() {
+                self.apply(&change);
+            }
+            pulse.beat(self.tables());
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
             if stop || ticks.is_multiple_of(COUNT_EVERY) {
@@ -83,6 +104,16 @@ impl Pipeline {
             if stop {
                 return;
             }
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        let (addresses, names_bytes) = self.enricher.names_held();
+        Tables {
+            flows: self.flows.open_flows() as u64,
+            attempts: self.flows.open_attempts() as u64,
+            addresses: addresses as u64,
+            names_bytes: names_bytes as u64,
         }
     }
 
@@ -141,6 +172,17 @@ impl Running {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
         })
+    }
+
+    /// The thread goes on with a changed configuration from the end of the round that it is in.
+    pub fn apply(&self, change: Change) {
+        // A thread that has panicked takes none; whoever waits for its end learns that.
+        let _ = self.changes.send(Box::new(change));
+    }
+
+    /// Its signs of life.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Whether the thread has ended by itself: only after a panic.

@@ -12,9 +12,9 @@ use crate::{
     export::{self, Exporter},
     flow::{BootId, Flows},
     ledger::Ledger,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, limits},
     queue::Queue,
-    record::{Encoder, Limits, resource},
+    record::{Encoder, resource},
     telemetry,
 };
 
@@ -93,18 +93,14 @@ fn pipeline(
             (None, Vec::new())
         }
     };
-    let limits = Limits {
-        records: config.export.batch.max_records,
-        bytes: usize::try_from(config.export.batch.max_bytes.0).unwrap_or(usize::MAX),
-        age: config.export.batch.max_age.0,
-    };
     let resource = resource::build(&config.record, &resource::Host::read());
     Ok(Pipeline {
         programs,
         rings,
         flows: Flows::new(config, boot, own, Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
-        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits),
+        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits(config)),
+        boot,
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,

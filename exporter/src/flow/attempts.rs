@@ -55,6 +55,15 @@ impl Attempts {
         }
     }
 
+    /// Goes on with other limits; the oldest that are over them are forgotten at once.
+    pub fn set_limits(&mut self, most: usize, age: Duration, ledger: &KernelEvents) {
+        self.most = most.max(1);
+        self.age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        while self.by_cookie.len() > self.most {
+            self.evict_oldest(ledger);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.by_cookie.len()
     }
