@@ -3,12 +3,15 @@
 //! What was typed ([`Cli`]) and what it means ([`Command`]) are two things; the rest of the program sees the second.
 //! Must never read a file or check a setting's value beyond the words that clap completes: that is `config`'s work.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
 use clap_complete::Shell;
 
-use crate::config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources};
+use crate::{
+    cmd,
+    config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +19,7 @@ Examples:
   flowtel --endpoint http://collector:4317       send them to an OpenTelemetry collector by gRPC
   flowtel --endpoint https://loki.example/otlp --header X-Scope-OrgID=team
   flowtel check                                  say what is missing on this host
+  flowtel status                                 ask the running flowtel how it is doing
   flowtel config                                 show the settings and where each came from
 
 Exit codes:
@@ -27,6 +31,13 @@ Examples:
   flowtel config --endpoint http://h:4317        what would hold
   flowtel config > flowtel.toml                  a file to feed back with --config
   flowtel config --reference                     every key with its meaning and default";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  flowtel status                                 for people
+  flowtel status --watch                         again every 2 seconds
+  flowtel status --json | jq .records            for machines
+  flowtel status --set telemetry.status.socket=/tmp/flowtel.sock";
 
 /// What was typed. Not to be shown by `Debug`: a header's value may be among it.
 #[derive(Parser)]
@@ -57,6 +68,19 @@ enum Typed {
         settings: Settings,
         #[command(flatten)]
         form: Form,
+    },
+    /// Ask the running flowtel how it is doing: what it saw, delivered and lost, and what waits
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print JSON, for machines: one object a line
+        #[arg(long)]
+        json: bool,
+        /// Ask again and again, every so many seconds
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        watch: Option<u64>,
     },
     /// Print every attribute of a record, as Markdown
     Schema {
@@ -134,6 +158,13 @@ pub enum Command {
         /// Whether for machines.
         json: bool,
     },
+    /// Ask a running flowtel.
+    Status {
+        /// What says where its socket is.
+        sources: Sources,
+        /// How to print.
+        form: cmd::status::Form,
+    },
     /// Print a configuration file with every key.
     Reference,
     /// Print the reference as Markdown.
@@ -163,6 +194,10 @@ pub fn parse(
         Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
         Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
+        Some(Typed::Status { settings, json, watch }) => Command::Status {
+            sources: sources(settings)?,
+            form: cmd::status::Form { json, watch: watch.map(Duration::from_secs) },
+        },
         Some(Typed::Schema { metrics: false }) => Command::Schema,
         Some(Typed::Schema { metrics: true }) => Command::Metrics,
         Some(Typed::Completions { shell }) => Command::Completions(shell),

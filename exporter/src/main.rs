@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Run(sources) => cmd::run::run(&load(&sources)?),
+        Command::Run(sources) => cmd::run::run(load(&sources)?, sources),
         Command::Check(sources) => cmd::check::check(&load(&sources)?),
+        Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })

@@ -95,12 +95,12 @@ impl Pipeline {
             while let Ok(change) = changes.try_recv() {
                 self.apply(&change);
             }
-            pulse.beat(self.tables());
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
-            if stop || ticks.is_multiple_of(COUNT_EVERY) {
+            if pulse.was_asked() || stop || ticks.is_multiple_of(COUNT_EVERY) {
                 self.programs.count(&self.ledger.kernel);
             }
+            pulse.beat(self.tables());
             if stop {
                 return;
             }

@@ -160,6 +160,8 @@ impl Exporter {
         let task = match self.transport {
             Transport::Stdout(stdout) => {
                 state.begin("standard output");
+                // What can't be written is lost and counted; nothing waits for it.
+                state.up();
                 runtime.spawn(stdout.run(queue.clone(), ledger, closed, retired))
             }
             Transport::Otlp(otlp) => {

@@ -1,7 +1,7 @@
 //! The capture thread's signs of life: it writes them once a round, relaxed; whoever watches reads them.
 
 use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,6 +14,8 @@ pub struct Pulse {
     /// Kernel time of the last round's end.
     last: AtomicU64,
     tables: Tables<AtomicU64>,
+    /// Somebody wants the kernel's counts as they are now.
+    asked: AtomicBool,
 }
 
 /// How much the tables of the capture thread hold.
@@ -41,6 +43,26 @@ impl Pulse {
         names_bytes.store(tables.names_bytes, Relaxed);
         self.rounds.fetch_add(1, Relaxed);
         self.last.store(KernelTime::now().0, Relaxed);
+    }
+
+    /// Whether somebody asked since it was called last. Called once a round.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.load(Relaxed) && self.asked.swap(false, Relaxed)
+    }
+
+    /// Asks for the kernel's counts, which are else copied into the ledger about once a second, and waits until they are
+    /// there, no longer than `limit`.
+    pub async fn counts(&self, limit: Duration) {
+        let before = self.rounds();
+        self.asked.store(true, Relaxed);
+        let copied = async {
+            // The first round to end may have been past the copying when it was asked for.
+            while self.rounds().wrapping_sub(before) < 2 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // Without them the counts are a second old.
+        let _ = tokio::time::timeout(limit, copied).await;
     }
 
     /// Rounds since the start.

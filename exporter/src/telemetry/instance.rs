@@ -14,6 +14,9 @@ use crate::{export, ledger::Ledger, pipeline::Pulse, queue::Queue};
 /// Longer than any tick, and than a round on a machine that is busy with other things.
 pub const STALLED: Duration = Duration::from_secs(10);
 
+/// Two rounds at the longest tick, and a bit.
+const REFRESH: Duration = Duration::from_millis(2500);
+
 /// A running flowtel.
 #[derive(Debug)]
 pub struct Instance {
@@ -75,6 +78,12 @@ impl Instance {
             batch_bytes: AtomicU64::new(batch_bytes),
             reloads: Reloads::default(),
         }
+    }
+
+    /// Brings the kernel's counts up to date. They come from the capture thread: where that stands still, this waits for
+    /// it a while, and the counts stay as they are.
+    pub async fn refresh(&self) {
+        self.pulse.counts(REFRESH).await;
     }
 
     /// Whether the capture thread goes on. `Err`: for how long it has not.

@@ -3,11 +3,20 @@
 //!
 //! - [`instance`]: what there is to look at;
 //! - [`metrics`]: the list of metrics, pushed by OTLP or asked for by Prometheus;
+//! - `admin`: the HTTP address;
+//! - [`status`]: the local socket, and what comes out of it;
+//! - [`notify`]: what systemd is told;
+//! - [`service`]: all of that, running.
 
+mod admin;
 pub mod instance;
 mod log;
 pub mod metrics;
+pub mod notify;
 mod process;
+pub mod service;
+pub mod status;
 
 pub use instance::Instance;
 pub use log::{set_level, start as start_log, tell_folded};
+pub use service::{Prepared, Service};

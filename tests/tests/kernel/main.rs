@@ -11,6 +11,7 @@ mod names;
 mod reached;
 mod rights;
 mod slow;
+mod telemetry;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -42,8 +43,17 @@ fn main() -> ExitCode {
             names::sweep();
         }
     }
-    let rooms: [&[Scenario]; _] =
-        [reached::ALL, handshakes::ALL, lives::ALL, life::ALL, names::ALL, delivery::ALL, rights::ALL, slow::ALL];
+    let rooms: [&[Scenario]; _] = [
+        reached::ALL,
+        handshakes::ALL,
+        lives::ALL,
+        life::ALL,
+        names::ALL,
+        delivery::ALL,
+        telemetry::ALL,
+        rights::ALL,
+        slow::ALL,
+    ];
     let trials = rooms.concat().into_iter().map(|scenario| scenario.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

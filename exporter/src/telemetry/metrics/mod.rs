@@ -323,7 +323,7 @@ impl Points {
 }
 
 /// A name of the ledger as an attribute's value: `dropped (queue full)` becomes `dropped_queue_full`.
-fn word(name: &'static str) -> Cow<'static, str> {
+pub(super) fn word(name: &'static str) -> Cow<'static, str> {
     if name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
         return name.into();
     }
@@ -332,7 +332,7 @@ fn word(name: &'static str) -> Cow<'static, str> {
 }
 
 /// A balance of counters that were read one after the other: in between it may be off by what is in flight.
-fn unsigned(n: i128) -> u64 {
+pub(super) fn unsigned(n: i128) -> u64 {
     u64::try_from(n).unwrap_or(0)
 }
 

@@ -13,7 +13,7 @@ use opentelemetry_otlp::{
 };
 use opentelemetry_sdk::{
     Resource,
-    error::OTelSdkResult,
+    error::{OTelSdkError, OTelSdkResult},
     metrics::{PeriodicReader, SdkMeterProvider, Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
 };
 use tokio::runtime;
@@ -178,7 +178,7 @@ impl PushMetricExporter for Exporter {
             // Retries of its own included.
             tokio::time::timeout(self.timeout.saturating_mul(2), self.otlp.export(metrics)).await
         });
-        let result = sent.unwrap_or_else(|_| Err(opentelemetry_sdk::error::OTelSdkError::Timeout(self.timeout)));
+        let result = sent.unwrap_or(Err(OTelSdkError::Timeout(self.timeout)));
         if let Err(error) = &result {
             tracing::warn!(endpoint = self.endpoint, %error, "the receiver took no metrics");
         }
