@@ -36,7 +36,7 @@ pub fn status(loaded: &Loaded, form: Form) -> Result<(), Failure> {
         let Some(every) = form.watch else { return Ok(()) };
         // A signal ends the program, not the wait.
         let seconds = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
-        nanosleep(&Timespec { tv_sec: seconds, tv_nsec: every.subsec_nanos().into() });
+        let _ = nanosleep(&Timespec { tv_sec: seconds, tv_nsec: every.subsec_nanos().into() });
         // A line between one and the next; JSON has a line each anyway.
         let between: &[u8] = if form.json { b"" } else { b"\n" };
         super::print(between).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
