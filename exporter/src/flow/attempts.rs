@@ -152,6 +152,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lowered_limit_forgets_the_oldest_at_once() {
+        let ledger = KernelEvents::default();
+        let mut attempts = Attempts::new(10, Duration::from_secs(1));
+        for cookie in 1..=8 {
+            attempts.open(cookie, attempt(cookie), &ledger);
+        }
+        attempts.set_limits(3, Duration::from_secs(1), &ledger);
+        assert_eq!((attempts.len(), ledger.connect.evicted.get()), (3, 5));
+        assert!(attempts.close(5).is_none() && attempts.close(6).is_some());
+    }
+
+    #[test]
     fn a_million_attempts_that_all_end_leave_no_list_behind() {
         let ledger = KernelEvents::default();
         let mut attempts = Attempts::new(1000, Duration::from_secs(1));
