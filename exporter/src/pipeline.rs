@@ -21,7 +21,7 @@ mod change;
 mod pulse;
 
 pub use change::{Change, limits};
-pub use pulse::{Pulse, Tables};
+pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
 pub struct Pipeline {
@@ -97,7 +97,7 @@ impl Pipeline {
             }
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
-            if pulse.was_asked() || stop || ticks.is_multiple_of(COUNT_EVERY) {
+            if pulse.is_watched() || stop || ticks.is_multiple_of(COUNT_EVERY) {
                 self.programs.count(&self.ledger.kernel);
             }
             pulse.beat(self.tables());

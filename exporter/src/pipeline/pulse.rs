@@ -1,7 +1,7 @@
 //! The capture thread's signs of life: it writes them once a round, relaxed; whoever watches reads them.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -14,9 +14,14 @@ pub struct Pulse {
     /// Kernel time of the last round's end.
     last: AtomicU64,
     tables: Tables<AtomicU64>,
-    /// Somebody wants the kernel's counts as they are now.
-    asked: AtomicBool,
+    /// How many want the kernel's counts as they are now.
+    watchers: AtomicU64,
 }
+
+/// While it lives, the kernel's counts are copied at the end of each round.
+#[derive(Debug)]
+#[must_use = "the counts grow old when it is dropped"]
+pub struct Watcher<'a>(&'a Pulse);
 
 /// How much the tables of the capture thread hold.
 #[derive(Debug, Clone, Copy, Default)]
@@ -45,24 +50,27 @@ impl Pulse {
         self.last.store(KernelTime::now().0, Relaxed);
     }
 
-    /// Whether somebody asked since it was called last. Called once a round.
-    pub(super) fn was_asked(&self) -> bool {
-        self.asked.load(Relaxed) && self.asked.swap(false, Relaxed)
+    /// Whether somebody wants the kernel's counts. Asked once a round.
+    pub(super) fn is_watched(&self) -> bool {
+        self.watchers.load(Relaxed) > 0
     }
 
-    /// Asks for the kernel's counts, which are else copied into the ledger about once a second, and waits until they are
-    /// there, no longer than `limit`.
-    pub async fn counts(&self, limit: Duration) {
+    /// Has the kernel's counts, which are else copied into the ledger about once a second, copied at the end of each
+    /// round, and waits until they are there, no longer than `limit`. What is read while the watcher lives belongs
+    /// together, as of the end of a round.
+    pub async fn watch(&self, limit: Duration) -> Watcher<'_> {
+        self.watchers.fetch_add(1, Relaxed);
+        let watcher = Watcher(self);
         let before = self.rounds();
-        self.asked.store(true, Relaxed);
         let copied = async {
             // The first round to end may have been past the copying when it was asked for.
             while self.rounds().wrapping_sub(before) < 2 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
         // Without them the counts are a second old.
         let _ = tokio::time::timeout(limit, copied).await;
+        watcher
     }
 
     /// Rounds since the start.
@@ -85,5 +93,11 @@ impl Pulse {
             addresses: addresses.load(Relaxed),
             names_bytes: names_bytes.load(Relaxed),
         }
+    }
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        self.0.watchers.fetch_sub(1, Relaxed);
     }
 }

@@ -100,9 +100,8 @@ async fn connection(stream: TcpStream, local: bool, instance: Arc<Instance>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let instance = Arc::clone(&instance);
         async move {
-            if request.uri().path() == METRICS {
-                instance.refresh().await;
-            }
+            let metrics = request.uri().path() == METRICS;
+            let _fresh = if metrics { Some(instance.refresh().await) } else { None };
             let answer = answer(request.method(), request.uri().path(), request.headers(), local, &instance);
             Ok::<_, Infallible>(answer)
         }

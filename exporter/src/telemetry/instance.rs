@@ -9,7 +9,12 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use crate::{export, ledger::Ledger, pipeline::Pulse, queue::Queue};
+use crate::{
+    export,
+    ledger::Ledger,
+    pipeline::{Pulse, Watcher},
+    queue::Queue,
+};
 
 /// Longer than any tick, and than a round on a machine that is busy with other things.
 pub const STALLED: Duration = Duration::from_secs(10);
@@ -80,10 +85,10 @@ impl Instance {
         }
     }
 
-    /// Brings the kernel's counts up to date. They come from the capture thread: where that stands still, this waits for
-    /// it a while, and the counts stay as they are.
-    pub async fn refresh(&self) {
-        self.pulse.counts(REFRESH).await;
+    /// Brings the kernel's counts up to date, and keeps them so while what it returns lives. They come from the capture
+    /// thread: where that stands still, this waits for it a while, and the counts stay as they are.
+    pub async fn refresh(&self) -> Watcher<'_> {
+        self.pulse.watch(REFRESH).await
     }
 
     /// Whether the capture thread goes on. `Err`: for how long it has not.

@@ -203,8 +203,8 @@ fn status(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
     let watching = Watching::with(scene, Http, with_status(Launch::everything()?, scene))?;
     load(&net, 10)?;
-    // Others on this host may be at it at any moment: when they are not, it is exact.
-    let status = until("exact balances", Duration::from_secs(20), || {
+    // It is exact unless it is taken in the middle of a round: others on this host may be at it at any moment.
+    let status = until("exact balances", Duration::from_secs(40), || {
         let status = ask(&socket(scene))?;
         let delivered = number(&status, "/records/parts/0/count")? >= 40;
         Ok((delivered && adds_up(&status)).then_some(status))
@@ -314,11 +314,14 @@ fn hangups(scene: &Scene) -> Result<()> {
         let made = joined(clients.join());
         result.and(made)
     })?;
-    let (before, after) = (settled.context("half of them")?, taken(scene)?);
+    let before = settled.context("half of them")?;
+    // Under load more connections are open now and then; afterwards there are no more than before, if nothing leaks.
+    let after = until("descriptors and memory as before", Duration::from_secs(30), || {
+        let after = taken(scene)?;
+        Ok((after.0 <= before.0 + 4 && after.1 <= before.1 + (24 << 20)).then_some(after))
+    });
+    let after = after.with_context(|| format!("grew from {before:?} to {:?}", taken(scene).ok()))?;
     eprintln!("{times} reloads: {before:?} descriptors and bytes after half of them, {after:?} after all");
-    // A reload may be seen while connections of both exporters are open.
-    ensure!(after.0 <= before.0 + 8, "descriptors grew from {} to {}", before.0, after.0);
-    ensure!(after.1 <= before.1 + (16 << 20), "memory grew from {} to {} bytes", before.1, after.1);
     let balance = flowtel.stop()?.lossless()?;
     let mut records = Vec::new();
     for collector in &mut collectors {

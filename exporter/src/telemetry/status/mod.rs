@@ -161,8 +161,10 @@ impl Status {
             let rest = [("open", unsigned(kind.open())), ("unread", unsigned(kind.unread()))];
             Account::of(name, kind.seen.get(), kind.fates().into_iter().chain(rest))
         });
-        let waiting = ("waiting", unsigned(ledger.records.waiting()));
-        let records = ledger.records.fates().into_iter().chain([waiting]);
+        let (fates, made) = (ledger.records.fates(), ledger.records.made.get());
+        // Of the same reading, for records are delivered meanwhile. What is settled was made before.
+        let waiting = made.saturating_sub(fates.iter().map(|(_, n)| n).sum());
+        let records = fates.into_iter().chain([("waiting", waiting)]);
         let owner = [("executables", &ledger.owner.executables), ("places", &ledger.owner.places)];
         let mut lookups = owner.map(|(name, asked)| Account::of(name, asked.asked(), asked.outcomes())).to_vec();
         lookups.push(Account::of("names", ledger.dns.read.get(), ledger.dns.answers()));
@@ -179,7 +181,7 @@ impl Status {
                 silence_seconds: instance.pulse.silence().map(|time| time.as_secs_f64()),
             },
             kernel_events: kernel_events.into(),
-            records: Account::of("records", ledger.records.made.get(), records),
+            records: Account::of("records", made, records),
             queue: Queue {
                 batches: queue.batches as u64,
                 records: queue.records,

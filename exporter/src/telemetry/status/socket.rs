@@ -168,8 +168,11 @@ async fn answer(mut stream: UnixStream, instance: &Instance) -> io::Result<()> {
     if uid != 0 && uid != geteuid().as_raw() {
         return Ok(());
     }
-    instance.refresh().await;
-    let json = serde_json::to_vec(&Status::of(instance))?;
+    let status = {
+        let _fresh = instance.refresh().await;
+        Status::of(instance)
+    };
+    let json = serde_json::to_vec(&status)?;
     stream.write_all(&json).await?;
     stream.shutdown().await
 }
