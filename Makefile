@@ -72,10 +72,11 @@ ebpf-check: ## Check that the checked-in kernel object belongs to its sources
 	@exporter-ebpf/check.sh
 
 .PHONY: docs
-docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md, config/flowtel.toml
+docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md, docs/metrics.md, config/flowtel.toml
 	@$(TARGET)/debug/flowtel config --reference > config/flowtel.toml
 	@$(TARGET)/debug/flowtel config --reference-docs > docs/configuration.md
 	@$(TARGET)/debug/flowtel schema > docs/schema.md
+	@$(TARGET)/debug/flowtel schema --metrics > docs/metrics.md
 
 .PHONY: image
 image: ## The container image flowtel:latest

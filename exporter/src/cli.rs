@@ -3,7 +3,7 @@
 //! What was typed ([`Cli`]) and what it means ([`Command`]) are two things; the rest of the program sees the second.
 //! Must never read a file or check a setting's value beyond the words that clap completes: that is `config`'s work.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{
     ArgMatches, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum, ValueHint,
@@ -11,7 +11,10 @@ use clap::{
 };
 use clap_complete::Shell;
 
-use crate::config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources};
+use crate::{
+    cmd,
+    config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +23,7 @@ Examples:
   flowtel --endpoint https://loki.example/otlp --header X-Scope-OrgID=team
   flowtel --include 'port=443' --exclude 'src=10.0.0.0/8'   the first that matches decides
   flowtel check                                  say what is missing on this host
+  flowtel status                                 ask the running flowtel how it is doing
   flowtel config                                 show the settings and where each came from
 
 Exit codes:
@@ -31,6 +35,13 @@ Examples:
   flowtel config --endpoint http://h:4317        what would hold
   flowtel config > flowtel.toml                  a file to feed back with --config
   flowtel config --reference                     every key with its meaning and default";
+
+const STATUS_EXAMPLES: &str = "\
+Examples:
+  flowtel status                                 for people
+  flowtel status --watch                         again every 2 seconds
+  flowtel status --json | jq .records            for machines
+  flowtel status --set telemetry.status.socket=/tmp/flowtel.sock";
 
 /// What was typed. Not to be shown by `Debug`: a header's value may be among it.
 #[derive(Parser)]
@@ -62,8 +73,25 @@ enum Typed {
         #[command(flatten)]
         form: Form,
     },
+    /// Ask the running flowtel how it is doing: what it saw, delivered and lost, and what waits
+    #[command(after_help = STATUS_EXAMPLES)]
+    Status {
+        #[command(flatten)]
+        settings: Settings,
+        /// Print JSON, for machines: one object a line
+        #[arg(long)]
+        json: bool,
+        /// Ask again and again, every so many seconds
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        watch: Option<u64>,
+    },
     /// Print every attribute of a record, as Markdown
-    Schema,
+    Schema {
+        /// Print every metric of flowtel itself instead
+        #[arg(long)]
+        metrics: bool,
+    },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
     Completions {
@@ -140,12 +168,21 @@ pub enum Command {
         /// Whether for machines.
         json: bool,
     },
+    /// Ask a running flowtel.
+    Status {
+        /// What says where its socket is.
+        sources: Sources,
+        /// How to print.
+        form: cmd::status::Form,
+    },
     /// Print a configuration file with every key.
     Reference,
     /// Print the reference as Markdown.
     ReferenceDocs,
     /// Print the record's attributes.
     Schema,
+    /// Print flowtel's own metrics.
+    Metrics,
     /// Print a completion script.
     Completions(Shell),
 }
@@ -169,7 +206,12 @@ pub fn parse(
         Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
         Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
-        Some(Typed::Schema) => Command::Schema,
+        Some(Typed::Status { settings, json, watch }) => Command::Status {
+            sources: sources(settings)?,
+            form: cmd::status::Form { json, watch: watch.map(Duration::from_secs) },
+        },
+        Some(Typed::Schema { metrics: false }) => Command::Schema,
+        Some(Typed::Schema { metrics: true }) => Command::Metrics,
         Some(Typed::Completions { shell }) => Command::Completions(shell),
     })
 }

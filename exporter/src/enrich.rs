@@ -101,6 +101,24 @@ impl Enricher {
         }
     }
 
+    /// Goes on with changed settings. Names that are known stay known, within the new limits; what is known of processes
+    /// and cgroups is looked up anew. Whether there are names at all (`dns.enabled`) is decided at the start, with the
+    /// programs.
+    pub fn reconfigure(&mut self, old: &config::Config, new: &config::Config, ledger: &Arc<Ledger>) {
+        if let Some(names) = self.names.as_mut().filter(|_| old.dns != new.dns) {
+            names.reconfigure(&new.dns);
+        }
+        if old.owner != new.owner {
+            self.processes = Processes::new(&new.owner, Arc::clone(ledger));
+            self.places = Places::new(&new.owner, Arc::clone(ledger));
+        }
+    }
+
+    /// Addresses with names, and bytes of names.
+    pub fn names_held(&self) -> (usize, usize) {
+        self.names.as_ref().map_or((0, 0), Dns::held)
+    }
+
     /// Forgets some of what is too old. To be called at each reading of the rings.
     pub fn tick(&mut self, now: KernelTime) {
         if let Some(names) = &mut self.names {

@@ -246,6 +246,18 @@ impl KernelEvents {
 // === impl Kind
 
 impl Kind {
+    /// The fates of events by name, each counted once. What is seen, less these, is [`Self::open`] or [`Self::unread`].
+    pub fn fates(&self) -> [(&'static str, u64); 6] {
+        [
+            ("joined", self.joined.get()),
+            ("own", self.own.get()),
+            ("unused", self.unused.get()),
+            ("evicted", self.evicted.get()),
+            ("ring full", self.ring_full.get()),
+            ("rate limited", self.limited.get()),
+        ]
+    }
+
     /// Events read whose fate is not settled yet: attempts that are still open.
     pub fn open(&self) -> i128 {
         i128::from(self.read.get())
@@ -264,13 +276,35 @@ impl Kind {
 impl Lookups {
     /// How many questions there were.
     pub fn asked(&self) -> u64 {
-        [&self.looked_up, &self.cached, &self.gone, &self.reused, &self.unreadable].iter().map(|c| c.get()).sum()
+        self.outcomes().iter().map(|(_, n)| n).sum()
+    }
+
+    /// What became of them, by name, each counted once.
+    pub fn outcomes(&self) -> [(&'static str, u64); 5] {
+        [
+            ("looked up", self.looked_up.get()),
+            ("cached", self.cached.get()),
+            ("gone", self.gone.get()),
+            ("reused", self.reused.get()),
+            ("unreadable", self.unreadable.get()),
+        ]
     }
 }
 
 // === impl Dns
 
 impl Dns {
+    /// What became of answers, by name, each counted once.
+    pub fn answers(&self) -> [(&'static str, u64); 5] {
+        [
+            ("with names", self.parsed.get()),
+            ("without address", self.without_address.get()),
+            ("truncated", self.truncated.get()),
+            ("malformed", self.malformed.get()),
+            ("unasked", self.unasked.get()),
+        ]
+    }
+
     /// Names held now.
     pub fn held(&self) -> i128 {
         i128::from(self.stored.get())
@@ -281,22 +315,23 @@ impl Dns {
 // === impl Records
 
 impl Records {
+    /// The fates of records by name, each counted once.
+    pub fn fates(&self) -> [(&'static str, u64); 8] {
+        [
+            ("delivered", self.delivered.get()),
+            ("filtered", self.filtered.get()),
+            ("sampled out", self.sampled.get()),
+            ("folded", self.folded.get()),
+            ("rejected", self.rejected.get()),
+            ("dropped (queue full)", self.queue_full.get()),
+            ("undelivered at stop", self.undelivered.get()),
+            ("not written", self.write_failed.get()),
+        ]
+    }
+
     /// Records made whose fate is not settled yet: in the open batch, in the queue or in flight.
     pub fn waiting(&self) -> i128 {
-        i128::from(self.made.get())
-            - [
-                &self.delivered,
-                &self.filtered,
-                &self.sampled,
-                &self.folded,
-                &self.rejected,
-                &self.queue_full,
-                &self.undelivered,
-                &self.write_failed,
-            ]
-            .iter()
-            .map(|c| i128::from(c.get()))
-            .sum::<i128>()
+        i128::from(self.made.get()) - self.fates().iter().map(|(_, n)| i128::from(*n)).sum::<i128>()
     }
 }
 
@@ -321,20 +356,11 @@ impl fmt::Display for Ledger {
             if kind.seen.get() == 0 && !matches!(name, "connect" | "established") {
                 continue;
             }
-            write!(f, "{separator} {name} {} seen = {} joined", kind.seen.get(), kind.joined.get())?;
+            let [(_, joined), losses @ ..] = kind.fates();
+            write!(f, "{separator} {name} {} seen = {joined} joined", kind.seen.get())?;
             separator = ";";
-            terms(
-                f,
-                &[
-                    ("own", kind.own.get().into()),
-                    ("unused", kind.unused.get().into()),
-                    ("evicted", kind.evicted.get().into()),
-                    ("ring full", kind.ring_full.get().into()),
-                    ("rate limited", kind.limited.get().into()),
-                    ("open", kind.open()),
-                    ("unread", kind.unread()),
-                ],
-            )?;
+            terms(f, &losses.map(|(name, n)| (name, n.into())))?;
+            terms(f, &[("open", kind.open()), ("unread", kind.unread())])?;
         }
         if self.flows_forgotten.get() > 0 {
             write!(f, "; {} open flows forgotten (flow.max_flows)", self.flows_forgotten.get())?;
@@ -344,22 +370,15 @@ impl fmt::Display for Ledger {
         }
         for (name, l) in [("executables", &self.owner.executables), ("places", &self.owner.places)] {
             if l.asked() > 0 {
-                write!(f, "\n{name}: {} asked = {} looked up", l.asked(), l.looked_up.get())?;
-                let losses = [("gone", &l.gone), ("reused", &l.reused), ("unreadable", &l.unreadable)];
-                terms(f, &[("cached", l.cached.get().into())])?;
-                terms(f, &losses.map(|(name, n)| (name, n.get().into())))?;
+                let [(_, looked_up), others @ ..] = l.outcomes();
+                write!(f, "\n{name}: {} asked = {looked_up} looked up", l.asked())?;
+                terms(f, &others.map(|(name, n)| (name, n.into())))?;
             }
         }
-        let d = &self.dns;
-        if d.read.get() > 0 {
-            write!(f, "\nnames: {} answers = {} with names", d.read.get(), d.parsed.get())?;
-            let others = [
-                ("without address", &d.without_address),
-                ("truncated", &d.truncated),
-                ("malformed", &d.malformed),
-                ("unasked", &d.unasked),
-            ];
-            terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
+        if self.dns.read.get() > 0 {
+            let [(_, parsed), others @ ..] = self.dns.answers();
+            write!(f, "\nnames: {} answers = {parsed} with names", self.dns.read.get())?;
+            terms(f, &others.map(|(name, n)| (name, n.into())))?;
         }
         let (e, r) = (&self.events, &self.records);
         let (lost, untold) = self.lost();
@@ -372,20 +391,10 @@ impl fmt::Display for Ledger {
             write!(f, "\nlosses: {lost} counted = {} told in {} gap records", told.get(), gaps.get())?;
             terms(f, &[("untold", untold)])?;
         }
-        write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;
-        terms(
-            f,
-            &[
-                ("filtered", r.filtered.get().into()),
-                ("sampled out", r.sampled.get().into()),
-                ("folded", r.folded.get().into()),
-                ("rejected", r.rejected.get().into()),
-                ("dropped (queue full)", r.queue_full.get().into()),
-                ("undelivered at stop", r.undelivered.get().into()),
-                ("not written", r.write_failed.get().into()),
-                ("waiting", r.waiting()),
-            ],
-        )
+        let [(_, delivered), fates @ ..] = r.fates();
+        write!(f, "\nrecords: {} made = {delivered} delivered", r.made.get())?;
+        terms(f, &fates.map(|(name, n)| (name, n.into())))?;
+        terms(f, &[("waiting", r.waiting())])
     }
 }
 

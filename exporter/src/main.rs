@@ -8,7 +8,7 @@ use flowtel::{
     config::{self, Loaded, Sources},
     escape::Escaped,
     exit::{Exit, Failure},
-    record,
+    record, telemetry,
 };
 
 fn main() -> ExitCode {
@@ -27,8 +27,9 @@ fn main() -> ExitCode {
 
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Run(sources) => cmd::run::run(&load(&sources)?),
+        Command::Run(sources) => cmd::run::run(load(&sources)?, sources),
         Command::Check(sources) => cmd::check::check(&load(&sources)?),
+        Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
@@ -36,6 +37,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
         Command::Schema => print(record::schema::markdown()),
+        Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
     }
 }

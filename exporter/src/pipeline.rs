@@ -2,7 +2,13 @@
 //!
 //! In: the kernel's rings. Out: sealed batches in the queue. It never waits for a receiver.
 
-use std::{collections::HashSet, io, sync::Arc, thread, time::Duration};
+use std::{
+    collections::HashSet,
+    io,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use crate::{
     capture::{
@@ -10,7 +16,7 @@ use crate::{
         snapshot::{Older, Pending},
     },
     enrich::{Enriched, Enricher},
-    flow::{FlowEvent, Flows},
+    flow::{BootId, FlowEvent, Flows},
     gap::{Gaps, Look},
     ledger::Ledger,
     overload::Overload,
@@ -18,6 +24,12 @@ use crate::{
     record::{Batch, Encoder},
     select::{self, Select},
 };
+
+mod change;
+mod pulse;
+
+pub use change::{Change, limits};
+pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
 pub struct Pipeline {
@@ -37,6 +49,8 @@ pub struct Pipeline {
     pub encoder: Encoder,
     /// What tells the stream of losses.
     pub gaps: Option<Gaps>,
+    /// What goes into every id.
+    pub boot: BootId,
     /// Where batches go.
     pub queue: Queue,
     /// What is counted.
@@ -56,6 +70,8 @@ pub struct Pipeline {
 pub struct Running {
     stop: Stop,
     thread: thread::JoinHandle<()>,
+    changes: mpsc::Sender<Box<Change>>,
+    pulse: Arc<Pulse>,
 }
 
 impl Pipeline {
@@ -67,14 +83,17 @@ impl Pipeline {
         let system = |what| move |source: io::Error| Error::System { what, source };
         let stop = Stop::new().map_err(system("making an event descriptor"))?;
         let wait = self.rings.wait(&stop)?;
+        let (changes, inbox) = mpsc::channel();
+        let pulse = Arc::new(Pulse::default());
+        let beating = Arc::clone(&pulse);
         let thread = thread::Builder::new()
             .name("flowtel-capture".into())
-            .spawn(move || self.run(&wait))
+            .spawn(move || self.run(&wait, &inbox, &beating))
             .map_err(system("starting the capture thread"))?;
-        Ok(Running { stop, thread })
+        Ok(Running { stop, thread, changes, pulse })
     }
 
-    fn run(mut self, wait: &Wait) {
+    fn run(mut self, wait: &Wait, changes: &mpsc::Receiver<Box<Change>>, pulse: &Pulse) {
         let mut events = std::mem::take(&mut self.first);
         let mut stop = false;
         let mut older = match self.snapshot.take() {
@@ -94,16 +113,30 @@ impl Pipeline {
                 }
             }
             self.round(&mut events, &mut older, stop);
+            while let Ok(change) = changes.try_recv() {
+                self.apply(&change);
+            }
             ticks = ticks.wrapping_add(1);
             // The kernel's counts cost system calls: now and then is enough while running.
-            if stop || ticks.is_multiple_of(COUNT_EVERY) {
+            if pulse.is_watched() || stop || ticks.is_multiple_of(COUNT_EVERY) {
                 let from = Clock::measure().wall(KernelTime::now());
                 self.programs.count(&self.ledger.kernel);
                 self.tell_gaps(from, stop);
             }
+            pulse.beat(self.tables());
             if stop {
                 return;
             }
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        let (addresses, names_bytes) = self.enricher.names_held();
+        Tables {
+            flows: self.flows.open_flows() as u64,
+            attempts: self.flows.open_attempts() as u64,
+            addresses: addresses as u64,
+            names_bytes: names_bytes as u64,
         }
     }
 
@@ -268,6 +301,17 @@ impl Running {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message").to_owned()
         })
+    }
+
+    /// The thread goes on with a changed configuration from the end of the round that it is in.
+    pub fn apply(&self, change: Change) {
+        // A thread that has panicked takes none; whoever waits for its end learns that.
+        let _ = self.changes.send(Box::new(change));
+    }
+
+    /// Its signs of life.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// Whether the thread has ended by itself: only after a panic.

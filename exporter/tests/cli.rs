@@ -78,6 +78,26 @@ fn a_wrong_configuration_ends_with_78_before_anything_is_started() {
 }
 
 #[test]
+fn status_without_a_running_flowtel_ends_with_69_and_names_the_socket() {
+    for form in [&["status"][..], &["status", "--json"], &["status", "--watch=5"]] {
+        let output = output(&[form, &["--set", "telemetry.status.socket=/nonexistent/flowtel.sock"]].concat());
+        let (stdout, stderr) = texts(&output);
+        assert_eq!(output.status.code(), Some(69), "{stderr}");
+        assert!(stdout.is_empty() && stderr.contains("no flowtel answers at /nonexistent/flowtel.sock"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_address_that_others_can_reach_has_to_be_asked_for() {
+    let address = "telemetry.admin.address=0.0.0.0:9464";
+    let refused = output(&["config", "--set", address]);
+    assert_eq!(refused.status.code(), Some(78));
+    assert!(texts(&refused).1.contains("telemetry.admin.allow_remote"), "{}", texts(&refused).1);
+    let allowed = output(&["config", "--set", address, "--set", "telemetry.admin.allow_remote=true"]);
+    assert_eq!(allowed.status.code(), Some(0), "{}", texts(&allowed).1);
+}
+
+#[test]
 fn the_settings_are_printed_with_their_origins_and_without_colour_in_a_pipe() {
     let output = flowtel(&["config", "--log-level", "debug"])
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4317")

@@ -51,8 +51,16 @@ impl Collector {
     /// # Errors
     /// It is not built: skips the scenario. Or its configuration can't be written.
     pub fn prepare(scene: &Scene) -> Result<Self> {
+        Self::prepare_in(scene, "collector")
+    }
+
+    /// As [`Self::prepare`], with files in a directory of this name: for a scenario with several.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_in(scene: &Scene, name: &str) -> Result<Self> {
         let program = machine::otelcol()?;
-        let directory = scene.directory().join("collector");
+        let directory = scene.directory().join(name);
         fs::create_dir_all(&directory)?;
         let [grpc, http, health] = free_ports()?;
         let collector = Self { program, directory, grpc, http, health, child: None, belongings: scene.belongings() };
@@ -152,6 +160,16 @@ impl Collector {
         record::decode_lines(whole.lines()).context("what the collector wrote")
     }
 
+    /// The metrics that it has written so far: one OTLP/JSON request each.
+    ///
+    /// # Errors
+    /// The file is no JSON.
+    pub fn metrics(&self) -> Result<Vec<serde_json::Value>> {
+        let text = fs::read_to_string(self.file("metrics.json")).unwrap_or_default();
+        let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
+        whole.lines().map(|line| serde_json::from_str(line).context("what the collector wrote")).collect()
+    }
+
     fn file(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
@@ -183,6 +201,7 @@ impl Collector {
     fn configuration(&self) -> String {
         let Self { grpc, http, health, .. } = self;
         let (input, output) = (quoted(&self.input()), quoted(&self.file("out.json")));
+        let metrics = quoted(&self.file("metrics.json"));
         format!(
             "\
 receivers:
@@ -200,6 +219,10 @@ exporters:
     path: {output}
     append: true
     flush_interval: 50ms
+  file/metrics:
+    path: {metrics}
+    append: true
+    flush_interval: 50ms
 extensions:
   health_check: {{ endpoint: 127.0.0.1:{health} }}
 service:
@@ -209,6 +232,7 @@ service:
     logs: {{ level: warn }}
   pipelines:
     logs: {{ receivers: [otlp, otlpjsonfile], exporters: [file] }}
+    metrics: {{ receivers: [otlp], exporters: [file/metrics] }}
 "
         )
     }

@@ -177,6 +177,8 @@ impl Launch {
         let environment = vec![
             ("PATH".into(), "/usr/bin:/bin".into()),
             ("OTEL_RESOURCE_ATTRIBUTES".into(), format!("{key}={value}")),
+            // The default is one path for all that run at once.
+            ("FLOWTEL_TELEMETRY__STATUS__SOCKET".into(), String::new()),
         ];
         Self { program, command: None, arguments: Vec::new(), environment, uid: None, stdout: None, begins: false }
     }

@@ -9,6 +9,7 @@
 //! - [`child`]: processes of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others;
+//! - [`status`]: what flowtel says of itself while it runs;
 //! - [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
@@ -22,6 +23,7 @@ pub mod netns;
 pub mod objects;
 pub mod record;
 pub mod scene;
+pub mod status;
 pub mod sys;
 pub mod traffic;
 pub mod wait;

@@ -62,6 +62,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_step_of_the_wall_clock_moves_stamps_and_neither_order_nor_duration() {
+        const HOUR: i128 = 3_600_000_000_000;
+        let (began, ended) = (KernelTime(5_000_000_000), KernelTime(7_000_000_000));
+        let before = Clock { offset: 1_000_000 * HOUR };
+        let set_back = Clock { offset: before.offset - HOUR };
+        assert!(set_back.wall(ended) < before.wall(began), "the stamps follow the wall clock");
+        assert!(began < ended);
+        assert_eq!(ended.since(began), 2_000_000_000);
+        assert_eq!(began.since(ended), 0, "no duration is negative, nor wraps around");
+        let before_1970 = Clock { offset: -HOUR };
+        assert_eq!(before_1970.wall(began), WallTime(0));
+    }
+
+    #[test]
+    fn kernel_time_is_the_clock_that_goes_on_in_suspend() {
+        let (before, now, after) = (nanoseconds(ClockId::Boottime), KernelTime::now(), nanoseconds(ClockId::Boottime));
+        assert!((before..=after).contains(&now.0));
+    }
+
+    #[test]
     fn kernel_time_turned_into_wall_time_agrees_with_the_wall_clock() {
         let clock = Clock::measure();
         let wall = clock.wall(KernelTime::now()).0;

@@ -6,7 +6,9 @@ use std::io::{self, Write as _};
 
 pub mod check;
 pub mod config;
+mod reload;
 pub mod run;
+pub mod status;
 
 /// Prints on standard output, coloured on a terminal only. A reader that went away (`flowtel config | head`) has what
 /// it wanted: no error.

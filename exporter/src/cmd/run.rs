@@ -1,6 +1,9 @@
 //! `flowtel run`: builds each stage, connects them, waits for a signal, and stops them along the data's way.
 
-use std::{io::Write as _, sync::Arc};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    sync::Arc,
+};
 
 use tokio::{runtime, signal::unix, sync::watch};
 
@@ -8,7 +11,7 @@ use crate::{
     capture::{
         self, Clock, KernelTime, Programs, Rings, Snapshot, cgroup::Cgroup, rights, selftest, snapshot::Pending,
     },
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Sources},
     enrich::Enricher,
     exit::{Exit, Failure},
     export::{self, Exporter},
@@ -17,12 +20,14 @@ use crate::{
     ledger::Ledger,
     overload::Overload,
     owner::{Processes, holders},
-    pipeline::Pipeline,
+    pipeline::{Pipeline, limits},
     queue::Queue,
-    record::{Encoder, Limits, resource},
+    record::{Encoder, resource},
     select::Select,
-    telemetry,
+    telemetry::{self, Instance, Prepared, Service, notify},
 };
+
+use super::reload::Reloader;
 
 /// Threads that deliver: one is enough for tens of thousands of records a second, the second keeps signals and timers
 /// prompt while it compresses.
@@ -32,10 +37,10 @@ const WORKERS: usize = 2;
 ///
 /// # Errors
 /// Something that is needed is missing or refused: nothing was recorded then.
-pub fn run(loaded: &Loaded) -> Result<(), Failure> {
+pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
+    telemetry::start_log(&loaded.config.log);
+    let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
-    telemetry::start_log(&config.log);
-    let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .thread_name("flowtel-export")
@@ -46,24 +51,50 @@ pub fn run(loaded: &Loaded) -> Result<(), Failure> {
     // From here on a signal is a stop and no death: what is recorded by then is delivered.
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 
+    let on_terminal = is_on_terminal();
+    let mut hangups = unix::signal(unix::SignalKind::hangup())
+        .map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("SIGHUP")))?;
+
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));
-    let pipeline = pipeline(config, target, &queue, &ledger)?;
-    let export = exporter.spawn(queue.clone(), Arc::clone(&ledger), runtime.handle());
+    let beside = Prepared::new(None, &config).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
+    let pipeline = pipeline(&config, &target, &queue, &ledger)?;
+    let state = Arc::<export::State>::default();
+    let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
     let running = pipeline.start().map_err(refused)?;
+    let batch_bytes = config.export.batch.max_bytes.0;
+    let instance = Arc::new(Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes));
+    let mut service = Service::start(beside, Arc::clone(&instance));
+    let mut reloader = Reloader { sources, config, target, instance: Arc::clone(&instance) };
+    notify::ready(&instance);
 
     let mut died = None;
     runtime.block_on(async {
-        tokio::select! {
-            () = nth(signals.clone(), 1) => tracing::info!("stopping; a second signal stops at once"),
-            () = export.closed() => tracing::info!("nobody reads standard output any more: stopping"),
-            () = ended(&running) => {}
+        loop {
+            tokio::select! {
+                () = nth(signals.clone(), 1) => tracing::info!("stopping; a second signal stops at once"),
+                () = export.closed() => tracing::info!("nobody reads standard output any more: stopping"),
+                () = ended(&running) => {}
+                Some(()) = hangups.recv() => {
+                    if on_terminal && !is_on_terminal() {
+                        // Nobody asked for a reload: the terminal that flowtel was started on was closed.
+                        break;
+                    }
+                    export = reloader.reload(export, &running, &mut service).await;
+                    continue;
+                }
+            }
+            break;
         }
+        let grace = reloader.config.export.grace.0;
+        notify::stopping(grace);
         // The thread needs a tick at most; nothing else is to be done meanwhile.
         died = running.stop().err();
-        export.drain(config.export.grace.0, nth(signals, 2)).await;
+        export.drain(grace, nth(signals, 2)).await;
+        service.stop().await;
     });
-    if !matches!(config.log.level, config::Level::Off) {
+    telemetry::tell_folded();
+    if !matches!(reloader.config.log.level, config::Level::Off) {
         // Standard error may be closed; the exit code still tells how it ended.
         let _ = writeln!(std::io::stderr(), "{ledger}");
     }
@@ -102,11 +133,6 @@ fn pipeline(
             (None, Vec::new())
         }
     };
-    let limits = Limits {
-        records: config.export.batch.max_records,
-        bytes: usize::try_from(config.export.batch.max_bytes.0).unwrap_or(usize::MAX),
-        age: config.export.batch.max_age.0,
-    };
     let resource = resource::build(&config.record, &resource::Host::read());
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs)?) } else { None };
@@ -118,9 +144,10 @@ fn pipeline(
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
-        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits)
+        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits(config))
             .with_groups(config.record.groups),
         gaps,
+        boot,
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,
@@ -151,6 +178,11 @@ pub(super) fn refused(error: capture::Error) -> Failure {
         _ => Exit::Unavailable,
     };
     exit.with(error)
+}
+
+/// Whether somebody at a terminal started this. (After its hang-up, it is no terminal any more.)
+fn is_on_terminal() -> bool {
+    std::io::stdin().is_terminal() || std::io::stdout().is_terminal() || std::io::stderr().is_terminal()
 }
 
 /// How many of SIGINT and SIGTERM came so far.

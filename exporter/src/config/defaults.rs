@@ -116,6 +116,24 @@ impl Default for Retry {
     }
 }
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            enabled: None,
+            endpoint: None,
+            protocol: None,
+            headers: BTreeMap::new(),
+            interval: Span(Duration::from_secs(60)),
+        }
+    }
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self { socket: "/run/flowtel/status.sock".into() }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { level: Level::Info, format: LogFormat::Text }

@@ -6,6 +6,7 @@
 //!
 //! Must never start or bind anything, read another file than those, or print a secret.
 
+mod change;
 mod defaults;
 mod document;
 mod env;
@@ -29,6 +30,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use change::Change;
 pub use document::{reference_docs, reference_file};
 pub use key::Key;
 pub use load::{ETC, Loaded, Override, Sources, load};

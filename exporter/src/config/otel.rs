@@ -7,7 +7,7 @@
 //! configuration that isn't followed is found out at the start, not when records are missing.
 //!
 //! `OTEL_SDK_DISABLED` is not obeyed: flowtel is no instrumented application whose telemetry could be switched off, its
-//! records are its work. Nor are variables of other signals, samplers, and OTEL_BLRP_MAX_QUEUE_SIZE, which counts records
+//! records are its work. Nor are variables of traces, samplers, and OTEL_BLRP_MAX_QUEUE_SIZE, which counts records
 //! where `queue.max_bytes` counts bytes.
 
 use super::{
@@ -63,6 +63,10 @@ pub const RULES: &[Rule] = &[
         &["OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE"],
     ),
     rule("export.tls.key_file", Form::AsIs, &["OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "OTEL_EXPORTER_OTLP_CLIENT_KEY"]),
+    rule("telemetry.metrics.endpoint", Form::AsIs, &["OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"]),
+    rule("telemetry.metrics.protocol", Form::Word, &["OTEL_EXPORTER_OTLP_METRICS_PROTOCOL"]),
+    rule("telemetry.metrics.headers", Form::Pairs, &["OTEL_EXPORTER_OTLP_METRICS_HEADERS"]),
+    rule("telemetry.metrics.interval", Form::Milliseconds, &["OTEL_METRIC_EXPORT_INTERVAL"]),
     rule("record.resource", Form::Pairs, &["OTEL_RESOURCE_ATTRIBUTES"]),
     // Behind OTEL_RESOURCE_ATTRIBUTES, whose service.name it beats.
     rule("record.service_name", Form::AsIs, &["OTEL_SERVICE_NAME"]),

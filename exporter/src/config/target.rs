@@ -1,6 +1,6 @@
-//! What the settings of `export` come to: the one place that decides where records go, and how.
+//! What the settings of `export` come to: the one place that decides where records go, and how; and flowtel's own metrics.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
@@ -10,7 +10,7 @@ use http::{
 
 use super::{
     otel::percent_decode,
-    types::{Export, ExportKind, Format, Protocol},
+    types::{Export, ExportKind, Format, Metrics, Protocol},
     units::{Endpoint, Secret},
 };
 
@@ -54,6 +54,7 @@ const DEFAULT_HTTP: &str = "http://localhost:4318";
 const DEFAULT_GRPC: &str = "http://localhost:4317";
 const GRPC_PORT: u16 = 4317;
 const LOGS_PATH: &str = "/v1/logs";
+const METRICS_PATH: &str = "/v1/metrics";
 
 /// Headers that belong to the transports themselves.
 const RESERVED: &[&str] =
@@ -101,17 +102,68 @@ impl Export {
         if let Some(authorization) = address.basic_authorization()? {
             headers.entry(header::AUTHORIZATION).or_insert(authorization);
         }
-        let url = address.url(protocol, self.insecure, self.logs_endpoint.is_some())?;
+        let path = if self.logs_endpoint.is_some() { None } else { Some(LOGS_PATH) };
+        let url = address.url(protocol, self.insecure, path)?;
         Ok(Target::Otlp(Otlp { protocol, url, headers }))
     }
 
     fn header_map(&self) -> Result<HeaderMap, TargetError> {
-        self.headers.iter().map(|(name, value)| header_pair(name, value)).collect()
+        header_map("export.headers", &self.headers)
     }
 }
 
-fn header_pair(name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), TargetError> {
-    let wrong = |message: &str| TargetError { key: format!("export.headers.{name}"), message: message.into() };
+// === impl Metrics
+
+impl Metrics {
+    /// Decides where flowtel's own metrics go; `None`: they are not pushed.
+    ///
+    /// # Errors
+    /// As of [`Export::resolve`].
+    pub fn resolve(&self, export: &Export) -> Result<Option<Otlp>, TargetError> {
+        let own = self.endpoint.as_ref().map(|e| Address::parse("telemetry.metrics.endpoint", e)).transpose()?;
+        let mut headers = header_map("telemetry.metrics.headers", &self.headers)?;
+        if !self.enabled.unwrap_or(own.is_some()) {
+            return Ok(None);
+        }
+        let path = if own.is_some() { None } else { Some(METRICS_PATH) };
+        let shared = || match (&export.endpoint, &export.logs_endpoint) {
+            (Some(endpoint), _) => Address::parse("export.endpoint", endpoint),
+            (None, Some(_)) => Err(TargetError {
+                key: "telemetry.metrics.enabled".into(),
+                message: "needs telemetry.metrics.endpoint beside it, for export.logs_endpoint is for records only"
+                    .into(),
+            }),
+            (None, None) => {
+                let grpc = self.protocol.or(export.protocol) == Some(Protocol::Grpc);
+                Address::parse("export.endpoint", &Endpoint::new(if grpc { DEFAULT_GRPC } else { DEFAULT_HTTP }))
+            }
+        };
+        let address = match own {
+            Some(own) => own,
+            None => {
+                // What is secret goes only where it was meant to go.
+                for (name, value) in &export.header_map()? {
+                    headers.entry(name).or_insert_with(|| value.clone());
+                }
+                shared()?
+            }
+        };
+        if let Some(authorization) = address.basic_authorization()? {
+            headers.entry(header::AUTHORIZATION).or_insert(authorization);
+        }
+        let by_port = if address.port() == Some(GRPC_PORT) { Protocol::Grpc } else { Protocol::HttpProtobuf };
+        let protocol = self.protocol.or(export.protocol).unwrap_or(by_port);
+        let url = address.url(protocol, export.insecure, path)?;
+        Ok(Some(Otlp { protocol, url, headers }))
+    }
+}
+
+fn header_map(key: &str, headers: &BTreeMap<String, Secret>) -> Result<HeaderMap, TargetError> {
+    headers.iter().map(|(name, value)| header_pair(key, name, value)).collect()
+}
+
+fn header_pair(key: &str, name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), TargetError> {
+    let wrong = |message: &str| TargetError { key: format!("{key}.{name}"), message: message.into() };
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_e| wrong("expected a header name: letters, digits and - _ . without spaces"))?;
     if RESERVED.contains(&parsed.as_str()) || parsed.as_str().starts_with("grpc-") {
@@ -185,7 +237,8 @@ impl Address {
         Ok(Some(value))
     }
 
-    fn url(&self, protocol: Protocol, insecure: bool, as_is: bool) -> Result<Uri, TargetError> {
+    /// `path`: what is added to the address's own, with HTTP; `None`: the address is used as it is.
+    fn url(&self, protocol: Protocol, insecure: bool, path: Option<&str>) -> Result<Uri, TargetError> {
         let scheme = match (&self.scheme, protocol) {
             (Some(scheme), _) => scheme.clone(),
             (None, Protocol::Grpc) if insecure => Scheme::HTTP,
@@ -194,14 +247,14 @@ impl Address {
                 return Err(self.wrong("http/protobuf needs http:// or https:// before the host"));
             }
         };
-        let path = match protocol {
-            Protocol::Grpc => PathAndQuery::from_static("/"),
-            Protocol::HttpProtobuf if as_is => self.path.clone(),
-            Protocol::HttpProtobuf => {
+        let path = match (protocol, path) {
+            (Protocol::Grpc, _) => PathAndQuery::from_static("/"),
+            (Protocol::HttpProtobuf, None) => self.path.clone(),
+            (Protocol::HttpProtobuf, Some(path)) => {
                 let query = self.path.query().map(|q| format!("?{q}")).unwrap_or_default();
-                format!("{}{LOGS_PATH}{query}", self.path.path().trim_end_matches('/'))
+                format!("{}{path}{query}", self.path.path().trim_end_matches('/'))
                     .parse()
-                    .map_err(|_e| self.wrong("/v1/logs cannot be added to its path"))?
+                    .map_err(|_e| self.wrong(&format!("{path} cannot be added to its path")))?
             }
         };
         Uri::builder()

@@ -1,7 +1,7 @@
 //! The settings as types. Their documentation comments are the reference: `config/flowtel.toml` and
 //! docs/configuration.md are generated from them, so the words cannot drift from the code.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -31,6 +31,8 @@ pub struct Config {
     pub queue: Queue,
     /// Where records go.
     pub export: Export,
+    /// What others may see of flowtel's own state: metrics, an address to ask, a socket for `flowtel status`.
+    pub telemetry: Telemetry,
     /// flowtel's own log, on standard error.
     pub log: Log,
 }
@@ -62,7 +64,7 @@ pub struct Capture {
     /// At the start, list the connections that are open already: each becomes a record, and is followed to its end. In
     /// flowtel's own network namespace, and with CAP_SYS_ADMIN in all others.
     pub snapshot: bool,
-    /// Leave out the connections that flowtel itself makes to its receiver.
+    /// Leave out the connections that flowtel itself makes: to the receivers of records and of metrics.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
     /// mapped doubly.
@@ -362,13 +364,78 @@ pub struct Tls {
     pub key_file: Option<PathBuf>,
 }
 
+/// What others may see of flowtel's own state: metrics, an address to ask, a socket for `flowtel status`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// flowtel's own metrics, pushed by OTLP.
+    pub metrics: Metrics,
+    /// An HTTP address for `/metrics` (Prometheus), `/healthz` and `/readyz`.
+    pub admin: Admin,
+    /// The socket that `flowtel status` asks.
+    pub status: Status,
+}
+
+/// flowtel's own metrics, pushed by OTLP.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Push them. When not set: where `telemetry.metrics.endpoint` is set. Many receivers of records (Loki,
+    /// Elasticsearch) take no metrics, so an endpoint for records alone does not turn them on.
+    #[schemars(example = &true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// The receiver's full URL for metrics, used as it is; for `grpc` only scheme, host and port count. When not set:
+    /// that of `export.endpoint`, with `/v1/metrics`. OTEL_EXPORTER_OTLP_METRICS_ENDPOINT sets it.
+    #[schemars(example = &"http://localhost:4318/v1/metrics")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+    /// `grpc` or `http/protobuf`. When not set: as `export.protocol` says, and where that is not set either, `grpc` on
+    /// port 4317, else `http/protobuf`. OTEL_EXPORTER_OTLP_METRICS_PROTOCOL sets it.
+    #[schemars(example = &"grpc")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<Protocol>,
+    /// Headers (gRPC: metadata) sent with each request. Those of `export.headers` go along only where the endpoint is
+    /// that of `export`. Values are never printed. OTEL_EXPORTER_OTLP_METRICS_HEADERS adds to them.
+    pub headers: BTreeMap<String, Secret>,
+    /// How often they are pushed. OTEL_METRIC_EXPORT_INTERVAL (ms) sets it.
+    #[schemars(extend("x-min" = "100ms", "x-max" = "1day"))]
+    pub interval: Span,
+}
+
+/// An HTTP address for `/metrics` (Prometheus), `/healthz` and `/readyz`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Admin {
+    /// IP address and port, such as `127.0.0.1:9464`. An empty text: none. Whoever reaches it can read the metrics.
+    pub address: String,
+    /// Allow an `address` that other hosts can reach. There is no authorization and no TLS.
+    pub allow_remote: bool,
+}
+
+impl Admin {
+    /// The address to listen at; `None` where there is none, or where the text is no address.
+    pub fn resolve(&self) -> Option<SocketAddr> {
+        self.address.trim().parse().ok()
+    }
+}
+
+/// The socket that `flowtel status` asks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Status {
+    /// A path on this host; only its owner and root may connect. The directory is made where it is missing. An empty
+    /// text: none.
+    pub socket: PathBuf,
+}
+
 /// flowtel's own log, on standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Log {
     /// `error`, `warn`, `info`, `debug`, `trace` or `off`.
     pub level: Level,
-    /// `text` or `json`.
+    /// `text` or `json`. A change needs a restart.
     pub format: LogFormat,
 }
 

@@ -5,13 +5,16 @@ use super::{
     origin::{Origin, Origins},
     problem::Problem,
     rules::Rule,
-    target::Target,
+    target::{Target, TargetError},
     types::{Config, Protocol},
     units::Bytes,
 };
 
 /// Above this, receivers with gRPC's usual limit refuse a request.
 const USUAL_LIMIT: Bytes = Bytes(4 << 20);
+
+/// What fits into sockaddr_un, with the zero that ends it (unix(7)).
+const MAX_SOCKET: usize = 107;
 
 /// Checks the whole. `Ok`: the target and warnings.
 pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Vec<Problem>), Vec<Problem>> {
@@ -22,6 +25,12 @@ pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Ve
     record(config, &mut check);
     queue(config, &mut check);
     export(config, &mut check);
+    telemetry(config, &mut check);
+    if let Err(e) = config.telemetry.metrics.resolve(&config.export)
+        && e.key.starts_with("telemetry.")
+    {
+        check.target(e);
+    }
     match config.export.resolve() {
         Ok(target) if check.problems.is_empty() => {
             let mut warn = Check { origins, problems: Vec::new() };
@@ -30,11 +39,7 @@ pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Ve
         }
         Ok(_) => Err(check.problems),
         Err(e) => {
-            let key = match e.key.strip_prefix("export.headers.") {
-                Some(name) => Key::new("export.headers").child(name),
-                None => Key::new(&e.key),
-            };
-            check.at(&key, e.message);
+            check.target(e);
             Err(check.problems)
         }
     }
@@ -48,6 +53,15 @@ struct Check<'a> {
 impl Check<'_> {
     fn at(&mut self, key: &Key, message: impl Into<String>) {
         self.problems.push(Problem::at(self.origins.get(key), key, message));
+    }
+
+    fn target(&mut self, e: TargetError) {
+        let headers = ["export.headers", "telemetry.metrics.headers"];
+        let header = headers.iter().find_map(|table| {
+            let name = e.key.strip_prefix(table)?.strip_prefix('.')?;
+            Some(Key::new(table).child(name))
+        });
+        self.at(&header.unwrap_or_else(|| Key::new(&e.key)), e.message);
     }
 
     fn require(&mut self, holds: bool, key: &str, message: impl Into<String>) {
@@ -149,6 +163,33 @@ fn filter(config: &Config, warn: &mut Check<'_>) {
         let message = format!("rule {} matches everything: those behind it are never asked", n + 1);
         warn.require(false, "capture.filter", message);
     }
+}
+
+fn telemetry(config: &Config, check: &mut Check<'_>) {
+    let admin = &config.telemetry.admin;
+    if !admin.address.trim().is_empty() {
+        match admin.resolve() {
+            None => {
+                let message = format!(
+                    "expected an IP address and a port, such as \"127.0.0.1:9464\", found \"{}\"",
+                    admin.address
+                );
+                check.require(false, "telemetry.admin.address", message);
+            }
+            Some(address) => check.require(
+                address.ip().is_loopback() || admin.allow_remote,
+                "telemetry.admin.address",
+                format!(
+                    "other hosts can reach {address}, and there is no authorization: set telemetry.admin.allow_remote \
+                         where that is meant"
+                ),
+            ),
+        }
+    }
+    let socket = &config.telemetry.status.socket;
+    let message = format!("expected an absolute path of at most {MAX_SOCKET} bytes, found \"{}\"", socket.display());
+    let fits = socket.as_os_str().is_empty() || (socket.is_absolute() && socket.as_os_str().len() <= MAX_SOCKET);
+    check.require(fits, "telemetry.status.socket", message);
 }
 
 fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {

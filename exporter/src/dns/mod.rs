@@ -140,6 +140,17 @@ impl Dns {
         Some(names)
     }
 
+    /// Goes on with changed limits, and with the hosts file that is named now.
+    pub fn reconfigure(&mut self, config: &config::Dns) {
+        self.cache.set_limits(config, &self.ledger.dns);
+        self.hosts = Hosts::read(&config.hosts_file, KernelTime::now(), &self.ledger.dns.hosts_ignored);
+    }
+
+    /// Addresses with names, and bytes of names.
+    pub fn held(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.bytes())
+    }
+
     /// Forgets some of what is too old, and follows changes of the hosts file. To be called at each reading of the
     /// rings; it does little each time.
     pub fn tick(&mut self, now: KernelTime) {

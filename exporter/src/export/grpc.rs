@@ -82,6 +82,11 @@ impl Grpc {
         &self.endpoint
     }
 
+    /// The connection and the metadata of requests, for somebody else's calls.
+    pub(super) fn parts(&self) -> (Channel, MetadataMap) {
+        (self.channel(), self.headers.clone())
+    }
+
     pub(super) async fn send(&self, bytes: Bytes) -> Verdict {
         match tokio::time::timeout(self.timeout, self.call(bytes)).await {
             Ok(Ok(Some(response))) => verdict::of_response(response),

@@ -61,6 +61,11 @@ impl Http {
         &self.endpoint
     }
 
+    /// The client, which sends the headers, and the URL, for somebody else's requests.
+    pub(super) fn parts(&self) -> (Client, String) {
+        (self.client.clone(), self.url.to_string())
+    }
+
     pub(super) async fn send(&self, request: Bytes) -> Verdict {
         match tokio::time::timeout(self.timeout, self.exchange(request)).await {
             Ok(Ok(verdict)) => verdict,

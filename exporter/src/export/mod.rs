@@ -25,11 +25,13 @@ mod build;
 mod cause;
 mod grpc;
 mod http;
+mod metrics;
 mod outage;
 mod pool;
 mod probe;
 mod resolved;
 mod split;
+mod state;
 mod stdout;
 mod text;
 mod tls;
@@ -40,8 +42,10 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use build::BuildError;
+pub use metrics::{MetricsClient, MetricsTransport};
 pub use probe::ProbeError;
 pub use split::split;
+pub use state::{Known, LinkState, State};
 
 use build::Transport;
 
@@ -102,6 +106,7 @@ pub struct ExportHandle {
     task: JoinHandle<()>,
     queue: Queue,
     closed: watch::Receiver<bool>,
+    retire: watch::Sender<bool>,
 }
 
 // === impl Settings
@@ -138,20 +143,38 @@ impl Exporter {
 
     /// Begins to deliver what is in `queue`, on `runtime`, and counts each record's fate in `ledger`.
     pub fn spawn(self, queue: Queue, ledger: Arc<Ledger>, runtime: &runtime::Handle) -> ExportHandle {
+        self.spawn_telling(queue, ledger, runtime, Arc::default())
+    }
+
+    /// As [`Self::spawn`], and tells `state` what is known of the receiver.
+    pub fn spawn_telling(
+        self,
+        queue: Queue,
+        ledger: Arc<Ledger>,
+        runtime: &runtime::Handle,
+        state: Arc<State>,
+    ) -> ExportHandle {
         let closed = watch::Sender::new(false);
         let receiver = closed.subscribe();
+        let (retire, retired) = watch::channel(false);
         let task = match self.transport {
-            Transport::Stdout(stdout) => runtime.spawn(stdout.run(queue.clone(), ledger, closed)),
+            Transport::Stdout(stdout) => {
+                state.begin("standard output");
+                // What can't be written is lost and counted; nothing waits for it.
+                state.up();
+                runtime.spawn(stdout.run(queue.clone(), ledger, closed, retired))
+            }
             Transport::Otlp(otlp) => {
-                let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger);
+                state.begin(otlp.endpoint());
+                let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger, state);
                 runtime.spawn(async move {
-                    pool.run().await;
+                    pool.run(retired).await;
                     // Kept till here: to be dropped would read as closed.
                     drop(closed);
                 })
             }
         };
-        ExportHandle { task, queue, closed: receiver }
+        ExportHandle { task, queue, closed: receiver, retire }
     }
 }
 
@@ -167,6 +190,17 @@ impl ExportHandle {
                 // The exporter has ended without that.
                 std::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// Makes way for another exporter of the same queue: takes no further batch, waits up to `limit` for the answers to
+    /// requests in flight, and gives back what has none by then. The queue stays open, and nothing of it is lost.
+    pub async fn retire(mut self, limit: Duration) {
+        self.retire.send_replace(true);
+        if tokio::time::timeout(limit, &mut self.task).await.is_err() {
+            // Its leases give their batches back as they are dropped.
+            self.task.abort();
+            let _ = self.task.await;
         }
     }
 

@@ -4,15 +4,19 @@
 //! One task owns all of the state, so there is no moment at which two workers disagree about the receiver. Each request
 //! runs as a task of its own and brings its lease back; a lease that gets lost on the way gives its batch back.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+};
 
 use super::{
     backoff::Backoff,
     build::Otlp,
     outage::{Link, Seldom},
     split,
+    state::State,
     verdict::{Reason, Verdict},
 };
 use crate::{
@@ -27,6 +31,7 @@ pub(super) struct Pool {
     queue: Queue,
     ledger: Arc<Ledger>,
     link: Link,
+    state: Arc<State>,
     rejections: Seldom,
     partials: Seldom,
     flights: JoinSet<Landed>,
@@ -43,9 +48,17 @@ struct Landed {
 // === impl Pool
 
 impl Pool {
-    pub(super) fn new(otlp: Arc<Otlp>, concurrency: usize, retry: Backoff, queue: Queue, ledger: Arc<Ledger>) -> Self {
+    pub(super) fn new(
+        otlp: Arc<Otlp>,
+        concurrency: usize,
+        retry: Backoff,
+        queue: Queue,
+        ledger: Arc<Ledger>,
+        state: Arc<State>,
+    ) -> Self {
         Self {
             link: Link::new(otlp.endpoint(), retry),
+            state,
             otlp,
             concurrency,
             queue,
@@ -56,16 +69,22 @@ impl Pool {
         }
     }
 
-    /// Delivers until the queue is closed and empty.
-    pub(super) async fn run(mut self) {
+    /// Delivers until the queue is closed and empty, or until `retired` says so and what is in flight has landed.
+    pub(super) async fn run(mut self, mut retired: watch::Receiver<bool>) {
         let mut closing = false;
+        let mut retiring = false;
         loop {
+            if retiring && self.flights.is_empty() {
+                return;
+            }
             let room = if self.link.is_down() { 1 } else { self.concurrency };
             let next = self.link.next();
             tokio::select! {
                 // What has landed decides what may go out.
                 biased;
                 Some(landed) = self.flights.join_next() => self.land(landed),
+                // Should nobody hold the other end any more, nobody will ask either.
+                Ok(_) = retired.wait_for(|retired| *retired), if !retiring => retiring = true,
                 () = self.queue.closed(), if !closing => {
                     closing = true;
                     self.link.hurry();
@@ -75,7 +94,7 @@ impl Pool {
                         tokio::time::sleep_until(next).await;
                     }
                     self.queue.lease().await
-                }, if self.flights.len() < room => match lease {
+                }, if !retiring && self.flights.len() < room => match lease {
                     Some(lease) => self.launch(lease),
                     None => return,
                 },
@@ -97,14 +116,14 @@ impl Pool {
             Err(error) => {
                 // The task panicked, and its lease gave the batch back. Trying it at full speed would burn a core.
                 tracing::error!(%error, "a request ended abnormally; its batch is tried again");
-                self.link.down(true, None, &Reason::new("a request ended abnormally", None), &self.queue);
+                self.down(true, None, &Reason::new("a request ended abnormally", None));
                 return;
             }
         };
         match verdict {
             Verdict::Retry { after, reason } => {
                 lease.give_back();
-                self.link.down(probe, after, &reason, &self.queue);
+                self.down(probe, after, &reason);
                 return;
             }
             Verdict::Delivered => self.ledger.records.delivered.add(lease.done().into()),
@@ -116,6 +135,12 @@ impl Pool {
             },
         }
         self.link.up(&self.queue);
+        self.state.up();
+    }
+
+    fn down(&mut self, probe: bool, after: Option<Duration>, reason: &Reason) {
+        self.state.down(reason);
+        self.link.down(probe, after, reason, &self.queue);
     }
 
     fn partial(&mut self, lease: Lease, rejected: u64, message: &str) {
@@ -139,6 +164,7 @@ impl Pool {
     fn rejected(&mut self, lease: Lease, reason: &Reason) {
         let records = u64::from(lease.done());
         self.ledger.records.rejected.add(records);
+        self.state.refused(reason);
         if let Some(held) = self.rejections.pass() {
             tracing::error!(
                 endpoint = self.otlp.endpoint(),

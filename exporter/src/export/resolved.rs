@@ -1,5 +1,7 @@
 //! From the configuration's words to this room's: where records go was decided by the configuration room.
 
+use std::collections::BTreeMap;
+
 use crate::config::{self, Protocol, Secret};
 
 use super::{Settings, Target};
@@ -16,12 +18,16 @@ impl Settings {
                     Protocol::Grpc => Target::Grpc { url },
                     Protocol::HttpProtobuf => Target::Http { url },
                 };
-                let headers = otlp.headers.iter().filter_map(|(name, value)| {
-                    // The values came from text, so they are text.
-                    Some((name.as_str().to_owned(), Secret::new(value.to_str().ok()?)))
-                });
-                Self { headers: headers.collect(), ..Self::new(export, target) }
+                Self { headers: headers(&otlp.headers), ..Self::new(export, target) }
             }
         }
     }
+}
+
+/// Headers as settings: the values came from text, so they are text.
+pub(super) fn headers(headers: &http::HeaderMap) -> BTreeMap<String, Secret> {
+    let pair = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+        Some((name.as_str().to_owned(), Secret::new(value.to_str().ok()?)))
+    };
+    headers.iter().filter_map(pair).collect()
 }

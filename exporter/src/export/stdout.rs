@@ -83,10 +83,22 @@ impl Stdout {
         Ok(Self { jobs })
     }
 
-    /// Writes until the queue is closed and empty.
-    pub(super) async fn run(self, queue: Queue, ledger: Arc<Ledger>, closed: watch::Sender<bool>) {
+    /// Writes until the queue is closed and empty, or until `retired` says so.
+    pub(super) async fn run(
+        self,
+        queue: Queue,
+        ledger: Arc<Ledger>,
+        closed: watch::Sender<bool>,
+        mut retired: watch::Receiver<bool>,
+    ) {
         let mut failures = Seldom::default();
-        while let Some(lease) = queue.lease().await {
+        loop {
+            let lease = tokio::select! {
+                biased;
+                Ok(_) = retired.wait_for(|retired| *retired) => return,
+                lease = queue.lease() => lease,
+            };
+            let Some(lease) = lease else { return };
             let written =
                 if *closed.borrow() { Written { records: 0, error: None } } else { self.write(lease.batch()).await };
             let records = u64::from(lease.done());

@@ -52,6 +52,15 @@ impl Attempts {
         }
     }
 
+    /// Goes on with other limits; the oldest that are over them are forgotten at once.
+    pub fn set_limits(&mut self, most: usize, age: Duration, ledger: &KernelEvents) {
+        self.most = most.max(1);
+        self.age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
+        while self.by_cookie.len() > self.most {
+            self.evict_oldest(ledger);
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.by_cookie.len()
     }
@@ -136,6 +145,18 @@ mod tests {
         assert_eq!(ledger.connect.evicted.get(), 2);
         assert!(attempts.close(1).is_none() && attempts.close(2).is_none());
         assert!(attempts.close(3).is_some());
+    }
+
+    #[test]
+    fn a_lowered_limit_forgets_the_oldest_at_once() {
+        let ledger = KernelEvents::default();
+        let mut attempts = Attempts::new(10, Duration::from_secs(1));
+        for cookie in 1..=8 {
+            attempts.open(cookie, attempt(cookie), &ledger);
+        }
+        attempts.set_limits(3, Duration::from_secs(1), &ledger);
+        assert_eq!((attempts.len(), ledger.connect.evicted.get()), (3, 5));
+        assert!(attempts.close(5).is_none() && attempts.close(6).is_some());
     }
 
     #[test]

@@ -137,6 +137,12 @@ impl Flows {
         self.release(None, out);
     }
 
+    /// Goes on with changed limits of its tables. The oldest that are over a limit are forgotten, and counted.
+    pub fn set_limits(&mut self, config: &config::Flow) {
+        self.attempts.set_limits(config.max_attempts as usize, config.attempt_age.0, &self.ledger.kernel);
+        self.ledger.flows_forgotten.add(self.open.set_limit(config.max_flows as usize));
+    }
+
     /// How many attempts are open.
     pub fn open_attempts(&self) -> usize {
         self.attempts.len()

@@ -60,6 +60,16 @@ impl OpenFlows {
         self.by_cookie.remove(&cookie)
     }
 
+    /// Goes on with another limit. Returns how many had to be forgotten for it.
+    pub fn set_limit(&mut self, most: usize) -> u64 {
+        self.most = most.max(1);
+        let over = self.by_cookie.len().saturating_sub(self.most);
+        for _ in 0..over {
+            self.forget_oldest();
+        }
+        over as u64
+    }
+
     pub fn len(&self) -> usize {
         self.by_cookie.len()
     }

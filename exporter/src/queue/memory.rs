@@ -13,8 +13,6 @@ use crate::{config::OnFull, ledger::Ledger, record::Batch};
 /// Batches in memory. See the module's rules.
 #[derive(Debug)]
 pub struct Memory {
-    max_bytes: u64,
-    on_full: OnFull,
     ledger: Arc<Ledger>,
     books: Mutex<Books>,
     /// One permit for each batch that began to wait; all waiters when a lease may have become `None`.
@@ -22,8 +20,10 @@ pub struct Memory {
     closed: watch::Sender<bool>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Books {
+    max_bytes: u64,
+    on_full: OnFull,
     pushes: u64,
     waiting: BTreeMap<Position, Batch>,
     leased: BTreeMap<Position, Batch>,
@@ -40,10 +40,8 @@ struct Books {
 impl Memory {
     pub(super) fn new(max_bytes: u64, on_full: OnFull, ledger: Arc<Ledger>) -> Self {
         Self {
-            max_bytes,
-            on_full,
             ledger,
-            books: Mutex::default(),
+            books: Mutex::new(Books::new(max_bytes, on_full)),
             changed: Notify::new(),
             closed: watch::Sender::new(false),
         }
@@ -56,15 +54,15 @@ impl Memory {
             return;
         }
         let size = size(&batch);
-        let fits_beside_leased = books.leased_bytes.saturating_add(size) <= self.max_bytes;
-        if fits_beside_leased && self.on_full == OnFull::DropOldest {
-            while books.bytes + size > self.max_bytes {
+        let fits_beside_leased = books.leased_bytes.saturating_add(size) <= books.max_bytes;
+        if fits_beside_leased && books.on_full == OnFull::DropOldest {
+            while books.bytes + size > books.max_bytes {
                 let Some((_, dropped)) = books.waiting.pop_first() else { break };
                 books.forget(&dropped);
                 self.ledger.records.queue_full.add(dropped.records.into());
             }
         }
-        if books.bytes.saturating_add(size) > self.max_bytes {
+        if books.bytes.saturating_add(size) > books.max_bytes {
             self.ledger.records.queue_full.add(batch.records.into());
             return;
         }
@@ -151,7 +149,7 @@ impl Memory {
 
     pub(super) fn abandon(&self) -> u64 {
         let mut books = self.books();
-        let books_at_end = Books { pushes: books.pushes, closed: true, ..Books::default() };
+        let books_at_end = Books { pushes: books.pushes, closed: true, ..Books::new(books.max_bytes, books.on_full) };
         let records = std::mem::replace(&mut *books, books_at_end).records;
         self.ledger.records.undelivered.add(records);
         drop(books);
@@ -170,8 +168,14 @@ impl Memory {
         }
     }
 
+    pub(super) fn reconfigure(&self, max_bytes: u64, on_full: OnFull) {
+        let mut books = self.books();
+        books.max_bytes = max_bytes;
+        books.on_full = on_full;
+    }
+
     pub(super) fn max_bytes(&self) -> u64 {
-        self.max_bytes
+        self.books().max_bytes
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
@@ -183,6 +187,20 @@ impl Memory {
 // === impl Books
 
 impl Books {
+    fn new(max_bytes: u64, on_full: OnFull) -> Self {
+        Self {
+            max_bytes,
+            on_full,
+            pushes: 0,
+            waiting: BTreeMap::new(),
+            leased: BTreeMap::new(),
+            bytes: 0,
+            records: 0,
+            leased_bytes: 0,
+            closed: false,
+        }
+    }
+
     fn wait(&mut self, at: Position, batch: Batch) {
         self.bytes += size(&batch);
         self.records += u64::from(batch.records);

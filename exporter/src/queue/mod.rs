@@ -119,6 +119,14 @@ impl Queue {
         }
     }
 
+    /// Goes on with a changed budget and another rule of what goes when it is full. What is there stays; the next push
+    /// makes room. Of another kind of queue nothing is changed: that is for a restart.
+    pub fn reconfigure(&self, config: &config::Queue) {
+        match self {
+            Self::Memory(memory) => memory.reconfigure(config.max_bytes.0, config.on_full),
+        }
+    }
+
     /// The budget, in bytes.
     pub fn max_bytes(&self) -> u64 {
         match self {

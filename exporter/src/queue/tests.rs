@@ -233,3 +233,21 @@ async fn a_closed_queue_ends_only_when_what_is_leased_is_settled() {
     assert_eq!(waiting.await.expect("the task ends"), Some((1, 1)));
     assert!(queue.lease().await.is_none());
 }
+
+#[test]
+fn a_changed_budget_holds_from_the_next_push_on() {
+    let (queue, ledger) = queue(1000, OnFull::DropOldest);
+    for name in 0..10 {
+        push(&queue, &ledger, batch(name, 1, 100));
+    }
+    let reconfigured =
+        |max_bytes, on_full| config::Queue { kind: QueueKind::Memory, max_bytes: Size(max_bytes), on_full };
+    queue.reconfigure(&reconfigured(300, OnFull::DropOldest));
+    assert_eq!((queue.waiting().batches, queue.max_bytes()), (10, 300), "what is there stays");
+    push(&queue, &ledger, batch(10, 1, 100));
+    assert_eq!((queue.waiting().batches, ledger.records.queue_full.get()), (3, 8));
+    queue.reconfigure(&reconfigured(300, OnFull::DropNewest));
+    push(&queue, &ledger, batch(11, 1, 100));
+    assert_eq!(queue.try_lease().map(|lease| lease.batch().first), Some(8));
+    assert_eq!(ledger.records.queue_full.get(), 9);
+}

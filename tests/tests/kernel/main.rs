@@ -14,6 +14,7 @@ mod reached;
 mod rights;
 mod select;
 mod slow;
+mod telemetry;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         names::ALL,
         open::ALL,
         delivery::ALL,
+        telemetry::ALL,
         select::ALL,
         rights::ALL,
         hostile::ALL,

@@ -100,3 +100,49 @@ fn a_header_of_the_transport_or_a_printed_placeholder_is_refused() {
         assert!(load_with(&[(&format!("export.headers.{name}"), value)]).is_err(), "{name}");
     }
 }
+
+// === where metrics go
+
+fn metrics(settings: &[(&str, &str)]) -> Option<Otlp> {
+    let config = load_with(settings).unwrap_or_else(|e| panic!("{e}")).config;
+    config.telemetry.metrics.resolve(&config.export).unwrap_or_else(|e| panic!("{e}"))
+}
+
+#[test]
+fn metrics_are_pushed_only_where_somebody_asked_for_it() {
+    let records = ("export.endpoint", "http://h:4318");
+    let own = ("telemetry.metrics.endpoint", "http://m:4318/v1/metrics");
+    assert!(metrics(&[]).is_none() && metrics(&[records]).is_none(), "many receivers of logs take none");
+    assert!(metrics(&[own]).is_some() && metrics(&[own, ("telemetry.metrics.enabled", "false")]).is_none());
+    assert!(metrics(&[records, ("telemetry.metrics.enabled", "true")]).is_some());
+}
+
+#[test]
+fn metrics_go_to_the_receiver_of_records_by_a_path_of_their_own_or_where_they_are_sent() {
+    let on = ("telemetry.metrics.enabled", "true");
+    let url = |settings: &[(&str, &str)]| metrics(settings).expect("they are pushed").url.to_string();
+    assert_eq!(url(&[on]), "http://localhost:4318/v1/metrics");
+    assert_eq!(url(&[on, ("export.protocol", "grpc")]), "http://localhost:4317/");
+    assert_eq!(url(&[on, ("export.endpoint", "https://h/otlp/")]), "https://h/otlp/v1/metrics");
+    assert_eq!(url(&[("telemetry.metrics.endpoint", "http://m:1/x")]), "http://m:1/x");
+    let grpc = metrics(&[("telemetry.metrics.endpoint", "http://m:4317"), ("export.endpoint", "http://h:4318")]);
+    assert_eq!(grpc.map(|to| to.protocol), Some(Protocol::Grpc));
+    let error = load_with(&[on, ("export.logs_endpoint", "http://h/logs")]).expect_err("no base address");
+    assert!(error.to_string().contains("telemetry.metrics.enabled: needs telemetry.metrics.endpoint"), "{error}");
+}
+
+#[test]
+fn a_secret_for_the_receiver_of_records_goes_nowhere_else() {
+    let secret = ("export.headers.authorization", "secret");
+    let own = ("telemetry.metrics.headers.x-team", "a");
+    let shared = metrics(&[secret, own, ("telemetry.metrics.enabled", "true")]).expect("they are pushed");
+    assert_eq!(
+        (&shared.headers["authorization"], &shared.headers["x-team"]),
+        (&"secret".parse().unwrap(), &"a".parse().unwrap())
+    );
+    let elsewhere = metrics(&[secret, own, ("telemetry.metrics.endpoint", "http://m:4318/v1/metrics")]);
+    let elsewhere = elsewhere.expect("they are pushed").headers;
+    assert!(elsewhere.get("authorization").is_none() && elsewhere.contains_key("x-team"));
+    let error = load_with(&[("telemetry.metrics.headers.host", "h")]).expect_err("a header of the transport's");
+    assert!(error.to_string().contains("telemetry.metrics.headers.host: "), "{error}");
+}

@@ -119,6 +119,16 @@ impl Cache {
         }
     }
 
+    /// Goes on with other limits; what is over them is forgotten at once.
+    pub fn set_limits(&mut self, config: &config::Dns, ledger: &ledger::Dns) {
+        self.limits = Limits::new(config);
+        let sources: Vec<u64> = self.sources.keys().copied().collect();
+        for source in sources {
+            self.bound_source(source, ledger);
+        }
+        self.bound_all(ledger);
+    }
+
     /// Addresses with names.
     pub fn len(&self) -> usize {
         self.addresses.len()
@@ -236,12 +246,21 @@ impl Cache {
         if let Some(Place { slot, .. }) = places.and_then(|places| places.last().copied()) {
             self.forget(slot, &ledger.over_quota);
         }
-        let Limits { source_addresses, source_bytes, addresses, bytes, .. } = self.limits;
+        self.bound_source(seen.source, ledger);
+        self.bound_all(ledger);
+    }
+
+    fn bound_source(&mut self, cgroup: u64, ledger: &ledger::Dns) {
+        let Limits { source_addresses, source_bytes, .. } = self.limits;
         while let Some(source) =
-            self.sources.get(&seen.source).filter(|s| s.units > source_addresses || s.charge > source_bytes)
+            self.sources.get(&cgroup).filter(|s| s.units > source_addresses || s.charge > source_bytes)
         {
             self.forget(source.oldest(), &ledger.over_quota);
         }
+    }
+
+    fn bound_all(&mut self, ledger: &ledger::Dns) {
+        let Limits { addresses, bytes, .. } = self.limits;
         while self.addresses.len() > addresses || self.bytes > bytes {
             let most = self.ranks.last().and_then(|(_, cgroup)| self.sources.get(cgroup));
             let Some(source) = most else { return };

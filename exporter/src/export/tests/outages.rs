@@ -115,3 +115,75 @@ async fn garbage_and_half_closed_connections_lose_nothing_and_are_counted_at_the
         }
     }
 }
+
+#[tokio::test]
+async fn an_exporter_that_makes_way_lands_its_requests_and_its_successor_delivers_the_rest() {
+    for target in [0, 1] {
+        let first = Server::bind("127.0.0.1:0".parse().unwrap(), Duration::from_millis(50), None, |_, _| {
+            Answer::Success(vec![])
+        })
+        .await;
+        let second = Server::start(|_, _| Answer::Success(vec![])).await;
+        let export = Export::start(&settings(targets(&first)[target].clone()));
+        (0..100).for_each(|n| export.push(batch(n, 1)));
+        until("requests in flight", || first.requests() > 0).await;
+        let Export { handle, queue, ledger } = export;
+        handle.retire(LONG).await;
+        assert_eq!(queue.waiting().leased, 0, "nothing is in flight any more");
+        let taken = first.accepted().len();
+        assert!(taken > 0 && taken < 100, "{taken} before the change");
+        assert_eq!(ledger.records.delivered.get(), taken as u64);
+        let exporter = Exporter::build(&settings(targets(&second)[target].clone())).unwrap();
+        let handle = exporter.spawn(queue.clone(), ledger.clone(), &runtime::Handle::current());
+        let fates = Export { handle, queue, ledger }.finish().await;
+        assert_eq!(fates, Fates { delivered: 100, ..Fates::default() });
+        let all: Vec<_> = first.accepted().into_iter().chain(second.accepted()).collect();
+        assert_eq!(all.len(), 100, "none twice");
+        assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), (0..100).collect());
+    }
+}
+
+#[tokio::test]
+async fn an_exporter_whose_receiver_is_silent_makes_way_all_the_same() {
+    for target in [0, 1] {
+        let silent = Server::start(|_, _| Answer::Silence).await;
+        let second = Server::start(|_, _| Answer::Success(vec![])).await;
+        let export = Export::start(&Settings { timeout: LONG, ..settings(targets(&silent)[target].clone()) });
+        (0..10).for_each(|n| export.push(batch(n, 1)));
+        until("requests in flight", || silent.requests() > 0).await;
+        let Export { handle, queue, ledger } = export;
+        handle.retire(Duration::from_millis(50)).await;
+        let exporter = Exporter::build(&settings(targets(&second)[target].clone())).unwrap();
+        let handle = exporter.spawn(queue.clone(), ledger.clone(), &runtime::Handle::current());
+        let fates = Export { handle, queue, ledger }.finish().await;
+        assert_eq!(fates, Fates { delivered: 10, ..Fates::default() });
+        assert_eq!(second.accepted().into_iter().collect::<BTreeSet<_>>(), (0..10).collect());
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_of_the_receiver_follows_it() {
+    let down = Arc::new(AtomicBool::new(true));
+    let is_down = down.clone();
+    let server =
+        Server::start(
+            move |_, _| {
+                if is_down.load(SeqCst) { Answer::Http(503, vec![], vec![]) } else { Answer::Success(vec![]) }
+            },
+        )
+        .await;
+    let exporter = Exporter::build(&settings(targets(&server)[1].clone())).unwrap();
+    let (ledger, state) = (Arc::new(Ledger::default()), Arc::<State>::default());
+    let queue = queue(&ledger);
+    let handle = exporter.spawn_telling(queue.clone(), ledger.clone(), &runtime::Handle::current(), state.clone());
+    assert_eq!(state.known().link, LinkState::Unknown);
+    let export = Export { handle, queue, ledger };
+    export.push(batch(0, 1));
+    until("the outage", || state.known().link == LinkState::Down).await;
+    assert!(state.known().last_error.is_some_and(|(why, _)| why.contains("503")));
+    down.store(false, SeqCst);
+    until("its end", || state.known().link == LinkState::Up).await;
+    let known = state.known();
+    assert_eq!((known.outages, known.endpoint), (1, format!("{}/v1/logs", server.url())));
+    export.finish().await;
+}

@@ -129,3 +129,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn lowered_limits_hold_at_once_and_every_name_is_accounted_for() {
+    let mut rig = rig();
+    for address in 0..2_000 {
+        rig.see(address, u64::from(address % 4 == 0), &format!("n{address}.example"), 100, 3_600);
+    }
+    rig.cache.set_limits(&config::Dns { max_addresses: 100, ..small() }, &rig.ledger);
+    rig.audit();
+    assert!(rig.cache.len() <= 100, "{} addresses", rig.cache.len());
+    let ledger = &rig.ledger;
+    assert_eq!(ledger.stored.get(), ledger.evicted.get() + ledger.over_quota.get() + rig.cache.len() as u64);
+    rig.cache.set_limits(&small(), &rig.ledger);
+    rig.see(5_000, 9, "new.example", 101, 3_600);
+    rig.audit();
+}

@@ -1,0 +1,59 @@
+//! A changed configuration for the running capture thread: what can be changed between two rounds comes in, each stage
+//! with its new limits goes on. What is open stays open; no event and no name is lost for it.
+//!
+//! Must never change what is attached to the kernel: that is for a restart.
+
+use super::{Pipeline, push};
+use crate::{
+    config::Config,
+    record::{Encoder, Limits, resource},
+    select::Filter,
+};
+
+/// What the capture thread is to go on with.
+#[derive(Debug)]
+pub struct Change {
+    /// The configuration that was applied last.
+    pub old: Config,
+    /// The one to apply.
+    pub new: Config,
+    /// Seal a batch at each reading.
+    pub seal_each_tick: bool,
+}
+
+/// The limits of batches that a configuration sets.
+pub fn limits(config: &Config) -> Limits {
+    let batch = &config.export.batch;
+    Limits {
+        records: batch.max_records,
+        bytes: usize::try_from(batch.max_bytes.0).unwrap_or(usize::MAX),
+        age: batch.max_age.0,
+    }
+}
+
+// === impl Pipeline
+
+impl Pipeline {
+    pub(super) fn apply(&mut self, change: &Change) {
+        let Change { old, new, seal_each_tick } = change;
+        self.seal_each_tick = *seal_each_tick;
+        if old.record != new.record || old.export.batch != new.export.batch {
+            // A batch has one Resource: what is open is sealed with the old one.
+            push(&self.queue, self.encoder.seal());
+            let resource = resource::build(&new.record, &resource::Host::read());
+            let resource = resource::sampled(resource, new.capture.sample);
+            self.encoder = Encoder::new(&resource, self.boot, new.record.event_name_attribute, limits(new))
+                .with_groups(new.record.groups);
+        }
+        let (before, now) = (&old.capture, &new.capture);
+        if before.filter != now.filter || before.filter_default != now.filter_default {
+            self.select.replace_filter(Filter::new(&now.filter, now.filter_default));
+        }
+        if old.flow != new.flow {
+            self.flows.set_limits(&new.flow);
+        }
+        if old.dns != new.dns || old.owner != new.owner {
+            self.enricher.reconfigure(old, new, &self.ledger);
+        }
+    }
+}

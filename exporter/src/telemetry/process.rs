@@ -1,0 +1,48 @@
+//! What this process takes of the machine, as the kernel tells it. What can't be read is told as nothing.
+
+use std::{fs, path::Path};
+
+use rustix::{
+    param::page_size,
+    time::{ClockId, clock_gettime},
+};
+
+/// Bytes that are resident, from /proc/self/statm (proc(5): pages, the second number).
+pub fn resident() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * page_size() as u64)
+}
+
+/// Seconds of CPU time, of all threads, in user and kernel mode.
+pub fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
+/// Open file descriptors, without the one that counts them.
+pub fn descriptors() -> Option<u64> {
+    entries("/proc/self/fd").map(|n| n.saturating_sub(1))
+}
+
+/// Threads.
+pub fn threads() -> Option<u64> {
+    entries("/proc/self/task")
+}
+
+fn entries(directory: impl AsRef<Path>) -> Option<u64> {
+    Some(fs::read_dir(directory).ok()?.count() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_takes_something() {
+        assert!(resident().is_some_and(|bytes| bytes > 1 << 20));
+        assert!(cpu_seconds() > 0.0);
+        assert!(descriptors().is_some_and(|n| n >= 3));
+        assert!(threads().is_some_and(|n| n >= 1));
+    }
+}

@@ -1,0 +1,168 @@
+//! Everything here that runs beside the record path, started, changed and stopped together: a configuration comes in;
+//! listeners, a pusher and the watchdog's keeper go on by themselves.
+//!
+//! What can fail is done by [`Prepared`], before anything is changed; [`Service`] only takes it over.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{runtime, task::JoinHandle};
+
+use super::{
+    admin::{self, Admin},
+    instance::Instance,
+    log,
+    metrics::Push,
+    notify::Keeper,
+    status::socket,
+};
+use crate::{
+    config::{Config, Otlp},
+    export::MetricsClient,
+    record::resource,
+};
+
+/// How long the last push of metrics may take.
+const LAST_PUSH: Duration = Duration::from_secs(2);
+
+/// What is ready to be taken over. Of each, `None`: it stays as it is.
+#[derive(Debug)]
+pub struct Prepared {
+    admin: Option<Option<admin::Listening>>,
+    status: Option<Option<socket::Listening>>,
+    metrics: Option<Option<MetricsClient>>,
+    config: Config,
+}
+
+/// All that runs.
+#[derive(Debug)]
+pub struct Service {
+    instance: Arc<Instance>,
+    runtime: runtime::Handle,
+    admin: Option<Admin>,
+    status: Option<socket::Server>,
+    push: Option<Push>,
+    keeper: JoinHandle<()>,
+}
+
+// === impl Prepared
+
+impl Prepared {
+    /// What `new` asks for and `old` did not; at the start there is no `old`. Has to be called on tokio.
+    ///
+    /// # Errors
+    /// The admin address can't be taken, or no client for metrics can be built; in words. (A status socket that can't
+    /// be made is a warning: flowtel does its work without.)
+    pub fn new(old: Option<&Config>, new: &Config) -> Result<Self, String> {
+        let changed = |same: fn(&Config, &Config) -> bool| old.is_none_or(|old| !same(old, new));
+        let mut prepared = Self { admin: None, status: None, metrics: None, config: new.clone() };
+        let address = |config: &Config| config.telemetry.admin.resolve();
+        if old.is_none_or(|old| address(old) != address(new)) {
+            let listening = address(new).map(|address| {
+                admin::Listening::at(address).map_err(|e| {
+                    format!("can't listen at {address} (telemetry.admin.address): {e}; choose another port, or end what is there")
+                })
+            });
+            prepared.admin = Some(listening.transpose()?);
+        }
+        // The files of TLS may hold something else than before.
+        let files = new.export.tls != crate::config::Tls::default();
+        if files
+            || changed(|a, b| {
+                a.telemetry.metrics == b.telemetry.metrics && a.export == b.export && a.record == b.record
+            })
+        {
+            let to = new.telemetry.metrics.resolve(&new.export).map_err(|e| e.to_string())?;
+            let client =
+                |to: &Otlp| MetricsClient::build(to, &new.export).map_err(|e| format!("telemetry.metrics: {e}"));
+            prepared.metrics = Some(to.as_ref().map(client).transpose()?);
+        }
+        if changed(|a, b| a.telemetry.status == b.telemetry.status) {
+            let path = &new.telemetry.status.socket;
+            prepared.status = Some(if path.as_os_str().is_empty() {
+                None
+            } else {
+                match socket::Listening::at(path) {
+                    Ok(listening) => Some(listening),
+                    Err(error) => {
+                        tracing::warn!(path = %path.display(), %error, "no status socket: `flowtel status` will not find this flowtel");
+                        None
+                    }
+                }
+            });
+        }
+        Ok(prepared)
+    }
+}
+
+// === impl Service
+
+impl Service {
+    /// Starts what was prepared. Has to be called on tokio.
+    pub fn start(prepared: Prepared, instance: Arc<Instance>) -> Self {
+        let runtime = runtime::Handle::current();
+        let keeper = tokio::spawn(keep(Arc::clone(&instance)));
+        let mut service = Self { instance, runtime, admin: None, status: None, push: None, keeper };
+        service.take_over(prepared);
+        service
+    }
+
+    /// Goes on with what was prepared. Has to be called on tokio.
+    pub fn take_over(&mut self, prepared: Prepared) {
+        let Prepared { admin, status, metrics, config } = prepared;
+        if let Some(admin) = admin {
+            self.admin = admin.map(|listening| listening.serve(Arc::clone(&self.instance)));
+        }
+        if let Some(status) = status {
+            self.status = status.map(|listening| listening.serve(Arc::clone(&self.instance)));
+        }
+        if let Some(metrics) = metrics {
+            self.end_push();
+            self.push = metrics.and_then(|client| {
+                let interval = config.telemetry.metrics.interval.0;
+                let resource = resource::build(&config.record, &resource::Host::read());
+                let endpoint = client.endpoint.clone();
+                match Push::start(client, interval, resource, &self.instance, self.runtime.clone()) {
+                    Ok(push) => {
+                        tracing::info!(endpoint, every = %config.telemetry.metrics.interval, "pushing metrics");
+                        Some(push)
+                    }
+                    Err(error) => {
+                        tracing::error!(endpoint, %error, "metrics can't be pushed");
+                        None
+                    }
+                }
+            });
+        }
+    }
+
+    /// Pushes the last metrics, and ends all of it.
+    pub async fn stop(mut self) {
+        if let Some(last) = self.end_push() {
+            // The task can't fail but by a panic, which is told.
+            let _ = last.await;
+        }
+    }
+
+    fn end_push(&mut self) -> Option<JoinHandle<()>> {
+        let push = self.push.take()?;
+        Some(self.runtime.spawn_blocking(move || push.stop(LAST_PUSH)))
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+/// Tells the watchdog that all is well, and the log how much it left out.
+async fn keep(instance: Arc<Instance>) {
+    let mut keeper = Keeper::new();
+    let mut ticks = tokio::time::interval(keeper.interval());
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        keeper.keep(&instance);
+        log::tell_folded();
+    }
+}
