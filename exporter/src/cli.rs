@@ -8,7 +8,10 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
 use clap_complete::Shell;
 
-use crate::config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources};
+use crate::{
+    cmd::queue::Form,
+    config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -27,6 +30,12 @@ Examples:
   flowtel config --endpoint http://h:4317        what would hold
   flowtel config > flowtel.toml                  a file to feed back with --config
   flowtel config --reference                     every key with its meaning and default";
+
+const QUEUE_EXAMPLES: &str = "\
+Examples:
+  flowtel queue inspect /var/lib/flowtel/queue   what waits, and since when
+  flowtel queue verify /var/lib/flowtel/queue    whether every byte is sound
+  flowtel queue export DIR > flows.jsonl         the records that wait, as OTLP/JSON lines";
 
 /// What was typed. Not to be shown by `Debug`: a header's value may be among it.
 #[derive(Parser)]
@@ -56,7 +65,13 @@ enum Typed {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
-        form: Form,
+        form: ConfigForm,
+    },
+    /// Look into the directory of a queue on disk, of this host or a copy; changes nothing
+    #[command(after_help = QUEUE_EXAMPLES)]
+    Queue {
+        #[command(subcommand)]
+        command: TypedQueue,
     },
     /// Print every attribute of a record, as Markdown
     Schema,
@@ -68,9 +83,37 @@ enum Typed {
     },
 }
 
+#[derive(Subcommand)]
+enum TypedQueue {
+    /// Print segments, batches, records, bytes and times
+    Inspect {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Print JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every checksum; ends with 1 where something is damaged
+    Verify {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+    /// Write the batches that wait to standard output, oldest first
+    Export {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Their form
+        #[arg(long, value_name = "FORM", default_value = "json")]
+        format: Form,
+    },
+}
+
 #[derive(Args)]
 #[group(multiple = false)]
-struct Form {
+struct ConfigForm {
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -134,6 +177,22 @@ pub enum Command {
     Reference,
     /// Print the reference as Markdown.
     ReferenceDocs,
+    /// Print what is in a queue's directory.
+    InspectQueue {
+        /// The directory.
+        directory: PathBuf,
+        /// Whether for machines.
+        json: bool,
+    },
+    /// Check a queue's directory.
+    VerifyQueue(PathBuf),
+    /// Print the batches of a queue's directory.
+    ExportQueue {
+        /// The directory.
+        directory: PathBuf,
+        /// The form of the batches.
+        form: Form,
+    },
     /// Print the record's attributes.
     Schema,
     /// Print a completion script.
@@ -154,9 +213,14 @@ pub fn parse(
         None => Command::Run(sources(cli.settings)?),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
         Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
-        Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
-        Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
+        Some(Typed::Config { form: ConfigForm { reference: true, .. }, .. }) => Command::Reference,
+        Some(Typed::Config { form: ConfigForm { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
+        Some(Typed::Queue { command }) => match command {
+            TypedQueue::Inspect { directory, json } => Command::InspectQueue { directory, json },
+            TypedQueue::Verify { directory } => Command::VerifyQueue(directory),
+            TypedQueue::Export { directory, format } => Command::ExportQueue { directory, form: format },
+        },
         Some(Typed::Schema) => Command::Schema,
         Some(Typed::Completions { shell }) => Command::Completions(shell),
     })

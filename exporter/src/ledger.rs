@@ -2,7 +2,7 @@
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
-//! - records: made = delivered + queued + rejected + each named loss.
+//! - records: made + carried over from the last run = delivered + queued + rejected + each named loss.
 //!
 //! Counters only go up. Each has one writing stage; readers see them relaxed, so a snapshot taken while events are in
 //! flight may be off by what is in flight, never more.
@@ -30,6 +30,8 @@ pub struct Ledger {
     pub dns: Dns,
     /// Records on their way to the receiver.
     pub records: Records,
+    /// The queue's disk.
+    pub queue: QueueDisk,
 }
 
 /// Events by kind.
@@ -144,16 +146,33 @@ pub struct Dns {
 pub struct Records {
     /// Encoded into a batch.
     pub made: Counter,
+    /// Found in the queue's directory, left there by an earlier run: with those that turned out to be damaged.
+    pub carried_over: Counter,
     /// Accepted by the receiver, or written to standard output.
     pub delivered: Counter,
     /// Refused by the receiver for good. After an answer to the whole request (HTTP 400) it may have kept some.
     pub rejected: Counter,
     /// Dropped because the queue was full.
     pub queue_full: Counter,
-    /// Still waiting when the grace time of a stop was over.
+    /// Still waiting when the grace time of a stop was over, and not on a disk.
     pub undelivered: Counter,
+    /// On the disk when flowtel stopped: the next run delivers them, and counts them as carried over.
+    pub queued: Counter,
+    /// Damaged on the queue's disk, or torn by a crash before the disk had them. Batches of which not even the count of
+    /// records is left are in [`QueueDisk::corrupt_batches`] alone.
+    pub corrupt: Counter,
     /// Standard output was closed or refused the bytes.
     pub write_failed: Counter,
+}
+
+/// What befell the queue's disk.
+#[derive(Debug, Default)]
+pub struct QueueDisk {
+    /// Batches that were lost because their bytes were damaged, torn or not readable, whether or not it is known how many
+    /// records they had.
+    pub corrupt_batches: Counter,
+    /// Times that the disk refused to take something. No loss by itself: batches wait in memory meanwhile.
+    pub disk_failures: Counter,
 }
 
 // === impl Counter
@@ -237,13 +256,11 @@ impl Dns {
 // === impl Records
 
 impl Records {
-    /// Records made whose fate is not settled yet: in the open batch, in the queue or in flight.
+    /// Records made or carried over whose fate is not settled yet: in the open batch, in the queue or in flight.
     pub fn waiting(&self) -> i128 {
-        i128::from(self.made.get())
-            - [&self.delivered, &self.rejected, &self.queue_full, &self.undelivered, &self.write_failed]
-                .iter()
-                .map(|c| i128::from(c.get()))
-                .sum::<i128>()
+        let sum = |counters: &[&Counter]| counters.iter().map(|c| i128::from(c.get())).sum::<i128>();
+        let lost = [&self.queue_full, &self.corrupt, &self.undelivered, &self.write_failed];
+        sum(&[&self.made, &self.carried_over]) - sum(&[&self.delivered, &self.queued, &self.rejected]) - sum(&lost)
     }
 }
 
@@ -300,17 +317,25 @@ impl fmt::Display for Ledger {
             terms(f, &others.map(|(name, n)| (name, n.get().into())))?;
         }
         let r = &self.records;
-        write!(f, "\nrecords: {} made = {} delivered", r.made.get(), r.delivered.get())?;
+        write!(f, "\nrecords: {} made", r.made.get())?;
+        terms(f, &[("carried over", r.carried_over.get().into())])?;
+        write!(f, " = {} delivered", r.delivered.get())?;
         terms(
             f,
             &[
+                ("queued for the next run", r.queued.get().into()),
                 ("rejected", r.rejected.get().into()),
                 ("dropped (queue full)", r.queue_full.get().into()),
+                ("corrupt in the queue", r.corrupt.get().into()),
                 ("undelivered at stop", r.undelivered.get().into()),
                 ("not written", r.write_failed.get().into()),
                 ("waiting", r.waiting()),
             ],
-        )
+        )?;
+        if self.queue.corrupt_batches.get() > 0 {
+            write!(f, "\nqueue: {} batches were corrupt", self.queue.corrupt_batches.get())?;
+        }
+        Ok(())
     }
 }
 

@@ -41,7 +41,7 @@ pub fn run(loaded: &Loaded) -> Result<(), Failure> {
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 
     let ledger = Arc::new(Ledger::default());
-    let queue = Queue::new(&config.queue, Arc::clone(&ledger));
+    let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
     let pipeline = pipeline(config, target, &queue, &ledger)?;
     let export = exporter.spawn(queue.clone(), Arc::clone(&ledger), runtime.handle());
     let running = pipeline.start().map_err(refused)?;
