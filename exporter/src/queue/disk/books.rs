@@ -352,7 +352,7 @@ impl Books {
 
     /// The oldest batches that are in memory alone, `bytes` of them or one. None while segments are to be removed: the
     /// one that would be appended to may be among them.
-    pub(super) fn to_write(&mut self, bytes: u64) -> Vec<(Position, Batch)> {
+    pub(super) fn take_chunk(&mut self, bytes: u64) -> Vec<(Position, Batch)> {
         let mut chunk = Vec::new();
         if !self.dead.is_empty() {
             return chunk;

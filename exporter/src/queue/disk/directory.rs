@@ -22,6 +22,9 @@ use super::{
 const LOCK: &str = "lock";
 /// More acknowledgements than a segment can hold batches.
 const MOST_ACKS: u64 = 64 << 20;
+/// How often a lock is tried, and how long after another.
+const TRIES: u32 = 5;
+const TRY: std::time::Duration = std::time::Duration::from_millis(10);
 /// Names of foreign files that are kept to be told.
 const TOLD: usize = 8;
 
@@ -144,12 +147,17 @@ impl Lock {
         Files::make_directory(directory).map_err(failed("cannot make the queue's directory", directory))?;
         let path = directory.join(LOCK);
         let file = files.reopen(&path).map_err(failed("cannot open the queue's lock", &path))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(OpenError::Held { directory: directory.to_owned(), holder: said(&file) });
+        let mut tries = 0;
+        while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            tries += 1;
+            match e {
+                // `flowtel queue` looks by taking it for a moment.
+                rustix::io::Errno::WOULDBLOCK if tries < TRIES => std::thread::park_timeout(TRY),
+                rustix::io::Errno::WOULDBLOCK => {
+                    return Err(OpenError::Held { directory: directory.to_owned(), holder: said(&file) });
+                }
+                e => return Err(failed("cannot lock", &path)(e.into())),
             }
-            Err(e) => return Err(failed("cannot lock", &path)(e.into())),
         }
         // For people only; a disk that takes no number still has its lock.
         let _ = file.set_len(0).and_then(|()| writeln!(&file, "{}", std::process::id()));

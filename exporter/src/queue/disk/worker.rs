@@ -132,7 +132,7 @@ impl Worker {
                 let mut books = self.shared.books();
                 let due = books.since.is_some_and(|since| since + self.settings.sync_interval <= now);
                 let due = due || finishing || self.failing.is_some();
-                let chunk = if due { books.to_write(CHUNK) } else { Vec::new() };
+                let chunk = if due { books.take_chunk(CHUNK) } else { Vec::new() };
                 if chunk.is_empty() && !books.has_removals() {
                     break;
                 }
