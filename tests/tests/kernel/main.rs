@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         None => {
             netns::sweep();
             names::sweep();
+            queue::sweep();
         }
     }
     let rooms: [&[Scenario]; _] = [

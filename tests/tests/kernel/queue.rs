@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     io::Write as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -49,9 +50,11 @@ fn on_disk(directory: &Path) -> Result<Launch> {
         .set("export.retry.max", "500ms"))
 }
 
-fn connected(net: &Pair, n: usize) -> Result<Vec<Connection>> {
+/// Connections, and what they are known by: another run of these tests may have the same addresses in namespaces of its
+/// own, but hardly the same port.
+fn connected(net: &Pair, n: usize) -> Result<(Vec<Connection>, SocketAddr)> {
     let server = Server::start(&net.server, (net.server_v4, 0))?;
-    burst(&net.client, server.address, 1, n)
+    Ok((burst(&net.client, server.address, 1, n)?, server.address))
 }
 
 /// `flowtel queue`, which must end with one of these codes.
@@ -83,14 +86,14 @@ fn restart(scene: &Scene) -> Result<()> {
     let mut collector = Collector::prepare(scene)?;
     let launch = || Ok::<_, anyhow::Error>(collector.receive_from(on_disk(&directory)?, Grpc));
     let flowtel = launch()?.set("export.grace", "300ms").start(scene)?;
-    let mut connections = connected(&net, 20)?;
+    let (mut connections, first) = connected(&net, 20)?;
     let ended = flowtel.stop()?;
     let balance = ended.balance()?;
     let queued = balance.records.part("queued for the next run");
     ensure!(queued == balance.records.total && queued >= 40, "not all is queued: {}", balance.records);
 
     let there = waiting(scene, &directory)?;
-    exactly(&there, &About::Addresses(net.addresses()), &Side::all(&connections))?;
+    exactly(&there, &About::Endpoints(vec![first]), &Side::all(&connections))?;
     let verdict = ask(scene, &["verify"], &directory, &[0])?;
     ensure!(verdict.stdout.iter().any(|line| line.text.starts_with("sound")), "{:?}", verdict.stdout);
     let table = ask(scene, &["inspect"], &directory, &[0])?;
@@ -100,12 +103,13 @@ fn restart(scene: &Scene) -> Result<()> {
     let next = launch()?;
     collector.run()?;
     let flowtel = next.start(scene)?;
-    connections.extend(connected(&net, 5)?);
+    let (more, then) = connected(&net, 5)?;
+    connections.extend(more);
     let balance = flowtel.stop()?.lossless()?;
     ensure!(balance.records.carried == queued, "{queued} were queued, but: {}", balance.records);
     collector.stop()?;
     let told = Told { records: collector.records()?, balance }.checked()?;
-    exactly(&told.records, &About::Addresses(net.addresses()), &Side::all(&connections))?;
+    exactly(&told.records, &About::Endpoints(vec![first, then]), &Side::all(&connections))?;
     ensure!(waiting(scene, &directory)?.is_empty(), "something is left in the queue");
     Ok(())
 }
@@ -190,7 +194,8 @@ fn killed(scene: &Scene) -> Result<()> {
     // Nothing but what happened, and nothing twice under two ids.
     let made = made.into_inner().map_err(|_| anyhow::anyhow!("a thread panicked"))?;
     let ports: BTreeSet<_> = made.iter().map(|c| (c.client, c.server)).collect();
-    let about = About::Addresses(net.addresses());
+    // Another run of these tests may have the same addresses in namespaces of its own, but hardly the same port.
+    let about = About::Endpoints(vec![server.address]);
     let mut sides = BTreeSet::new();
     for record in arrived.values().filter(|record| about.concerns(record)) {
         let ends = record.source().zip(record.destination()).context("a flow has two ends")?;
@@ -202,6 +207,21 @@ fn killed(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
+/// What the mounts of these tests are called, before the process's id.
+const MOUNTS: &str = "flowtel-test-";
+
+/// Unmounts what killed runs left behind.
+pub fn sweep() {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for (name, at) in mounts.lines().filter_map(|line| line.split_once(' ')) {
+        let gone = |pid: u32| !Path::new(&format!("/proc/{pid}")).exists();
+        if name.strip_prefix(MOUNTS).is_some_and(|pid| pid.parse().is_ok_and(gone)) {
+            // Somebody else may have been quicker.
+            let _ = unmount(at.split(' ').next().unwrap_or_default(), UnmountFlags::DETACH);
+        }
+    }
+}
+
 /// A file system of its own, as small as wanted.
 struct SmallDisk(PathBuf);
 
@@ -209,7 +229,8 @@ impl SmallDisk {
     fn mount(at: PathBuf, options: &str) -> Result<Self> {
         fs::create_dir_all(&at)?;
         let options = std::ffi::CString::new(options)?;
-        mount("flowtel-test", &at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+        let name = format!("{MOUNTS}{}", std::process::id());
+        mount(&name, &at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
             .context("mounting a tmpfs")?;
         Ok(Self(at))
     }
@@ -269,7 +290,7 @@ fn full(scene: &Scene) -> Result<()> {
     ensure!(lost > 0, "memory was never full: this tests nothing");
     ensure!(records.part("delivered") + lost == records.total, "wrong accounts: {records}");
     let told = Told { records: collector.records()?, balance: balance.clone() }.checked()?;
-    let about = About::Addresses(net.addresses());
+    let about = About::Endpoints(vec![server.address]);
     let own = told.records.iter().filter(|record| about.concerns(record)).count();
     ensure!(own + usize::try_from(lost)? >= made * 2, "{made} connections, {own} records, {lost} lost");
     Ok(())

@@ -1,5 +1,7 @@
 //! Each byte flipped, each truncation: at most one batch is lost, and it is counted.
 
+use proptest::prelude::*;
+
 use super::{
     super::segment::{ENTRY, HEADER, Stretch},
     *,
@@ -148,6 +150,56 @@ fn what_looks_like_a_batch_within_a_payload_is_not_taken_for_one() {
         panic!("{stretches:?}")
     };
     assert_eq!(entry.sequence, 8);
+}
+
+/// Makes the checksums of a segment's headers right again, so that what stands behind a changed byte is reached.
+fn mend(bytes: &mut [u8]) {
+    let mut at = 0;
+    for _ in 0..8 {
+        let size = if at == 0 { HEADER } else { ENTRY };
+        let Some(header) = bytes.get_mut(at..at + size) else { return };
+        let crc = crc32c::crc32c(&header[..size - 4]).to_le_bytes();
+        header[size - 4..].copy_from_slice(&crc);
+        let length = u32::from_le_bytes(header[4..8].try_into().expect("four bytes"));
+        at += size + if at == 0 { 0 } else { length as usize };
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_scan_panic_or_find_what_is_not_there(
+        mut bytes in prop::collection::vec(any::<u8>(), 0..600),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        garbage in any::<bool>(),
+        mended in any::<bool>(),
+    ) {
+        if !garbage {
+            bytes = segment(&(1..=5).map(|name| batch(name, 3, 8 + 9 * name as usize)).collect::<Vec<_>>());
+            let size = bytes.len();
+            changes.iter().for_each(|(at, byte)| bytes[at.index(size)] = *byte);
+        }
+        if mended {
+            mend(&mut bytes);
+        }
+        let (end, mut behind, mut before) = (bytes.len() as u64, HEADER as u64, None);
+        for stretch in segment::Scan::new(&bytes[..], end, 7) {
+            match stretch.expect("bytes can be read") {
+                Stretch::Batch { entry, at } => {
+                    prop_assert!(at >= behind && at + entry.size() <= end);
+                    prop_assert!(before.is_none_or(|before| before < entry.sequence));
+                    (behind, before) = (at + entry.size(), Some(entry.sequence));
+                    if let Ok(batch) = segment::read(&bytes[..], at, entry.sequence, entry.length) {
+                        prop_assert_eq!(segment::Entry::of(&batch, entry.sequence), Some(entry));
+                    }
+                }
+                Stretch::Damaged { at, batches, .. } => prop_assert!(at >= behind && batches <= end / ENTRY as u64),
+                Stretch::Torn { at, .. } => {
+                    prop_assert!(at >= behind && at < end);
+                    behind = end;
+                }
+            }
+        }
+    }
 }
 
 #[test]
