@@ -12,7 +12,7 @@ use clap::{
 use clap_complete::Shell;
 
 use crate::{
-    cmd,
+    cmd::{self, queue::Form},
     config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
 };
 
@@ -42,6 +42,11 @@ Examples:
   flowtel status --watch                         again every 2 seconds
   flowtel status --json | jq .records            for machines
   flowtel status --set telemetry.status.socket=/tmp/flowtel.sock";
+const QUEUE_EXAMPLES: &str = "\
+Examples:
+  flowtel queue inspect /var/lib/flowtel/queue   what waits, and since when
+  flowtel queue verify /var/lib/flowtel/queue    whether every byte is sound
+  flowtel queue export DIR > flows.jsonl         the records that wait, as OTLP/JSON lines";
 
 /// What was typed. Not to be shown by `Debug`: a header's value may be among it.
 #[derive(Parser)]
@@ -71,7 +76,13 @@ enum Typed {
         #[command(flatten)]
         settings: Settings,
         #[command(flatten)]
-        form: Form,
+        form: ConfigForm,
+    },
+    /// Look into the directory of a queue on disk, of this host or a copy; changes nothing
+    #[command(after_help = QUEUE_EXAMPLES)]
+    Queue {
+        #[command(subcommand)]
+        command: TypedQueue,
     },
     /// Ask the running flowtel how it is doing: what it saw, delivered and lost, and what waits
     #[command(after_help = STATUS_EXAMPLES)]
@@ -100,9 +111,37 @@ enum Typed {
     },
 }
 
+#[derive(Subcommand)]
+enum TypedQueue {
+    /// Print segments, batches, records, bytes and times
+    Inspect {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Print JSON, for machines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every checksum; ends with 1 where something is damaged
+    Verify {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+    /// Write the batches that wait to standard output, oldest first
+    Export {
+        /// The queue's directory
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+        /// Their form
+        #[arg(long, value_name = "FORM", default_value = "json")]
+        format: Form,
+    },
+}
+
 #[derive(Args)]
 #[group(multiple = false)]
-struct Form {
+struct ConfigForm {
     /// Print JSON, for machines
     #[arg(long)]
     json: bool,
@@ -179,6 +218,22 @@ pub enum Command {
     Reference,
     /// Print the reference as Markdown.
     ReferenceDocs,
+    /// Print what is in a queue's directory.
+    InspectQueue {
+        /// The directory.
+        directory: PathBuf,
+        /// Whether for machines.
+        json: bool,
+    },
+    /// Check a queue's directory.
+    VerifyQueue(PathBuf),
+    /// Print the batches of a queue's directory.
+    ExportQueue {
+        /// The directory.
+        directory: PathBuf,
+        /// The form of the batches.
+        form: Form,
+    },
     /// Print the record's attributes.
     Schema,
     /// Print flowtel's own metrics.
@@ -203,8 +258,8 @@ pub fn parse(
         None => Command::Run(sources(cli.settings)?),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
         Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
-        Some(Typed::Config { form: Form { reference: true, .. }, .. }) => Command::Reference,
-        Some(Typed::Config { form: Form { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
+        Some(Typed::Config { form: ConfigForm { reference: true, .. }, .. }) => Command::Reference,
+        Some(Typed::Config { form: ConfigForm { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
         Some(Typed::Config { settings, form }) => Command::Config { sources: sources(settings)?, json: form.json },
         Some(Typed::Status { settings, json, watch }) => Command::Status {
             sources: sources(settings)?,
@@ -212,6 +267,11 @@ pub fn parse(
         },
         Some(Typed::Schema { metrics: false }) => Command::Schema,
         Some(Typed::Schema { metrics: true }) => Command::Metrics,
+        Some(Typed::Queue { command }) => match command {
+            TypedQueue::Inspect { directory, json } => Command::InspectQueue { directory, json },
+            TypedQueue::Verify { directory } => Command::VerifyQueue(directory),
+            TypedQueue::Export { directory, format } => Command::ExportQueue { directory, form: format },
+        },
         Some(Typed::Completions { shell }) => Command::Completions(shell),
     })
 }

@@ -2,8 +2,8 @@
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
-//! - records: made = delivered + queued + rejected + filtered + sampled + folded + each named loss. A record that stands for
-//!   n alike stands for n made, of which n - 1 are folded and one goes on its way.
+//! - records: made + carried over from the last run = delivered + queued + rejected + filtered + sampled + folded + each
+//!   named loss. A record that stands for n alike stands for n made, of which n - 1 are folded and one goes on its way.
 //!
 //! Between the two stand the flow stage's events: told = made + not selected.
 //!
@@ -41,6 +41,8 @@ pub struct Ledger {
     pub events: Events,
     /// Records on their way to the receiver.
     pub records: Records,
+    /// The queue's disk.
+    pub queue: QueueDisk,
     /// What the stream itself was told of losses.
     pub gaps: Gaps,
 }
@@ -186,16 +188,33 @@ pub struct Records {
     pub sampled: Counter,
     /// Told by the count of another record: more came than the queue takes.
     pub folded: Counter,
+    /// Found in the queue's directory, left there by an earlier run: with those that turned out to be damaged.
+    pub carried_over: Counter,
     /// Accepted by the receiver, or written to standard output.
     pub delivered: Counter,
     /// Refused by the receiver for good. After an answer to the whole request (HTTP 400) it may have kept some.
     pub rejected: Counter,
     /// Dropped because the queue was full.
     pub queue_full: Counter,
-    /// Still waiting when the grace time of a stop was over.
+    /// Still waiting when the grace time of a stop was over, and not on a disk.
     pub undelivered: Counter,
+    /// On the disk when flowtel stopped: the next run delivers them, and counts them as carried over.
+    pub queued: Counter,
+    /// Damaged on the queue's disk, or torn by a crash before the disk had them. Batches of which not even the count of
+    /// records is left are in [`QueueDisk::corrupt_batches`] alone.
+    pub corrupt: Counter,
     /// Standard output was closed or refused the bytes.
     pub write_failed: Counter,
+}
+
+/// What befell the queue's disk.
+#[derive(Debug, Default)]
+pub struct QueueDisk {
+    /// Batches that were lost because their bytes were damaged, torn or not readable, whether or not it is known how many
+    /// records they had.
+    pub corrupt_batches: Counter,
+    /// Times that the disk refused to take something. No loss by itself: batches wait in memory meanwhile.
+    pub disk_failures: Counter,
 }
 
 // === impl Counter
@@ -316,22 +335,25 @@ impl Dns {
 
 impl Records {
     /// The fates of records by name, each counted once.
-    pub fn fates(&self) -> [(&'static str, u64); 8] {
+    pub fn fates(&self) -> [(&'static str, u64); 10] {
         [
             ("delivered", self.delivered.get()),
+            ("queued for the next run", self.queued.get()),
             ("filtered", self.filtered.get()),
             ("sampled out", self.sampled.get()),
             ("folded", self.folded.get()),
             ("rejected", self.rejected.get()),
             ("dropped (queue full)", self.queue_full.get()),
+            ("corrupt in the queue", self.corrupt.get()),
             ("undelivered at stop", self.undelivered.get()),
             ("not written", self.write_failed.get()),
         ]
     }
 
-    /// Records made whose fate is not settled yet: in the open batch, in the queue or in flight.
+    /// Records made or carried over whose fate is not settled yet: in the open batch, in the queue or in flight.
     pub fn waiting(&self) -> i128 {
-        i128::from(self.made.get()) - self.fates().iter().map(|(_, n)| i128::from(*n)).sum::<i128>()
+        let all = i128::from(self.made.get()) + i128::from(self.carried_over.get());
+        all - self.fates().iter().map(|(_, n)| i128::from(*n)).sum::<i128>()
     }
 }
 
@@ -392,9 +414,15 @@ impl fmt::Display for Ledger {
             terms(f, &[("untold", untold)])?;
         }
         let [(_, delivered), fates @ ..] = r.fates();
-        write!(f, "\nrecords: {} made = {delivered} delivered", r.made.get())?;
+        write!(f, "\nrecords: {} made", r.made.get())?;
+        terms(f, &[("carried over", r.carried_over.get().into())])?;
+        write!(f, " = {delivered} delivered")?;
         terms(f, &fates.map(|(name, n)| (name, n.into())))?;
-        terms(f, &[("waiting", r.waiting())])
+        terms(f, &[("waiting", r.waiting())])?;
+        if self.queue.corrupt_batches.get() > 0 {
+            write!(f, "\nqueue: {} batches were corrupt", self.queue.corrupt_batches.get())?;
+        }
+        Ok(())
     }
 }
 

@@ -34,6 +34,9 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
         }
+        Command::InspectQueue { directory, json } => cmd::queue::inspect(&directory, json),
+        Command::VerifyQueue(directory) => cmd::queue::verify(&directory),
+        Command::ExportQueue { directory, form } => cmd::queue::export(&directory, form),
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
         Command::Schema => print(record::schema::markdown()),

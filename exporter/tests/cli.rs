@@ -138,3 +138,81 @@ fn the_reference_needs_no_configuration_that_is_right() {
     let checked_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/flowtel.toml");
     assert_eq!(texts(&output).0, std::fs::read_to_string(checked_in).expect("the reference file"));
 }
+
+/// A queue on disk with two batches, and the path of its one segment.
+fn queue(directory: &Path) -> std::path::PathBuf {
+    use flowtel::{config, ledger::Ledger, queue::Queue, record::Batch};
+    use opentelemetry_proto::tonic::{
+        collector::logs::v1::ExportLogsServiceRequest,
+        logs::v1::{LogRecord, ResourceLogs, ScopeLogs},
+    };
+    use prost::Message as _;
+    let kind = config::QueueKind::Disk;
+    let settings = config::Queue { kind, path: directory.into(), ..config::Queue::default() };
+    let queue = Queue::open(&settings, std::sync::Arc::new(Ledger::default())).expect("the directory is new");
+    for (time_unix_nano, records) in [(1_000, 3), (2_000, 5)] {
+        let record = LogRecord { time_unix_nano, event_name: "an event".into(), ..LogRecord::default() };
+        let scope_logs = vec![ScopeLogs { log_records: vec![record; records], ..ScopeLogs::default() }];
+        let resource_logs = vec![ResourceLogs { scope_logs, ..ResourceLogs::default() }];
+        let bytes = ExportLogsServiceRequest { resource_logs }.encode_to_vec().into();
+        queue.push(Batch { bytes, records: records as u32, first: time_unix_nano, last: time_unix_nano });
+    }
+    assert_eq!(queue.abandon().queued, 8);
+    directory.join("00000000000000000000.segment")
+}
+
+#[test]
+fn a_queues_directory_is_inspected_verified_and_exported() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("queue");
+    let segment = queue(&path);
+    let ask = |words: &[&str]| {
+        let output = flowtel(&["queue"]).args(words).arg(&path).output().expect("the program starts");
+        let (stdout, stderr) = texts(&output);
+        (output.status.code(), stdout, stderr)
+    };
+    let (code, stdout, _) = ask(&["inspect"]);
+    assert!(code == Some(0) && stdout.contains("1970-01-01"), "{stdout}");
+    let (code, stdout, _) = ask(&["inspect", "--json"]);
+    let told: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!(
+        (code, &told["batches"], &told["records"], &told["segments"][0]["records"]),
+        (Some(0), &2.into(), &8.into(), &8.into())
+    );
+    let (code, stdout, _) = ask(&["verify"]);
+    assert!(code == Some(0) && stdout.starts_with("sound: 2 batches with 8 records wait"), "{stdout}");
+    let (code, stdout, stderr) = ask(&["export"]);
+    let lines: Vec<_> = stdout.lines().map(|line| line.matches("an event").count()).collect();
+    assert_eq!((code, lines), (Some(0), vec![3, 5]), "{stderr}");
+    let output = flowtel(&["queue", "export", "--format=protobuf"]).arg(&path).output().expect("the program starts");
+    let mut bytes = &output.stdout[..];
+    for records in [3, 5] {
+        use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+        let request: ExportLogsServiceRequest =
+            prost::Message::decode_length_delimited(&mut bytes).expect("a request with its length");
+        assert_eq!(request.resource_logs[0].scope_logs[0].log_records.len(), records);
+    }
+    assert!(bytes.is_empty());
+
+    // A byte of the second payload.
+    let mut bytes = std::fs::read(&segment).expect("readable");
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    std::fs::write(&segment, &bytes).expect("writable");
+    let (code, stdout, stderr) = ask(&["verify"]);
+    assert!(code == Some(1) && stdout.contains("batch 1 of 5 records is damaged"), "{stdout} {stderr}");
+    let (code, stdout, stderr) = ask(&["export"]);
+    assert!(code == Some(1) && stdout.lines().count() == 1, "{stderr}");
+    assert_eq!(std::fs::read(&segment).expect("readable"), bytes, "nothing is changed");
+}
+
+#[test]
+fn a_queues_directory_that_is_not_there_ends_with_69() {
+    for words in ["inspect", "verify", "export"] {
+        let output = output(&["queue", words, "/nonexistent/\u{1b}[2J"]);
+        let (stdout, stderr) = texts(&output);
+        assert_eq!(output.status.code(), Some(69), "{stderr}");
+        assert!(stdout.is_empty() && stderr.contains("/nonexistent/") && !stderr.contains('\u{1b}'), "{stderr:?}");
+    }
+}

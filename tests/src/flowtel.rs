@@ -123,6 +123,8 @@ pub struct Losses {
 pub struct Account {
     /// The number.
     pub total: i128,
+    /// What was carried over from an earlier run, which the parts are the sum of too.
+    pub carried: i128,
     /// Its parts by name.
     pub parts: BTreeMap<String, i128>,
 }
@@ -150,6 +152,14 @@ impl Launch {
         let program = program.context("there is no flowtel beside the tests: cargo build -p flowtel makes it")?;
         // Not optimized it may be too slow for what else goes on on this machine, which is not what is tested.
         Ok(Self::of(program).set("capture.rings.flows", "32MiB").set("capture.rings.owners", "32MiB"))
+    }
+
+    /// As it was built along with this test, without any setting: for commands that take none.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn bare() -> Result<Self> {
+        Ok(Self::of(Self::everything()?.program))
     }
 
     /// As it was built for release, if it was, telling begins alone and no names.
@@ -354,6 +364,16 @@ impl Flowtel {
         kill_process(pid, signal).context("signalling flowtel")
     }
 
+    /// Kills it, and waits until it is gone.
+    ///
+    /// # Errors
+    /// It is gone already, or does not go.
+    pub fn kill(self) -> Result<Ended> {
+        let start = Instant::now();
+        self.signal(Signal::KILL)?;
+        self.ended(start, PATIENCE)
+    }
+
     /// Stops it by SIGINT.
     ///
     /// # Errors
@@ -423,9 +443,10 @@ impl Ended {
             }
         }
         // What was left out as it was asked to be is not lost.
-        let accounted = ["delivered", "filtered", "sampled out"].map(|part| balance.records.part(part)).iter().sum();
+        let parts = ["delivered", "filtered", "sampled out"].map(|part| balance.records.part(part));
+        let all = balance.records.total + balance.records.carried;
         ensure!(balance.losses.is_none(), "losses: {:?}", balance.losses);
-        ensure!(balance.records.total == accounted, "records: {}; flowtel says: {}", balance.records, self.stderr);
+        ensure!(all == parts.iter().sum(), "records: {}; flowtel says: {}", balance.records, self.stderr);
         Ok(balance)
     }
 }
@@ -481,7 +502,8 @@ impl Balance {
         let unknown = self.kernel.keys().find(|kind| !KINDS.contains(&kind.as_str()));
         ensure!(unknown.is_none() && named("connect") && named("established"), "kinds: {:?}", self.kernel.keys());
         for (kind, account) in self.kernel.iter().chain([(&"records".to_owned(), &self.records)]) {
-            ensure!(account.total == account.parts.values().sum(), "{kind} does not add up: {account}");
+            let sum = account.parts.values().sum();
+            ensure!(account.total + account.carried == sum, "{kind} does not add up: {account}");
             ensure!(account.parts.values().all(|n| *n >= 0), "{kind} has a negative part: {account}");
             // Only what was asked for and not answered yet may be open.
             let stuck = kind != "connect" && account.part("open") != 0;
@@ -506,13 +528,17 @@ impl Balance {
 impl Account {
     /// `10 seen = 8 joined + 2 own`.
     fn read(text: &str, verb: &str) -> Result<Self> {
-        let (total, parts) =
-            text.split_once(&format!(" {verb} = ")).with_context(|| format!("no account: {text:?}"))?;
+        let (total, parts) = text.split_once(" = ").with_context(|| format!("no account: {text:?}"))?;
+        let (total, carried) = match total.strip_suffix(" carried over").and_then(|total| total.split_once(" + ")) {
+            Some((total, carried)) => (total, carried.parse()?),
+            None => (total, 0),
+        };
+        let total = total.strip_suffix(verb).with_context(|| format!("not what was {verb}: {text:?}"))?;
         let parts = parts.split(" + ").map(|part| {
             let (n, name) = part.split_once(' ').with_context(|| format!("no number and name: {part:?}"))?;
             Ok((name.to_owned(), n.parse()?))
         });
-        Ok(Self { total: total.parse()?, parts: parts.collect::<Result<_>>()? })
+        Ok(Self { total: total.trim().parse()?, carried, parts: parts.collect::<Result<_>>()? })
     }
 
     /// A part; 0 where it is not named.
@@ -523,7 +549,7 @@ impl Account {
 
 impl fmt::Display for Account {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {:?}", self.total, self.parts)
+        write!(f, "{} + {} = {:?}", self.total, self.carried, self.parts)
     }
 }
 
@@ -540,6 +566,10 @@ mod tests {
         };
         let balance = read("2 seen = 2 joined", "2 made = 1 delivered + 1 undelivered at stop").expect("balances");
         assert_eq!(balance.records.part("undelivered at stop"), 1);
+        let carried = read("2 seen = 2 joined", "2 made + 3 carried over = 1 delivered + 4 queued for the next run");
+        let carried = carried.expect("balances");
+        assert_eq!((carried.records.total, carried.records.carried), (2, 3));
+        carried.adds_up(true).expect("it does");
         assert_eq!(balance.kernel["connect"].part("open"), 2);
         balance.adds_up(true).expect("it does");
         for (established, records) in [

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 pub mod check;
 pub mod config;
+pub mod queue;
 mod reload;
 pub mod run;
 pub mod status;

@@ -56,7 +56,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         .map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("SIGHUP")))?;
 
     let ledger = Arc::new(Ledger::default());
-    let queue = Queue::new(&config.queue, Arc::clone(&ledger));
+    let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
     let beside = Prepared::new(None, &config).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
     let pipeline = pipeline(&config, &target, &queue, &ledger)?;
     let state = Arc::<export::State>::default();

@@ -79,7 +79,14 @@ impl Default for Record {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { kind: QueueKind::Memory, max_bytes: Bytes(64 << 20), on_full: OnFull::DropOldest }
+        Self {
+            kind: QueueKind::Memory,
+            path: "/var/lib/flowtel/queue".into(),
+            sync_interval: Span(Duration::from_millis(200)),
+            max_bytes: Bytes(64 << 20),
+            max_memory: Bytes(64 << 20),
+            on_full: OnFull::DropOldest,
+        }
     }
 }
 

@@ -193,11 +193,22 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Queue {
-    /// `memory`: batches wait in memory, and what waits is lost when flowtel is killed.
+    /// `memory`: batches wait in memory, and what waits is lost when flowtel is killed. `disk`: they wait in files too,
+    /// and a restart goes on with them (docs/queue.md).
     pub kind: QueueKind,
-    /// The most bytes of batches that wait: at least twice `export.batch.max_bytes`.
+    /// The directory of the queue on disk; made where it is missing. One flowtel at a time has it.
+    pub path: PathBuf,
+    /// How long what came may wait until it is written and synced, all at once: what a crash can cost, beside the tick and
+    /// a batch's age. `0s` syncs after each batch.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1m"))]
+    pub sync_interval: Span,
+    /// The most bytes that wait: at least twice `export.batch.max_bytes`. On disk it counts the files, with all headers.
     #[schemars(extend("x-min" = "128KiB", "x-max" = "1TiB"))]
     pub max_bytes: Bytes,
+    /// With the queue on disk: the most bytes of batches that wait in memory because the disk has not taken them yet. At
+    /// least twice `export.batch.max_bytes`.
+    #[schemars(extend("x-min" = "128KiB", "x-max" = "1TiB"))]
+    pub max_memory: Bytes,
     /// What goes when the queue is full: `drop_oldest` or `drop_newest`. What went is counted.
     pub on_full: OnFull,
 }
@@ -208,6 +219,8 @@ pub struct Queue {
 pub enum QueueKind {
     /// In memory.
     Memory,
+    /// In files.
+    Disk,
 }
 
 /// What a full queue drops.

@@ -6,7 +6,7 @@ use super::{
     problem::Problem,
     rules::Rule,
     target::{Target, TargetError},
-    types::{Config, Protocol},
+    types::{Config, Protocol, QueueKind},
     units::Bytes,
 };
 
@@ -124,6 +124,15 @@ fn queue(config: &Config, check: &mut Check<'_>) {
     let key = check.set_one("queue.max_bytes", "export.batch.max_bytes");
     let message = format!("queue.max_bytes ({queue}) must be at least twice export.batch.max_bytes ({batch})");
     check.require(queue.0 >= batch.0.saturating_mul(2), key, message);
+    if config.queue.kind == QueueKind::Disk {
+        let memory = config.queue.max_memory;
+        let key = check.set_one("queue.max_memory", "export.batch.max_bytes");
+        let message = format!("queue.max_memory ({memory}) must be at least twice export.batch.max_bytes ({batch})");
+        check.require(memory.0 >= batch.0.saturating_mul(2), key, message);
+        let path = &config.queue.path;
+        let message = format!("expected an absolute path, found \"{}\"", path.display());
+        check.require(path.is_absolute(), "queue.path", message);
+    }
 }
 
 fn export(config: &Config, check: &mut Check<'_>) {

@@ -46,6 +46,7 @@ pub use metrics::{MetricsClient, MetricsTransport};
 pub use probe::ProbeError;
 pub use split::split;
 pub use state::{Known, LinkState, State};
+pub use stdout::json_line;
 
 use build::Transport;
 
@@ -205,7 +206,8 @@ impl ExportHandle {
     }
 
     /// Ends the export: closes the queue and goes on delivering until it is empty, `grace` is over, or `cancel`
-    /// returns. What is left then is counted `undelivered`, requests in flight included.
+    /// returns. What is left then, requests in flight included, is counted `queued` where it is on the disk, else
+    /// `undelivered`.
     pub async fn drain(mut self, grace: Duration, cancel: impl Future<Output = ()>) {
         self.queue.close();
         tokio::select! {
@@ -215,8 +217,14 @@ impl ExportHandle {
         }
         let left = self.queue.abandon();
         self.task.abort();
-        if left > 0 {
-            tracing::warn!(records = left, "stopped with records undelivered: they are lost");
+        if left.queued > 0 {
+            tracing::info!(
+                records = left.queued,
+                "stopped with records in the queue's directory: the next start delivers them"
+            );
+        }
+        if left.lost > 0 {
+            tracing::warn!(records = left.lost, "stopped with records undelivered: they are lost");
         }
     }
 }

@@ -61,6 +61,17 @@ struct Writer {
 /// A file descriptor without std's buffer, which would write line by line.
 pub(super) struct Raw<F>(pub(super) F);
 
+/// Adds a batch to `out` as it is written on standard output: one line of OTLP/JSON.
+///
+/// # Errors
+/// It is no valid request.
+pub fn json_line(batch: &Batch, out: &mut Vec<u8>) -> io::Result<()> {
+    let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).map_err(io::Error::other)?;
+    json::write(&request, out)?;
+    out.push(b'\n');
+    Ok(())
+}
+
 // === impl Stdout
 
 impl Stdout {

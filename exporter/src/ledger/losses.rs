@@ -19,7 +19,7 @@ pub struct Loss {
 }
 
 /// All of them, in the order of the data's way.
-pub const LOSSES: [Loss; 11] = [
+pub const LOSSES: [Loss; 12] = [
     Loss { stage: "kernel", reason: "flows_ring_full", words: "events lost", count: Ledger::flows_ring_full },
     Loss { stage: "kernel", reason: "owners_ring_full", words: "events lost", count: owners_ring },
     Loss {
@@ -38,6 +38,7 @@ pub const LOSSES: [Loss; 11] = [
     Loss { stage: "flow", reason: "attempts_full", words: "attempts forgotten", count: attempts },
     Loss { stage: "flow", reason: "flows_full", words: "flows forgotten", count: |l| l.flows_forgotten.get() },
     Loss { stage: "queue", reason: "queue_full", words: "records lost", count: |l| l.records.queue_full.get() },
+    Loss { stage: "queue", reason: "corrupt", words: "records lost", count: |l| l.records.corrupt.get() },
     Loss { stage: "export", reason: "rejected", words: "records rejected", count: |l| l.records.rejected.get() },
     Loss { stage: "export", reason: "write_failed", words: "records lost", count: |l| l.records.write_failed.get() },
     Loss { stage: "export", reason: "undelivered", words: "records lost", count: |l| l.records.undelivered.get() },
@@ -93,7 +94,7 @@ mod tests {
         let rings = kinds.iter().filter(|(name, _)| !["found", "gone"].contains(name)).map(|(_, kind)| &kind.ring_full);
         let of_kinds = rings.chain(kinds.iter().flat_map(|(_, kind)| [&kind.limited, &kind.evicted]));
         let r = &ledger.records;
-        let of_records = [&r.queue_full, &r.rejected, &r.write_failed, &r.undelivered];
+        let of_records = [&r.queue_full, &r.corrupt, &r.rejected, &r.write_failed, &r.undelivered];
         let all: u64 = of_kinds
             .chain(of_records)
             .chain([&ledger.flows_forgotten, &ledger.kernel.unknown])
@@ -112,12 +113,12 @@ mod tests {
         // `waiting` knows each fate of a record; what is neither good nor folded is a loss.
         let ledger = Ledger::default();
         let r = &ledger.records;
-        for counter in [&r.queue_full, &r.rejected, &r.write_failed, &r.undelivered] {
+        for counter in [&r.queue_full, &r.corrupt, &r.rejected, &r.write_failed, &r.undelivered] {
             counter.add(1);
             r.made.add(1);
         }
         assert_eq!(r.waiting(), 0);
-        assert_eq!(ledger.lost(), (4, 4));
-        assert!(ledger.to_string().contains("losses: 4 counted = 0 told in 0 gap records + 4 untold"), "{ledger}");
+        assert_eq!(ledger.lost(), (5, 5));
+        assert!(ledger.to_string().contains("losses: 5 counted = 0 told in 0 gap records + 5 untold"), "{ledger}");
     }
 }

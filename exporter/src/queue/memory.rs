@@ -66,7 +66,7 @@ impl Memory {
             self.ledger.records.queue_full.add(batch.records.into());
             return;
         }
-        let at = Position { push: books.pushes, record: 0 };
+        let at = Position { run: 0, push: books.pushes, record: 0 };
         books.pushes += 1;
         books.wait(at, batch);
         drop(books);
@@ -128,7 +128,7 @@ impl Memory {
         books.forget(&whole);
         let [first, second] = halves;
         debug_assert_eq!(first.records + second.records, whole.records, "halves hold the records of the whole");
-        let second_at = Position { push: at.push, record: at.record.saturating_add(first.records) };
+        let second_at = Position { record: at.record.saturating_add(first.records), ..at };
         for (at, half) in [(at, first), (second_at, second)] {
             books.wait(at, half);
         }
@@ -165,6 +165,7 @@ impl Memory {
             records: books.records,
             bytes: books.bytes,
             leased: books.leased.len(),
+            durable: 0,
         }
     }
 

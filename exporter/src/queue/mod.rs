@@ -7,7 +7,8 @@
 //! # The rules
 //!
 //! 1. A batch is *waiting*, *leased*, or gone. Gone means settled by [`Lease::done`], dropped and counted
-//!    `queue_full`, or abandoned and counted `undelivered`; each record ends in exactly one of them.
+//!    `queue_full`, unreadable and counted `corrupt`, or abandoned and counted `undelivered` or `queued`; each record ends
+//!    in exactly one of them.
 //! 2. [`Queue::lease`] gives the oldest waiting batch. Age is the order of pushes; a batch given back is as old as it
 //!    was, and so are its halves.
 //! 3. The budget counts the bytes of waiting *and* leased batches, for both are in memory. A push that finds no room
@@ -19,18 +20,24 @@
 //! 5. A lease that is dropped unsettled (its task was aborted, or panicked) is given back.
 //! 6. After [`Queue::close`] nothing comes in. A lease is `None` once nothing waits *and* nothing is leased, for what is
 //!    leased may come back.
-//! 7. [`Queue::abandon`] ends it: all that is there, leased batches included, is counted `undelivered`, and settling a
-//!    lease afterwards counts nothing.
+//! 7. [`Queue::abandon`] ends it: all that is there, leased batches included, is counted `undelivered`, or `queued` where
+//!    it is on the disk, and settling a lease afterwards counts nothing.
+//!
+//! The queue on disk has [rules of its own](disk) beside these, and makes room by whole files.
 
 use std::sync::Arc;
 
 use crate::{config, ledger::Ledger, record::Batch};
 
+pub mod disk;
+pub mod inspect;
 mod lease;
 mod memory;
 #[cfg(test)]
 mod tests;
 
+use disk::Disk;
+pub use disk::directory::OpenError;
 pub use lease::Lease;
 use memory::Memory;
 
@@ -39,6 +46,8 @@ use memory::Memory;
 pub enum Queue {
     /// Batches wait in memory, and what waits is lost when flowtel is killed.
     Memory(Arc<Memory>),
+    /// Batches wait in files, and are there after a crash.
+    Disk(Arc<Disk>),
 }
 
 /// How much is in the queue, leased batches included.
@@ -52,17 +61,36 @@ pub struct Waiting {
     pub bytes: u64,
     /// Batches that are in flight: part of `batches`.
     pub leased: usize,
+    /// Records that survive a crash, for they are on the disk: part of `records`.
+    pub durable: u64,
+}
+
+/// What was in the queue when it was given up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Records that are lost, and counted `undelivered`.
+    pub lost: u64,
+    /// Records on the disk, for the next run, and counted `queued`.
+    pub queued: u64,
 }
 
 // === impl Queue
 
 impl Queue {
-    /// An empty, open queue.
+    /// An empty, open queue in memory, with the budget of these settings.
     pub fn new(config: &config::Queue, ledger: Arc<Ledger>) -> Self {
+        Self::Memory(Arc::new(Memory::new(config.max_bytes.0, config.on_full, ledger)))
+    }
+
+    /// The queue of these settings. One on disk holds what an earlier run left, counted `carried_over`.
+    ///
+    /// # Errors
+    /// Another process has the directory, or there can't be a thread. A directory that can't be used otherwise is no
+    /// error: the queue is in memory until it can.
+    pub fn open(config: &config::Queue, ledger: Arc<Ledger>) -> Result<Self, OpenError> {
         match config.kind {
-            config::QueueKind::Memory => {
-                Self::Memory(Arc::new(Memory::new(config.max_bytes.0, config.on_full, ledger)))
-            }
+            config::QueueKind::Memory => Ok(Self::new(config, ledger)),
+            config::QueueKind::Disk => Ok(Self::Disk(Arc::new(Disk::open(config, ledger)?))),
         }
     }
 
@@ -72,6 +100,7 @@ impl Queue {
     pub fn push(&self, batch: Batch) {
         match self {
             Self::Memory(memory) => memory.push(batch),
+            Self::Disk(disk) => disk.push(batch),
         }
     }
 
@@ -80,6 +109,7 @@ impl Queue {
     pub async fn lease(&self) -> Option<Lease> {
         match self {
             Self::Memory(memory) => memory.lease().await.map(|(at, batch)| Lease::new(self.clone(), at, batch)),
+            Self::Disk(disk) => disk.lease().await.map(|(at, batch)| Lease::new(self.clone(), at, batch)),
         }
     }
 
@@ -87,6 +117,7 @@ impl Queue {
     pub fn try_lease(&self) -> Option<Lease> {
         match self {
             Self::Memory(memory) => memory.try_lease().map(|(at, batch)| Lease::new(self.clone(), at, batch)),
+            Self::Disk(disk) => disk.try_lease().map(|(at, batch)| Lease::new(self.clone(), at, batch)),
         }
     }
 
@@ -94,6 +125,7 @@ impl Queue {
     pub fn close(&self) {
         match self {
             Self::Memory(memory) => memory.close(),
+            Self::Disk(disk) => disk.close(),
         }
     }
 
@@ -101,14 +133,16 @@ impl Queue {
     pub async fn closed(&self) {
         match self {
             Self::Memory(memory) => memory.closed().await,
+            Self::Disk(disk) => disk.closed().await,
         }
     }
 
-    /// Gives up on all that is in the queue, counts its records `undelivered`, and closes it. Returns how many records
-    /// that were.
-    pub fn abandon(&self) -> u64 {
+    /// Ends it: closes it, and counts the records of all that is in it `queued` where they are on the disk, else
+    /// `undelivered`. Waits for the disk to take what it has not yet, some seconds at most.
+    pub fn abandon(&self) -> Left {
         match self {
-            Self::Memory(memory) => memory.abandon(),
+            Self::Memory(memory) => Left { lost: memory.abandon(), queued: 0 },
+            Self::Disk(disk) => disk.abandon(),
         }
     }
 
@@ -116,6 +150,7 @@ impl Queue {
     pub fn waiting(&self) -> Waiting {
         match self {
             Self::Memory(memory) => memory.waiting(),
+            Self::Disk(disk) => disk.waiting(),
         }
     }
 
@@ -124,6 +159,7 @@ impl Queue {
     pub fn reconfigure(&self, config: &config::Queue) {
         match self {
             Self::Memory(memory) => memory.reconfigure(config.max_bytes.0, config.on_full),
+            Self::Disk(disk) => disk.reconfigure(config),
         }
     }
 
@@ -131,24 +167,28 @@ impl Queue {
     pub fn max_bytes(&self) -> u64 {
         match self {
             Self::Memory(memory) => memory.max_bytes(),
+            Self::Disk(disk) => disk.max_bytes(),
         }
     }
 
     fn done(&self, at: Position) -> u32 {
         match self {
             Self::Memory(memory) => memory.done(at),
+            Self::Disk(disk) => disk.done(at),
         }
     }
 
     fn give_back(&self, at: Position) {
         match self {
             Self::Memory(memory) => memory.give_back(at),
+            Self::Disk(disk) => disk.give_back(at),
         }
     }
 
     fn replace(&self, at: Position, halves: [Batch; 2]) {
         match self {
             Self::Memory(memory) => memory.replace(at, halves),
+            Self::Disk(disk) => disk.replace(at, halves),
         }
     }
 }
@@ -156,6 +196,8 @@ impl Queue {
 /// A batch's place in the order of age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Position {
+    /// Which run it came with: an earlier one's is smaller.
+    run: u32,
     /// The push it came with.
     push: u64,
     /// Which of that push's records is its first: tells halves apart, and in which order they are.

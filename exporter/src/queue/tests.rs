@@ -6,11 +6,11 @@ use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Bytes as Size, OnFull, QueueKind};
+use crate::config::{Bytes as Size, OnFull};
 
 fn queue(max_bytes: u64, on_full: OnFull) -> (Queue, Arc<Ledger>) {
     let ledger = Arc::new(Ledger::default());
-    let config = config::Queue { kind: QueueKind::Memory, max_bytes: Size(max_bytes), on_full };
+    let config = config::Queue { max_bytes: Size(max_bytes), on_full, ..config::Queue::default() };
     (Queue::new(&config, ledger.clone()), ledger)
 }
 
@@ -145,7 +145,7 @@ proptest! {
                 Op::Close => { queue.close(); model.closed = true }
                 Op::Abandon => {
                     let left: u64 = model.all.drain(..).map(|(b, _)| u64::from(b.records)).sum();
-                    prop_assert_eq!(queue.abandon(), left);
+                    prop_assert_eq!(queue.abandon(), Left { lost: left, queued: 0 });
                     model.undelivered += left;
                     (model.closed, model.abandoned) = (true, true);
                 }
@@ -157,6 +157,7 @@ proptest! {
                 records: held,
                 bytes: model.bytes(false),
                 leased: model.all.iter().filter(|(_, leased)| *leased).count(),
+                durable: 0,
             });
             prop_assert!(queue.waiting().bytes <= max + model.grown, "the budget is kept");
             prop_assert_eq!(ledger.records.waiting(), i128::from(held), "made = settled + held");
@@ -241,7 +242,7 @@ fn a_changed_budget_holds_from_the_next_push_on() {
         push(&queue, &ledger, batch(name, 1, 100));
     }
     let reconfigured =
-        |max_bytes, on_full| config::Queue { kind: QueueKind::Memory, max_bytes: Size(max_bytes), on_full };
+        |max_bytes, on_full| config::Queue { max_bytes: Size(max_bytes), on_full, ..config::Queue::default() };
     queue.reconfigure(&reconfigured(300, OnFull::DropOldest));
     assert_eq!((queue.waiting().batches, queue.max_bytes()), (10, 300), "what is there stays");
     push(&queue, &ledger, batch(10, 1, 100));

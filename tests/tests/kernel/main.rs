@@ -10,6 +10,7 @@ mod life;
 mod lives;
 mod names;
 mod open;
+mod queue;
 mod reached;
 mod rights;
 mod select;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         None => {
             netns::sweep();
             names::sweep();
+            queue::sweep();
         }
     }
     let rooms: [&[Scenario]; _] = [
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         names::ALL,
         open::ALL,
         delivery::ALL,
+        queue::ALL,
         telemetry::ALL,
         select::ALL,
         rights::ALL,

@@ -9,10 +9,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 
 use super::*;
-use crate::{
-    config::{OnFull, QueueKind},
-    record::Batch,
-};
+use crate::record::Batch;
 
 mod answers;
 mod end;
@@ -57,9 +54,7 @@ fn settings(target: Target) -> Settings {
 }
 
 fn queue(ledger: &Arc<Ledger>) -> Queue {
-    let config =
-        config::Queue { kind: QueueKind::Memory, max_bytes: config::Bytes(64 << 20), on_full: OnFull::DropOldest };
-    Queue::new(&config, ledger.clone())
+    Queue::new(&config::Queue::default(), ledger.clone())
 }
 
 /// A running export with its queue and ledger.
