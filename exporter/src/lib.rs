@@ -21,4 +21,5 @@ pub mod owner;
 pub mod pipeline;
 pub mod queue;
 pub mod record;
+pub mod replay;
 pub mod telemetry;

@@ -5,10 +5,12 @@
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
+//! - [`pcap`]: capture files instead of the kernel;
 //! - [`rights`]: what this process may do, and what the kernel is.
 
 pub mod cgroup;
 pub mod clock;
+pub mod pcap;
 mod programs;
 pub mod rights;
 mod rings;

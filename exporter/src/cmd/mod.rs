@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 
 pub mod check;
 pub mod config;
+pub mod replay;
 pub mod run;
 
 /// Prints on standard output, coloured on a terminal only. A reader that went away (`flowtel config | head`) has what

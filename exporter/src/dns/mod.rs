@@ -3,7 +3,8 @@
 //! - [`parse`]: the bytes of a response, to the addresses that it proves and their names;
 //! - [`cache`]: what was proved, by address, until it is too old;
 //! - [`hosts`]: names of the hosts file;
-//! - [`names`]: what a look-up gives.
+//! - [`names`]: what a look-up gives;
+//! - [`queries`]: which datagrams of a capture are answers that were asked for.
 //!
 //! What comes in are answers that this host asked for: the kernel's side has matched each with a query that left the
 //! same socket, one answer a query. Others than those over UDP are not seen: DNS over TCP, TLS, HTTPS or QUIC.
@@ -14,6 +15,7 @@ pub mod cache;
 pub mod hosts;
 pub mod names;
 pub mod parse;
+pub mod queries;
 mod question;
 pub mod text;
 

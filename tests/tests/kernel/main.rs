@@ -9,6 +9,7 @@ mod life;
 mod lives;
 mod names;
 mod reached;
+mod replay;
 mod rights;
 mod slow;
 
@@ -42,8 +43,17 @@ fn main() -> ExitCode {
             names::sweep();
         }
     }
-    let rooms: [&[Scenario]; _] =
-        [reached::ALL, handshakes::ALL, lives::ALL, life::ALL, names::ALL, delivery::ALL, rights::ALL, slow::ALL];
+    let rooms: [&[Scenario]; _] = [
+        reached::ALL,
+        handshakes::ALL,
+        lives::ALL,
+        life::ALL,
+        names::ALL,
+        replay::ALL,
+        delivery::ALL,
+        rights::ALL,
+        slow::ALL,
+    ];
     let trials = rooms.concat().into_iter().map(|scenario| scenario.trial(missing.clone())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
