@@ -1,7 +1,7 @@
 //! Capture files in, [`Packet`]s out: pcap and pcapng, gzip'd or not, from a file or a pipe.
 //!
 //! - [`link`]: where in a frame its IP packet is, by link type;
-//! - [`decode`]: what an IP packet holds that matters here: a TCP segment, or a name server's datagram.
+//! - [`mod@decode`]: what an IP packet holds that matters here: a TCP segment, or a name server's datagram.
 //!
 //! Must never hold more than one block in memory, or go on behind damage: sizes are all that tells where a block ends.
 
