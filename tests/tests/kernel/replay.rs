@@ -26,7 +26,7 @@ use crate::over;
 /// All of them.
 pub const ALL: &[Scenario] = &[Scenario::new(
     "a capture of live connections is replayed: the same begins, ends and failures, to the byte",
-    90,
+    180,
     captured,
 )];
 
