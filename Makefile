@@ -44,6 +44,11 @@ test-compose: ## docker-compose.yml and the configurations it mounts, by their o
 test-kernels: build ## flowtel in Debian's 5.10, 6.1 and newest kernels under qemu (installs qemu as root on Debian)
 	@FLOWTEL=$(TARGET)/debug/flowtel tests/vm/kernels.sh
 
+.PHONY: fuzz
+SECONDS_EACH ?= 60
+fuzz: ## Random input for all that reads bytes from outside, SECONDS_EACH=60 a target; wants a nightly Rust (rustup)
+	@fuzz/run.sh $(SECONDS_EACH)
+
 .PHONY: bench
 bench: need-cargo ## What flowtel costs: stages by criterion, then packets and live load (root), begins alone and everything
 	@$(CARGO) bench --locked -p flowtel

@@ -10,9 +10,10 @@ use clap::{
     error::ErrorKind,
 };
 use clap_complete::Shell;
+use ipnet::IpNet;
 
 use crate::{
-    cmd::{self, queue::Form},
+    cmd::{self, queue::Form, replay::Captures},
     config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
 };
 
@@ -22,12 +23,21 @@ Examples:
   flowtel --endpoint http://collector:4317       send them to an OpenTelemetry collector by gRPC
   flowtel --endpoint https://loki.example/otlp --header X-Scope-OrgID=team
   flowtel --include 'port=443' --exclude 'src=10.0.0.0/8'   the first that matches decides
+  flowtel replay capture.pcap                    the same from a capture, without any rights
   flowtel check                                  say what is missing on this host
   flowtel status                                 ask the running flowtel how it is doing
   flowtel config                                 show the settings and where each came from
 
 Exit codes:
-  0 done, 64 wrong arguments, 78 wrong configuration, 77 rights are missing, 69 something is not there, 1 the rest";
+  0 done, 64 wrong arguments, 78 wrong configuration, 77 rights are missing, 69 something is not there,
+  65 a damaged capture, 66 no capture, 1 the rest";
+
+const REPLAY_EXAMPLES: &str = "\
+Examples:
+  flowtel replay capture.pcapng                  print its connections
+  flowtel replay day.pcap* --endpoint http://collector:4317
+  flowtel replay --local 10.0.0.0/8 capture.pcap.gz > records.jsonl
+  tcpdump -w - tcp or port 53 | flowtel replay -";
 
 const CONFIG_EXAMPLES: &str = "\
 Examples:
@@ -68,6 +78,21 @@ pub struct Cli {
 enum Typed {
     /// Watch and ship connections; what flowtel does without a command
     Run(Settings),
+    /// Make records of the connections in captures (pcap, pcapng), by their packets alone; needs no rights
+    #[command(after_help = REPLAY_EXAMPLES)]
+    Replay {
+        /// Captures, in the order of their time; - is standard input
+        #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        files: Vec<PathBuf>,
+        /// Networks that are this side: they decide whether a connection is outgoing or incoming
+        #[arg(long, value_name = "CIDR", value_parser = network)]
+        local: Vec<IpNet>,
+        /// No progress bar and no summary
+        #[arg(long, short)]
+        quiet: bool,
+        #[command(flatten)]
+        settings: Settings,
+    },
     /// Say what this host has and what is missing, without shipping anything
     Check(Settings),
     /// Print the settings, each with its origin
@@ -198,6 +223,13 @@ struct Settings {
 pub enum Command {
     /// Watch and ship.
     Run(Sources),
+    /// Make records of captures.
+    Replay {
+        /// What the settings are made from.
+        sources: Sources,
+        /// Which captures.
+        captures: Captures,
+    },
     /// Say what is missing.
     Check(Sources),
     /// Print the settings.
@@ -257,6 +289,9 @@ pub fn parse(
     Ok(match cli.command {
         None => Command::Run(sources(cli.settings)?),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
+        Some(Typed::Replay { files, local, quiet, settings }) => {
+            Command::Replay { sources: sources(settings)?, captures: Captures { files, local, quiet } }
+        }
         Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
         Some(Typed::Config { form: ConfigForm { reference: true, .. }, .. }) => Command::Reference,
         Some(Typed::Config { form: ConfigForm { reference_docs: true, .. }, .. }) => Command::ReferenceDocs,
@@ -338,6 +373,12 @@ fn rules(matches: &ArgMatches) -> Result<Option<Override>, clap::Error> {
 
 fn indices<'a>(matches: &'a ArgMatches, name: &str) -> Option<clap::parser::Indices<'a>> {
     matches.ids().any(|id| id == name).then(|| matches.indices_of(name)).flatten()
+}
+
+/// A network in CIDR notation, or an address alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
+    text.parse().or_else(address).map_err(|_| "expected a network such as 10.0.0.0/8, or an address".to_owned())
 }
 
 /// Splits at the first `=`. The error doesn't quote the text, for it may hold a secret: clap's own check of a value

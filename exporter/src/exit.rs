@@ -17,6 +17,10 @@ pub enum Exit {
     Failure = 1,
     /// The command line is wrong (`EX_USAGE`).
     Usage = 64,
+    /// What is to be read isn't what it should be, or is damaged (`EX_DATAERR`).
+    Data = 65,
+    /// What is to be read isn't there, or can't be read (`EX_NOINPUT`).
+    NoInput = 66,
     /// Something that flowtel needs isn't there: the kernel's feature, the cgroup, the receiver (`EX_UNAVAILABLE`).
     Unavailable = 69,
     /// The rights don't suffice: a capability is missing (`EX_NOPERM`).
@@ -106,7 +110,16 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_sysexits() {
-        let all = [Exit::Success, Exit::Failure, Exit::Usage, Exit::Unavailable, Exit::NoPermission, Exit::Config];
-        assert_eq!(all.map(Exit::number), [0, 1, 64, 69, 77, 78]);
+        let all = [
+            Exit::Success,
+            Exit::Failure,
+            Exit::Usage,
+            Exit::Data,
+            Exit::NoInput,
+            Exit::Unavailable,
+            Exit::NoPermission,
+            Exit::Config,
+        ];
+        assert_eq!(all.map(Exit::number), [0, 1, 64, 65, 66, 69, 77, 78]);
     }
 }

@@ -1,7 +1,8 @@
-//! What every stage took in, passed on and lost, each under a name. Two balances follow from it, exact whenever the
+//! What every stage took in, passed on and lost, each under a name. Balances follow from it, exact whenever the
 //! pipeline is idle:
 //!
 //! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
+//! - packets of a replay: read = joined + unused + names + others + unreadable;
 //! - records: made + carried over from the last run = delivered + queued + rejected + filtered + sampled + folded + each
 //!   named loss. A record that stands for n alike stands for n made, of which n - 1 are folded and one goes on its way.
 //!
@@ -30,6 +31,8 @@ pub struct Counter(AtomicU64);
 pub struct Ledger {
     /// Events from the kernel.
     pub kernel: KernelEvents,
+    /// Packets of captures (`flowtel replay`).
+    pub replay: Replay,
     /// Flows forgotten while they were open, because more than `flow.max_flows` were: their end is told, but without what
     /// their begin knew.
     pub flows_forgotten: Counter,
@@ -165,6 +168,47 @@ pub struct Dns {
     pub over_quota: Counter,
     /// Lines of the hosts file that could not be used, added up over all readings.
     pub hosts_ignored: Counter,
+}
+
+/// The fate of captured packets, and of what they show. Three balances: read = joined + unused + names + others +
+/// unreadable; attempts = begun + failed + half open + unfinished + attempts forgotten; begun + unseen = ended + open +
+/// replaced + forgotten.
+#[derive(Debug, Default)]
+pub struct Replay {
+    /// Packets read.
+    pub read: Counter,
+    /// TCP segments that are part of an attempt or a flow.
+    pub joined: Counter,
+    /// TCP segments that are part of nothing: forged, of a flow that is over, or resets without one.
+    pub unused: Counter,
+    /// Datagrams to or from name servers.
+    pub names: Counter,
+    /// Packets of other kinds, and fragments that do not start theirs.
+    pub others: Counter,
+    /// Packets of a link type that is not known, cut short, or not in order.
+    pub unreadable: Counter,
+    /// Attempts: SYNs, each counted once however often it came.
+    pub attempts: Counter,
+    /// Attempts whose handshake was completed: flows that began.
+    pub begun: Counter,
+    /// Attempts that failed.
+    pub failed: Counter,
+    /// Attempts that were answered, and never went on.
+    pub half_open: Counter,
+    /// Attempts too young to have failed when the capture ended, and those whose answer was not captured.
+    pub unfinished: Counter,
+    /// Attempts forgotten because more than `flow.max_attempts` were open.
+    pub attempts_forgotten: Counter,
+    /// Flows whose begin is not in the capture.
+    pub unseen: Counter,
+    /// Flows that ended.
+    pub ended: Counter,
+    /// Flows that were open at the capture's end.
+    pub open: Counter,
+    /// Flows whose end was not captured: their ports were used again.
+    pub replaced: Counter,
+    /// Flows forgotten because more than `flow.max_flows` were open.
+    pub forgotten: Counter,
 }
 
 /// The fate of what the flow stage tells: told = records made + unselected.
@@ -365,12 +409,9 @@ impl Ledger {
         let lost = LOSSES.iter().map(|loss| loss.count(self)).sum();
         (lost, i128::from(lost) - i128::from(self.gaps.told.get()))
     }
-}
 
-impl fmt::Display for Ledger {
-    /// Both balances, a line each, with the questions about owners between them, and what was told of losses before the
-    /// last; losses only where there are any.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// The balance of kernel events.
+    fn kernel_events(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("kernel events:")?;
         let mut separator = "";
         for (name, kind) in self.kernel.kinds() {
@@ -389,6 +430,19 @@ impl fmt::Display for Ledger {
         }
         if self.kernel.unknown.get() > 0 {
             write!(f, "; unknown {}", self.kernel.unknown.get())?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Ledger {
+    /// Both balances, a line each, with the questions about owners between them, and what was told of losses before the
+    /// last; losses only where there are any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.replay.read.get() > 0 {
+            write!(f, "{}", self.replay)?;
+        } else {
+            self.kernel_events(f)?;
         }
         for (name, l) in [("executables", &self.owner.executables), ("places", &self.owner.places)] {
             if l.asked() > 0 {
@@ -423,6 +477,37 @@ impl fmt::Display for Ledger {
             write!(f, "\nqueue: {} batches were corrupt", self.queue.corrupt_batches.get())?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Replay {
+    /// Its balances, a line each.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "packets: {} read = {} joined", self.read.get(), self.joined.get())?;
+        let fates = [
+            ("unused", &self.unused),
+            ("names", &self.names),
+            ("others", &self.others),
+            ("unreadable", &self.unreadable),
+        ];
+        terms(f, &fates.map(|(name, n)| (name, n.get().into())))?;
+        write!(f, "\nattempts: {} seen = {} begun", self.attempts.get(), self.begun.get())?;
+        let fates = [
+            ("failed", &self.failed),
+            ("half open", &self.half_open),
+            ("unfinished", &self.unfinished),
+            ("forgotten (flow.max_attempts)", &self.attempts_forgotten),
+        ];
+        terms(f, &fates.map(|(name, n)| (name, n.get().into())))?;
+        write!(f, "\nflows: {} begun", self.begun.get())?;
+        terms(f, &[("begun before the capture", self.unseen.get().into())])?;
+        write!(f, " = {} ended", self.ended.get())?;
+        let fates = [
+            ("open at its end", &self.open),
+            ("replaced", &self.replaced),
+            ("forgotten (flow.max_flows)", &self.forgotten),
+        ];
+        terms(f, &fates.map(|(name, n)| (name, n.get().into())))
     }
 }
 

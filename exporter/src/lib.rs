@@ -23,5 +23,6 @@ pub mod owner;
 pub mod pipeline;
 pub mod queue;
 pub mod record;
+pub mod replay;
 pub mod select;
 pub mod telemetry;

@@ -28,6 +28,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(sources) => cmd::run::run(load(&sources)?, sources),
+        Command::Replay { sources, captures } => cmd::replay::replay(&load(&sources)?, &captures),
         Command::Check(sources) => cmd::check::check(&load(&sources)?),
         Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
         Command::Config { sources, json } => {

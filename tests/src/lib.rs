@@ -6,6 +6,7 @@
 //! - [`machine`]: what this machine can't do;
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
+//! - [`sniffer`]: captures of a wire;
 //! - [`child`]: processes of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others;
@@ -23,6 +24,7 @@ pub mod netns;
 pub mod objects;
 pub mod record;
 pub mod scene;
+pub mod sniffer;
 pub mod status;
 pub mod sys;
 pub mod traffic;

@@ -49,7 +49,19 @@ pub fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
 /// # Errors
 /// As socket(2) and bind(2).
 pub fn packet_socket(kind: c_int, interface: u32) -> io::Result<OwnedFd> {
-    let protocol = (libc::ETH_P_IP as u16).to_be();
+    packet_socket_of(libc::ETH_P_IP, kind, interface)
+}
+
+/// As [`packet_socket`], for frames of every protocol, those that leave too.
+///
+/// # Errors
+/// As socket(2) and bind(2).
+pub fn tap(interface: u32) -> io::Result<OwnedFd> {
+    packet_socket_of(libc::ETH_P_ALL, libc::SOCK_RAW, interface)
+}
+
+fn packet_socket_of(protocol: c_int, kind: c_int, interface: u32) -> io::Result<OwnedFd> {
+    let protocol = (protocol as u16).to_be();
     // SAFETY: no pointers.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind | libc::SOCK_CLOEXEC, protocol.into()) };
     if fd < 0 {

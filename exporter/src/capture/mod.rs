@@ -6,10 +6,12 @@
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`snapshot`]: what was there before flowtel;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
+//! - [`pcap`]: capture files instead of the kernel;
 //! - [`rights`]: what this process may do, and what the kernel is.
 
 pub mod cgroup;
 pub mod clock;
+pub mod pcap;
 mod programs;
 pub mod rights;
 mod rings;

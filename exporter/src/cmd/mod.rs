@@ -8,6 +8,7 @@ pub mod check;
 pub mod config;
 pub mod queue;
 mod reload;
+pub mod replay;
 pub mod run;
 pub mod status;
 

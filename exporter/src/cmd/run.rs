@@ -31,7 +31,7 @@ use super::reload::Reloader;
 
 /// Threads that deliver: one is enough for tens of thousands of records a second, the second keeps signals and timers
 /// prompt while it compresses.
-const WORKERS: usize = 2;
+pub(super) const WORKERS: usize = 2;
 
 /// Watches and ships until a signal comes, or nobody reads standard output any more.
 ///
@@ -186,7 +186,7 @@ fn is_on_terminal() -> bool {
 }
 
 /// How many of SIGINT and SIGTERM came so far.
-fn signals() -> std::io::Result<watch::Receiver<u32>> {
+pub(super) fn signals() -> std::io::Result<watch::Receiver<u32>> {
     let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     let (count, seen) = watch::channel(0);
@@ -203,7 +203,7 @@ fn signals() -> std::io::Result<watch::Receiver<u32>> {
 }
 
 /// Returns when the `n`th signal has come.
-async fn nth(mut signals: watch::Receiver<u32>, n: u32) {
+pub(super) async fn nth(mut signals: watch::Receiver<u32>, n: u32) {
     if signals.wait_for(|count| *count >= n).await.is_err() {
         // Nobody counts any more: the runtime is going down.
         std::future::pending::<()>().await;

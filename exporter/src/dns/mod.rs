@@ -4,7 +4,8 @@
 //! - [`cache`]: what was proved, by address, until it is too old;
 //! - [`hosts`]: names of the hosts file;
 //! - [`arpa`]: the address that a reverse look-up asks about;
-//! - [`names`]: what a look-up gives.
+//! - [`names`]: what a look-up gives;
+//! - [`queries`]: which datagrams of a capture are answers that were asked for.
 //!
 //! What comes in are answers that this host asked for: the kernel's side has matched each with a query that left the
 //! same socket, one answer a query. Others than those over UDP are not seen: DNS over TCP, TLS, HTTPS or QUIC.
@@ -16,6 +17,7 @@ pub mod cache;
 pub mod hosts;
 pub mod names;
 pub mod parse;
+pub mod queries;
 mod question;
 pub mod text;
 

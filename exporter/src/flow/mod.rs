@@ -8,12 +8,14 @@
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
 //! - [`reason`]: why a flow ended, or an attempt failed: pure functions;
+//! - [`flags`]: the same from packets alone, for captures;
 //! - [`id`], [`community_id`]: a flow's two identities.
 //!
 //! It never blocks and looks nothing up. Everything is told once; every wait has a limit; what led to nothing is counted.
 
 mod attempts;
 pub mod community_id;
+pub mod flags;
 mod flows;
 pub mod id;
 mod listeners;

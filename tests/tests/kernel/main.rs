@@ -12,6 +12,7 @@ mod names;
 mod open;
 mod queue;
 mod reached;
+mod replay;
 mod rights;
 mod select;
 mod slow;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         life::ALL,
         names::ALL,
         open::ALL,
+        replay::ALL,
         delivery::ALL,
         queue::ALL,
         telemetry::ALL,

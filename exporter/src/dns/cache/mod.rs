@@ -39,9 +39,12 @@ pub const MAX_SOURCES: usize = 64;
 const SWEEP: usize = 128;
 /// Reckoned bytes of a unit without its names: its slot (vectors grow to twice their use), its place in the list of its
 /// address, and that address's in the map.
-const UNIT_COST: usize = 2 * size_of::<Option<Unit>>() + size_of::<Place>() + 2 * size_of::<(IpAddr, Vec<Place>)>();
+///
+/// Maps are reckoned at four places an entry: they are at most 7/8 full and double, and where entries come and go they
+/// may double for the traces of those that went (hashbrown, `reserve_rehash`: which of the two hangs on the hashes).
+const UNIT_COST: usize = 2 * size_of::<Option<Unit>>() + size_of::<Place>() + 4 * size_of::<(IpAddr, Vec<Place>)>();
 /// Reckoned bytes of a source: its place in the map, and in the ranks.
-const SOURCE_COST: usize = 2 * size_of::<(u64, Source)>() + 3 * size_of::<(usize, u64)>();
+const SOURCE_COST: usize = 4 * size_of::<(u64, Source)>() + 3 * size_of::<(usize, u64)>();
 /// Reckoned bytes of a list of names beside its text: the counts before it, and its place in the set of all.
 const NAMES_COST: usize = 64;
 
