@@ -7,7 +7,6 @@ use std::{collections::HashSet, io::Cursor, mem::discriminant, sync::Arc};
 
 use flowtel::{
     capture::pcap::{Content, Reader, decode},
-    config,
     dns::queries::Queries,
     flow::flags::{FlagFlows, Settings},
     ledger::Ledger,

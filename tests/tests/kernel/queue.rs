@@ -289,10 +289,13 @@ fn full(scene: &Scene) -> Result<()> {
     collector.stop()?;
     let (records, lost) = (&balance.records, balance.records.part("dropped (queue full)"));
     ensure!(lost > 0, "memory was never full: this tests nothing");
-    ensure!(records.part("delivered") + lost == records.total, "wrong accounts: {records}");
+    // Too much for the memory is pressure: repeats are folded before anything is lost.
+    let folded = records.part("folded");
+    ensure!(records.part("delivered") + folded + lost == records.total, "wrong accounts: {records}");
     let told = Told { records: collector.records()?, balance: balance.clone() }.checked()?;
     let about = About::Endpoints(vec![server.address]);
     let own = told.records.iter().filter(|record| about.concerns(record)).count();
-    ensure!(own + usize::try_from(lost)? >= made * 2, "{made} connections, {own} records, {lost} lost");
+    let untold = usize::try_from(folded + lost)?;
+    ensure!(own + untold >= made * 2, "{made} connections, {own} records, {folded} folded, {lost} lost");
     Ok(())
 }
