@@ -324,7 +324,7 @@ pub struct Established {
     pub kind: u32,
     /// [`ACTIVE`] or [`PASSIVE`].
     pub how: u32,
-    /// When.
+    /// When: [`ACTIVE`], when the SYN-ACK arrived (cgroup_skb), or where its CPU did not note it, when the socket took it.
     pub time: u64,
     /// The socket (SO_COOKIE); of an accepted connection the child's own.
     pub cookie: u64,
@@ -340,9 +340,8 @@ pub struct Established {
     pub srtt_us: u32,
     /// Segments sent again so far.
     pub retransmits: u32,
-    /// How many nanoseconds before `time` the SYN-ACK arrived (cgroup_skb): at least 1; 0 where this CPU did not see it, or
-    /// there was none.
-    pub answered_ago: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
     pub netns: u64,
 }

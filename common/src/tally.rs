@@ -34,9 +34,9 @@ pub const LEN: u32 = 11;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct OnCpu {
-    /// The last SYN-ACK that arrived at a socket in SYN_SENT: the socket (SO_COOKIE), and when. Its handshake is told a
-    /// moment later, on the same CPU as a rule.
-    pub answered: [u64; 2],
+    /// The last SYN-ACK that arrived at a socket in SYN_SENT: the socket (SO_COOKIE), when, and when by the kernel's
+    /// coarsest clock. Its handshake is told a moment later, on the same CPU as a rule.
+    pub answered: [u64; 3],
     /// Met by a program.
     pub seen: [u64; LEN as usize],
     /// Lost: the ring had no room.
@@ -48,4 +48,4 @@ pub struct OnCpu {
 /// [`OnCpu`] as user space reads it.
 pub type Words = [u64; size_of::<OnCpu>() / 8];
 /// Where in [`Words`] the first count of those seen is; the other sorts follow, [`LEN`] apart.
-pub const SEEN: u32 = 2;
+pub const SEEN: u32 = 3;

@@ -4,7 +4,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP, BPF_RB_RING_SIZE},
-    helpers::bpf_ktime_get_boot_ns,
+    helpers::{bpf_jiffies64, bpf_ktime_get_boot_ns},
     macros::map,
     maps::{PerCpuArray, RingBuf},
 };
@@ -100,30 +100,34 @@ pub fn answered(cookie: u64) {
     unsafe {
         (&raw mut (*on_cpu).answered[0]).write_volatile(cookie);
         (&raw mut (*on_cpu).answered[1]).write_volatile(bpf_ktime_get_boot_ns());
+        (&raw mut (*on_cpu).answered[2]).write_volatile(bpf_jiffies64());
     }
 }
 
-/// How many nanoseconds before `now` a SYN-ACK arrived at the socket `cookie`, where it is the last that this CPU saw; else 0.
+/// When the handshake of the socket `cookie`, complete now, was answered: when its SYN-ACK arrived, where that is the last
+/// one that this CPU saw; else now.
 ///
-/// A ring record for each SYN-ACK was measured at a tenth of all that a begin costs in the kernel, and as much again in user space.
-/// What is lost without: where the socket was locked by a process when its SYN-ACK came, and another one came to this CPU
-/// before the lock was released, the time is when the socket took it.
+/// A ring record for each SYN-ACK was measured at a tenth of all that a begin costs in the kernel, and as much again in user
+/// space. What is lost without: where the socket was locked by a process when its SYN-ACK came, and another one came to
+/// this CPU before the lock was released, the time is when the socket took it.
 #[inline(always)]
-pub fn answered_ago(cookie: u64, now: u64) -> u32 {
-    let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return 0 };
-    // SAFETY: as above. The time is read first: a softirq in between writes both, and then the cookie is another's.
-    let (time, of) = unsafe {
-        let time = (&raw const (*on_cpu).answered[1]).read_volatile();
-        (time, (&raw const (*on_cpu).answered[0]).read_volatile())
-    };
-    let ago = now.wrapping_sub(time);
-    if of != cookie || ago > u32::MAX as u64 {
-        0
-    } else if ago == 0 {
-        1
-    } else {
-        ago as u32
+pub fn answered_at(cookie: u64) -> u64 {
+    /// A SYN-ACK of an earlier attempt on the same socket is older.
+    const MOST_JIFFIES: u64 = 2;
+    if let Some(on_cpu) = TALLIES.get_ptr_mut(0) {
+        // SAFETY: as above. The cookie is read last: a softirq in between writes all three, and then it is another's.
+        let (time, jiffies, of) = unsafe {
+            let time = (&raw const (*on_cpu).answered[1]).read_volatile();
+            let jiffies = (&raw const (*on_cpu).answered[2]).read_volatile();
+            (time, jiffies, (&raw const (*on_cpu).answered[0]).read_volatile())
+        };
+        // SAFETY: no requirement.
+        if of == cookie && unsafe { bpf_jiffies64() }.wrapping_sub(jiffies) <= MOST_JIFFIES {
+            return time;
+        }
     }
+    // SAFETY: no requirement.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 /// Reports that something happened to the socket `cookie` now.

@@ -13,7 +13,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{FLOWS, answered_ago, emit},
+    emit::{FLOWS, answered_at, emit},
     socket::AF_INET,
 };
 
@@ -79,10 +79,10 @@ fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
         unsafe {
             (*record).kind = event::ESTABLISHED;
             (*record).how = how;
-            let (now, cookie) = (bpf_ktime_get_boot_ns(), bpf_get_socket_cookie(ops.cast()));
-            (*record).time = now;
+            let cookie = bpf_get_socket_cookie(ops.cast());
+            (*record).time = if how == event::ACTIVE { answered_at(cookie) } else { bpf_ktime_get_boot_ns() };
             (*record).cookie = cookie;
-            (*record).answered_ago = if how == event::ACTIVE { answered_ago(cookie, now) } else { 0 };
+            (*record).reserved = 0;
             (*record).local = address(ops, &raw const (*ops).local_ip4, &raw const (*ops).local_ip6);
             (*record).remote = address(ops, &raw const (*ops).remote_ip4, &raw const (*ops).remote_ip6);
             // The local port is in host order, the remote one in network order in the upper half.

@@ -47,7 +47,7 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
         remote_port: SERVER_PORT,
         srtt_us: 60,
         retransmits: 0,
-        answered_ago: 1_000,
+        reserved: 0,
         netns: 1,
     };
     [at(time, Event::Connect(connect)), at(established.time, Event::Established(established))]

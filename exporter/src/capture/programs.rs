@@ -47,7 +47,7 @@ struct Wants {
     names: bool,
     /// Who accepts, and who listens.
     acceptors: bool,
-    /// bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer.
+    /// The network namespace, where bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer.
     netns: bool,
 }
 
@@ -204,7 +204,8 @@ impl Wants {
             failures: events.has(Events::FAILED),
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
-            netns: rights::kernel_is_at_least((6, 1)),
+            // It joins a begin with who listens, which nobody is asked about where neither acceptors nor ends are told.
+            netns: rights::kernel_is_at_least((6, 1)) && (config.owner.acceptor || events.needs_ends()),
         }
     }
 }

@@ -308,11 +308,9 @@ impl Flows {
         let early = self.take_early(cookie);
         let acceptor = early.filter(|_| direction == Direction::Incoming);
         flow.owner = acceptor.or(flow.owner);
-        // The SYN-ACK; where it was not seen, it is what the socket took just now. Of SYNs that crossed there is none.
-        let began = KernelTime(event.time.0.saturating_sub(established.answered_ago.into()));
-        let began = if attempt.is_some_and(|a| began < a.asked) { event.time } else { began };
+        // When the SYN-ACK came. Of SYNs that crossed there is none.
         let handshake = match (&attempt, direction) {
-            (Some(attempt), _) if active => Some(began.since(attempt.asked)),
+            (Some(attempt), _) if active => Some(event.time.since(attempt.asked)),
             (None, Direction::Incoming) => incoming_handshake(established),
             _ => None,
         };
@@ -332,7 +330,7 @@ impl Flows {
         let connection = Connection::of(&flow);
         // Where nothing more is to be told of it, it is not followed.
         let followed = (self.events.needs_ends() || self.acceptors).then(|| flow.clone());
-        let told = FlowEvent { at: stamp(event, began), flow, what: What::Begin { handshake } };
+        let told = FlowEvent { at: stamp(event, event.time), flow, what: What::Begin { handshake } };
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
         if other_end.is_none() {
             self.unmatched.insert(connection, begin);
@@ -340,7 +338,7 @@ impl Flows {
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
         let Some(flow) = followed else { return };
-        let open = Open { flow, began, seen: Seen::default(), begin, active, own };
+        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own };
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);
         }

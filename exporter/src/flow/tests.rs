@@ -90,12 +90,6 @@ fn syn_again(cookie: u64) -> Event {
     Event::SynAgain(instant(event::SYN_AGAIN, cookie))
 }
 
-/// The SYN-ACK came so many nanoseconds before.
-fn answered(ago: u32, event: Event) -> Event {
-    let Event::Established(established) = event else { panic!("no handshake") };
-    Event::Established(Established { answered_ago: ago, ..established })
-}
-
 fn accept(cookie: u64, pid: u32) -> Event {
     Event::Accept(Accept {
         kind: event::ACCEPT,
@@ -187,7 +181,7 @@ fn established(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_
         remote_port: remote.1,
         srtt_us,
         retransmits: 0,
-        answered_ago: 0,
+        reserved: 0,
         netns: 1,
     })
 }
@@ -199,7 +193,7 @@ const SERVER: (u8, u16) = (2, 80);
 fn an_outgoing_flow_begins_at_the_answer_and_its_handshake_starts_with_the_call() {
     let mut scene = Scene::new();
     scene.on(10 * MS, connect(5, 99));
-    scene.on(22 * MS + 1000, answered(1000, established(5, ACTIVE, CLIENT, SERVER, 12_000)));
+    scene.on(22 * MS, established(5, ACTIVE, CLIENT, SERVER, 12_000));
     let [begin] = scene.flush() else { panic!("one begin") };
     assert_eq!(begin.flow.direction, Some(Direction::Outgoing));
     assert_eq!(
@@ -262,23 +256,6 @@ fn of_crossing_syns_too_the_own_one_is_no_payload() {
 }
 
 #[test]
-fn where_no_answer_was_seen_the_handshake_ends_when_the_socket_took_it() {
-    let mut scene = Scene::new();
-    scene.on(10 * MS, connect(5, 99));
-    scene.on(50 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
-    let [begin] = scene.flush() else { panic!("one begin") };
-    assert_eq!((handshake(begin), begin.at.time), (Some(Duration::from_millis(40)), KernelTime(50 * MS)));
-}
-
-#[test]
-fn an_answer_to_an_earlier_call_on_the_socket_is_none_to_this_one() {
-    let mut scene = Scene::new();
-    scene.on(10 * MS, connect(5, 99));
-    scene.on(50 * MS, answered(45_000_000, established(5, ACTIVE, CLIENT, SERVER, 0)));
-    assert_eq!(handshake(&scene.flush()[0]), Some(Duration::from_millis(40)));
-}
-
-#[test]
 fn the_two_ends_on_one_host_know_of_each_other_and_share_a_community_id_but_no_flow_id() {
     let mut scene = Scene::new();
     scene.on(1, connect(5, 99));
@@ -323,7 +300,7 @@ fn a_socket_used_again_after_a_failed_call_is_a_flow_of_its_last_call() {
     scene.on(2 * MS, reset(5, IN));
     scene.on(2 * MS + 1, close(5, state::SYN_SENT, CLIENT, SERVER, Counters::default()));
     scene.on(20 * MS, connect(5, 99));
-    scene.on(26 * MS, answered(1_000_000, established(5, ACTIVE, CLIENT, SERVER, 0)));
+    scene.on(25 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
     let [failed, begin] = scene.flush() else { panic!("a failure and a begin") };
     assert_eq!(failure(failed).0, FailReason::Refused);
     assert_eq!(handshake(begin), Some(Duration::from_millis(5)));
@@ -612,7 +589,7 @@ proptest! {
             let old_state = [state::ESTABLISHED, state::LAST_ACK, state::FIN_WAIT2, state::CLOSE_WAIT][gap as usize % 4];
             match step {
                 0 => scene.on(time, connect(cookie, if cookie == 7 { OWN } else { 99 })),
-                1 => { proofs += 1; scene.on(time, answered(5_000_000, established(cookie, ACTIVE, CLIENT, server, 0))) }
+                1 => { proofs += 1; scene.on(time, established(cookie, ACTIVE, CLIENT, server, 80)) }
                 2 => { proofs += 1; scene.on(time, established(cookie, ACTIVE, CLIENT, server, 0)) }
                 3 => { proofs += 1; scene.on(time, established(cookie, PASSIVE, server, CLIENT, 77)) }
                 4 => scene.on(time, syn_again(cookie)),

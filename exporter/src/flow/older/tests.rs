@@ -126,7 +126,7 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
             remote_port: 80,
             srtt_us: 0,
             retransmits: 0,
-            answered_ago: 0,
+            reserved: 0,
             netns: 1,
         })
     };
