@@ -272,6 +272,13 @@ impl Counter {
         }
     }
 
+    /// Adds one to a count that no other thread changes meanwhile (the capture thread's own, for each event): a load and a
+    /// store, where [`Self::add`] is a locked instruction.
+    #[inline]
+    pub fn bump(&self) {
+        self.0.store(self.0.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
     /// Sets the count to one that another place keeps (the kernel's).
     pub fn set(&self, n: u64) {
         self.0.store(n, Relaxed);

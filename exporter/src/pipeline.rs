@@ -195,13 +195,14 @@ impl Pipeline {
         let any = !events.is_empty();
         let Self { rings, flows, overload, enricher, select, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
-        for event in events.drain(..) {
-            enricher.notice(&event);
+        for event in &*events {
+            enricher.notice(event);
             if let Some(older) = older {
-                older.notice(&event);
+                older.notice(event);
             }
-            flows.on(&event);
+            flows.on(event);
         }
+        events.clear();
         if let Some(watched) = older {
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);

@@ -560,7 +560,7 @@ mod tests {
     #[test]
     fn balances_are_read_and_what_does_not_add_up_is_found() {
         let read = |established: &str, records: &str| {
-            let kernel = "connect 3 seen = 1 joined + 2 open; syn-ack 1 seen = 1 joined";
+            let kernel = "connect 3 seen = 1 joined + 2 open; accept 1 seen = 1 joined";
             let said = format!("log\nkernel events: {kernel}; established {established}; syn again 0 seen = 0 joined");
             Balance::read(&format!("{said}\nexecutables: 2 asked = 1 looked up + 1 cached\nrecords: {records}"))
         };

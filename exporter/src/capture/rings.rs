@@ -81,7 +81,12 @@ impl Rings {
         sorted.clear();
         sorted.extend(now.iter().filter_map(event));
         events.truncate(start);
-        events.append(sorted);
+        if events.is_empty() {
+            std::mem::swap(events, sorted);
+            sorted.clear();
+        } else {
+            events.append(sorted);
+        }
         // As for the events: one very busy tick should not be paid for in memory for ever.
         order.shrink_to(KEPT);
         sorted.shrink_to(KEPT);
@@ -135,7 +140,7 @@ fn read(
             ledger.unknown.add(1);
             continue;
         };
-        kind_of(&event, ledger).read.add(1);
+        kind_of(&event, ledger).read.bump();
         let time = KernelTime(event.time());
         let wall = clock.wall(time);
         // What comes while this runs is younger than `now`; nothing is read before it happened.

@@ -512,7 +512,7 @@ impl Flows {
     }
 
     pub(super) fn count(&self, kind: &Kind, own: bool) {
-        if own { kind.own.add(1) } else { kind.joined.add(1) }
+        if own { kind.own.bump() } else { kind.joined.bump() }
     }
 }
 

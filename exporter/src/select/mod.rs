@@ -73,12 +73,12 @@ impl Select {
     /// Looks at an event, by what it says itself.
     #[inline]
     pub fn look(&mut self, event: &FlowEvent) -> Look {
-        self.ledger.events.told.add(1);
+        self.ledger.events.told.bump();
         if !self.events.has(name(&event.what)) {
             self.ledger.events.unselected.add(1);
             return Look::LeaveOut;
         }
-        self.ledger.records.made.add(1);
+        self.ledger.records.made.bump();
         if let Some(kept) = self.remembered(event) {
             return self.fate(event, kept);
         }

@@ -1,6 +1,7 @@
 //! How records leave flowtel: as lines, to a collector that comes and goes, and in time.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::SocketAddr,
@@ -285,8 +286,12 @@ fn own(scene: &Scene, protocol: Protocol) -> Result<()> {
         let mut sides = Vec::new();
         if told {
             let own = records.iter().filter(|r| about.concerns(r) && r.text("flowtel.flow.direction") == "outgoing");
-            let source = own.filter_map(Record::source).next().context("flowtel's own connection is not told")?;
-            sides.extend(own_sides(source, to, processes.clone(), (before, wall())));
+            // Two batches in flight may make two connections; each is told once at each end.
+            let sources: BTreeSet<_> = own.filter_map(Record::source).collect();
+            ensure!(!sources.is_empty(), "flowtel's own connection is not told");
+            for source in sources {
+                sides.extend(own_sides(source, to, processes.clone(), (before, wall())));
+            }
         }
         exactly(&records, &about, &sides)?;
         drop(net);
