@@ -27,6 +27,11 @@ expect() { # expect COUNT PATTERN: so many lines of the output match
 }
 
 flowtel check </dev/null || failures=$((failures + 1))
+# The programs of leaner configurations: without failures, begins with names, begins alone.
+flowtel check --set capture.events=flows </dev/null || failures=$((failures + 1))
+flowtel check --set capture.events=begins </dev/null || failures=$((failures + 1))
+flowtel check --set capture.events=begins --set dns.enabled=false --set owner.acceptor=false </dev/null ||
+    failures=$((failures + 1))
 # A connection that is older than flowtel.
 sleep 1000 | nc -l -p 8090 >/dev/null &
 sleep 1

@@ -165,13 +165,13 @@ pub const PROGRAMS: [Program; 20] = [
     Program {
         name: "flowtel_ops_old",
         attach: "cgroup_sock_ops",
-        purpose: "begins and ends of connections (before Linux 6.1)",
+        purpose: "begins and ends of connections, without their network namespace",
         when: |wants| wants.ends && !wants.netns,
     },
     Program {
         name: "flowtel_ops_old_lean",
         attach: "cgroup_sock_ops",
-        purpose: "begins of connections (before Linux 6.1)",
+        purpose: "begins of connections, without their network namespace",
         when: |wants| !wants.ends && !wants.netns,
     },
 ];

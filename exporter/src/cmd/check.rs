@@ -157,9 +157,9 @@ impl Report {
         let style = Style::new().fg_color(Some(colour.into()));
         let mut lines = text.lines();
         // Writing to a String can't fail.
-        let _ = writeln!(self.text, "{style}{word:<5}{style:#}{name:<18}{}", Escaped(lines.next().unwrap_or_default()));
+        let _ = writeln!(self.text, "{style}{word:<5}{style:#}{name:<22}{}", Escaped(lines.next().unwrap_or_default()));
         for more in lines {
-            let _ = writeln!(self.text, "{:23}{}", "", Escaped(more));
+            let _ = writeln!(self.text, "{:27}{}", "", Escaped(more));
         }
     }
 }
