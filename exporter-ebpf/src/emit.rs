@@ -107,8 +107,7 @@ pub fn answered(cookie: u64) {
 /// When the handshake of the socket `cookie`, complete now, was answered: when its SYN-ACK arrived, where that is the last
 /// one that this CPU saw; else now.
 ///
-/// A ring record for each SYN-ACK was measured at a tenth of all that a begin costs in the kernel, and as much again in user
-/// space. What is lost without: where the socket was locked by a process when its SYN-ACK came, and another one came to
+/// A ring record for each SYN-ACK would be one of four that a begin costs. What is lost without: where the socket was locked by a process when its SYN-ACK came, and another one came to
 /// this CPU before the lock was released, the time is when the socket took it.
 #[inline(always)]
 pub fn answered_at(cookie: u64) -> u64 {

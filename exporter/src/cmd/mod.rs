@@ -4,6 +4,10 @@
 
 use std::io::{self, Write as _};
 
+use tokio::runtime;
+
+use crate::exit::{Exit, Failure};
+
 pub mod check;
 pub mod config;
 pub mod queue;
@@ -11,6 +15,22 @@ mod reload;
 pub mod replay;
 pub mod run;
 pub mod status;
+
+/// The threads that deliver, and wait for signals.
+///
+/// # Errors
+/// The kernel refuses a thread.
+fn export_threads() -> Result<runtime::Runtime, Failure> {
+    /// One is enough for tens of thousands of records a second, the second keeps signals and timers prompt while it
+    /// compresses.
+    const WORKERS: usize = 2;
+    runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("flowtel-export")
+        .enable_all()
+        .build()
+        .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("starting the export threads")))
+}
 
 /// Prints on standard output, coloured on a terminal only. A reader that went away (`flowtel config | head`) has what
 /// it wanted: no error.

@@ -13,9 +13,9 @@ use std::{
 use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
-use tokio::{runtime, sync::oneshot};
+use tokio::sync::oneshot;
 
-use super::run::{WORKERS, nth, signals};
+use super::run::{nth, signals};
 use crate::{
     capture::pcap::{self, Reader},
     config::{self, Config, Loaded},
@@ -72,12 +72,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     telemetry::start_log(&config.log);
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("flowtel-export")
-        .enable_all()
-        .build()
-        .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("starting the export threads")))?;
+    let runtime = super::export_threads()?;
     let _guard = runtime.enter();
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tokio::{runtime, signal::unix, sync::watch};
+use tokio::{signal::unix, sync::watch};
 
 use crate::{
     capture::{
@@ -29,10 +29,6 @@ use crate::{
 
 use super::reload::Reloader;
 
-/// Threads that deliver: one is enough for tens of thousands of records a second, the second keeps signals and timers
-/// prompt while it compresses.
-pub(super) const WORKERS: usize = 2;
-
 /// Watches and ships until a signal comes, or nobody reads standard output any more.
 ///
 /// # Errors
@@ -41,12 +37,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     telemetry::start_log(&loaded.config.log);
     let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
-    let runtime = runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .thread_name("flowtel-export")
-        .enable_all()
-        .build()
-        .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("starting the export threads")))?;
+    let runtime = super::export_threads()?;
     let _guard = runtime.enter();
     // From here on a signal is a stop and no death: what is recorded by then is delivered.
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;

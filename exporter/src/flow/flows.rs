@@ -6,7 +6,7 @@ use flowtel_common::event::{self, Accept, Call, Caller, Close, Counters, Establi
 use hashbrown::HashMap;
 
 use super::{
-    BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Owner, Role, Stamp, Traffic, What,
+    BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Owner, Role, Sent, Stamp, Traffic, What,
     attempts::{Attempt, Attempts},
     listeners::Listeners,
     older::OlderFlows,
@@ -65,7 +65,8 @@ impl Connection {
 // === impl Flows
 
 impl Flows {
-    /// A fresh stage that follows flows as far as `capture.events` needs it, and waits for acceptors where `owner` has them told. `boot` goes into
+    /// A fresh stage that follows flows as far as `capture.events` needs it, and waits for acceptors where `owner` has
+    /// them told. `boot` goes into
     /// every id. `own` is flowtel's process id as the kernel sees it, where its own connections are to be left out.
     pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
@@ -569,21 +570,12 @@ pub(super) fn ended(
     let own_fin = reason::own_fin_acknowledged(close.old_state, reason);
     let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
     let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, seen)));
-    let (source, destination) = match direction {
-        Some(Direction::Incoming) => ((received, segments_in), (sent, segments_out)),
-        _ => ((sent, segments_out), (received, segments_in)),
-    };
+    let own = Sent { bytes: sent, segments: segments_out };
+    let peer = Sent { bytes: received, segments: segments_in };
     What::End {
         reason,
         duration: began.map(|began| Duration::from_nanos(event.time.since(began))),
-        traffic: Traffic {
-            source_bytes: source.0,
-            destination_bytes: destination.0,
-            source_segments: source.1,
-            destination_segments: destination.1,
-            retransmits,
-            rtt: (srtt_us > 0).then_some(rtt),
-        },
+        traffic: Traffic::new(direction, own, peer, retransmits, rtt),
     }
 }
 

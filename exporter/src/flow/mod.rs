@@ -124,6 +124,13 @@ pub struct Traffic {
     pub rtt: Option<Duration>,
 }
 
+/// What one side of a connection sent and the other one acknowledged: payload bytes, and segments.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    bytes: u64,
+    segments: u32,
+}
+
 /// Many alike, told as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fold {
@@ -190,6 +197,23 @@ impl Flow {
             direction,
             local: source.ip().is_loopback() || (source.ip() == destination.ip() && known),
             owner: None,
+        }
+    }
+}
+
+// === impl Traffic
+
+impl Traffic {
+    /// As the local side counted it: of a connection that the peer initiated, the peer is the source.
+    fn new(direction: Option<Direction>, own: Sent, peer: Sent, retransmits: u32, rtt: Duration) -> Self {
+        let (source, destination) = if direction == Some(Direction::Incoming) { (peer, own) } else { (own, peer) };
+        Self {
+            source_bytes: source.bytes,
+            destination_bytes: destination.bytes,
+            source_segments: source.segments,
+            destination_segments: destination.segments,
+            retransmits,
+            rtt: (!rtt.is_zero()).then_some(rtt),
         }
     }
 }

@@ -10,7 +10,7 @@ use flowtel_common::event::{self, Close, Counters, Segment, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Stamp, Traffic, What,
+    Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Stamp, Traffic, What,
     flows::{Connection, Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
 };
@@ -311,22 +311,9 @@ impl Older {
 
     fn end(&self, reason: EndReason, sent: u64, received: u64, rtt: Duration) -> What {
         let Counters { segments_in, segments_out, retransmits, .. } = self.counters;
-        let own = (sent, segments_out);
-        let peer = (received, segments_in);
-        let (source, destination) =
-            if self.flow.direction == Some(Direction::Incoming) { (peer, own) } else { (own, peer) };
-        What::End {
-            reason,
-            duration: None,
-            traffic: Traffic {
-                source_bytes: source.0,
-                destination_bytes: destination.0,
-                source_segments: source.1,
-                destination_segments: destination.1,
-                retransmits,
-                rtt: (!rtt.is_zero()).then_some(rtt),
-            },
-        }
+        let own = Sent { bytes: sent, segments: segments_out };
+        let peer = Sent { bytes: received, segments: segments_in };
+        What::End { reason, duration: None, traffic: Traffic::new(self.flow.direction, own, peer, retransmits, rtt) }
     }
 }
 
