@@ -398,6 +398,13 @@ impl Event {
         }
     }
 
+    /// When the event happened that a ring record holds, without decoding it: every event has its time behind its first
+    /// two words. 0 where the record is too short for one.
+    pub fn time_in(record: &[u8]) -> u64 {
+        let time = record.get(8..).and_then(|rest| u64::read_from_prefix(rest).ok());
+        time.map_or(0, |(time, _)| time)
+    }
+
     /// When it happened: CLOCK_BOOTTIME, nanoseconds.
     pub fn time(&self) -> u64 {
         match self {

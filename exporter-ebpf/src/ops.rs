@@ -33,16 +33,18 @@ const STATE_CB_FLAG: i32 = 1 << 2;
 /// that was measured to miss the cache at almost every run.
 #[inline(always)]
 pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
-    const BEGINS_ONLY: u32 = 1 << ACTIVE_ESTABLISHED_CB | 1 << PASSIVE_ESTABLISHED_CB | 1 << STATE_CB;
-    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB | 1 << TCP_LISTEN_CB;
+    const BEGINS_ONLY: u32 =
+        1 << ACTIVE_ESTABLISHED_CB | 1 << PASSIVE_ESTABLISHED_CB | 1 << STATE_CB | 1 << TCP_LISTEN_CB;
+    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB;
     let op = ctx.op();
     // Most runs are the kernel's questions for a setting: out at once, on the first cache line of the program.
     if likely((if ENDS { ALL } else { BEGINS_ONLY }) >> (op & 31) & 1 == 0) {
         return;
     }
     match op {
-        // Children inherit a listener's flag.
-        TCP_CONNECT_CB | TCP_LISTEN_CB if ENDS => watch(ctx),
+        // Children inherit a listener's flag, and need not be given it one by one.
+        TCP_LISTEN_CB => watch(ctx),
+        TCP_CONNECT_CB if ENDS => watch(ctx),
         ACTIVE_ESTABLISHED_CB => {
             if ENDS {
                 watch(ctx);

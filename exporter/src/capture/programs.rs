@@ -246,7 +246,7 @@ impl Programs {
     /// # Errors
     /// The object does not hold it: never in a sound build.
     pub fn older(&mut self) -> Result<Cookies, Error> {
-        take(&mut self.ebpf, "OLDER")
+        Ok(Cookies::new(take(&mut self.ebpf, "OLDER")?, take(&mut self.ebpf, "ANY_OLDER")?))
     }
 
     /// Loads one program and attaches it to `cgroup` by a link, beside whatever else is attached there.

@@ -1,6 +1,7 @@
 //! What was there before flowtel: the kernel's lists of TCP sockets in, connections and listeners out, and later whether
 //! such a connection still is.
 //!
+//! - `cookies`: the list of those that the kernel side tells of;
 //! - `diag`: the list of one network namespace;
 //! - `namespaces`: which namespaces there are;
 //! - `older`: connections that are watched to their end.
@@ -12,12 +13,13 @@
 //! Must never hold up the capture thread: the lists are read by a thread of their own, which enters other namespaces and
 //! ends then.
 
+mod cookies;
 mod diag;
 mod namespaces;
 mod older;
 
 use std::{
-    collections::{HashMap as StdHashMap, HashSet},
+    collections::{HashMap, HashSet},
     fmt, io,
     net::SocketAddr,
     path::PathBuf,
@@ -26,7 +28,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aya::maps::{HashMap, MapData};
+pub use cookies::Cookies;
 pub use diag::Key;
 use flowtel_common::event::{COMM_LEN, Counters, state};
 use netlink_packet_sock_diag::inet::StateFlags;
@@ -37,9 +39,6 @@ use super::{Error, KernelTime};
 
 /// How long the lists of other namespaces may take.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// The kernel side's list of cookies whose FINs are to be told.
-pub type Cookies = HashMap<MapData, u64, u32>;
 
 /// What was there, and the ways to look at it again.
 #[derive(Debug)]
@@ -165,7 +164,7 @@ impl Snapshot {
     }
 
     /// Has each socket's holder looked up: `find` is given the inodes of all that have one.
-    pub fn look_up_holders(&mut self, find: impl FnOnce(&HashSet<u32>) -> StdHashMap<u32, Holder>) {
+    pub fn look_up_holders(&mut self, find: impl FnOnce(&HashSet<u32>) -> HashMap<u32, Holder>) {
         let Listing { connections, listeners, .. } = &mut self.listing;
         let inodes = connections.iter().map(|c| c.inode).chain(listeners.iter().map(|l| l.inode));
         let holders = find(&inodes.filter(|inode| *inode != 0).collect());
@@ -246,8 +245,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         known.truncate(most);
     }
     for (_, socket) in &known {
-        // A full map: the ends of the rest are still found by looking, later.
-        let _ = cookies.insert(socket.cookie, 0, 0);
+        cookies.insert(socket.cookie);
     }
     // Second reading: what holds from here on.
     let time = KernelTime::now();
@@ -286,7 +284,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         found.truncate(most);
     }
     for found in &found {
-        let _ = cookies.insert(found.cookie, 0, 0);
+        cookies.insert(found.cookie);
     }
     reach.found = (found.len(), listeners.len());
     let listing = Listing { time, connections: found, listeners };

@@ -78,7 +78,7 @@ impl Older {
         };
         for Found { cookie, state, namespace, counters, key, .. } in connections {
             if !is_older(cookie) {
-                let _ = older.cookies.remove(&cookie);
+                older.cookies.remove(cookie);
                 continue;
             }
             if let Some(Some((_, sockets))) = older.namespaces.get_mut(namespace) {
@@ -177,7 +177,7 @@ impl Older {
 
     fn forget(&mut self, cookie: u64) {
         let Some(watched) = self.sockets.remove(&cookie) else { return };
-        let _ = self.cookies.remove(&cookie);
+        self.cookies.remove(cookie);
         if let Some(namespace) = self.namespaces.get_mut(watched.namespace) {
             if let Some((_, sockets)) = namespace {
                 *sockets -= 1;
