@@ -30,7 +30,10 @@ use super::{
 use crate::config::Compression;
 
 mod connector;
+mod gather;
+mod message;
 use connector::Connector;
+use message::{Sending, Uncompressed};
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
 const NOT_GRPC: &str =
@@ -101,7 +104,10 @@ impl Grpc {
     }
 
     async fn call(&self, bytes: Bytes) -> Result<Option<ExportLogsServiceResponse>, Status> {
-        let mut client = Client::new(self.channel()).max_decoding_message_size(MAX_ANSWER);
+        // Compressed it is a new buffer anyway.
+        let message = if self.gzip { None } else { Uncompressed::new(bytes.clone()) };
+        let mut client =
+            Client::new(Sending { channel: self.channel(), message }).max_decoding_message_size(MAX_ANSWER);
         if self.gzip {
             // grpc-go, and with it the collector, compresses its answer as the request was.
             client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);

@@ -25,6 +25,8 @@ use tokio_rustls::{
 };
 use tonic::codegen::Service;
 
+use super::gather::Gather;
+
 /// Makes connections to one receiver. Each resolves the name anew.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -93,8 +95,8 @@ impl Service<Uri> for Connector {
             };
             let tcp = tcp.into_inner();
             let io: Box<dyn Io> = match tls {
-                None => Box::new(tcp),
-                Some((tls, name)) => Box::new(tls.connect(name, tcp).await?),
+                None => Box::new(Gather::new(tcp)),
+                Some((tls, name)) => Box::new(Gather::new(tls.connect(name, tcp).await?)),
             };
             Ok(TokioIo::new(io))
         };
