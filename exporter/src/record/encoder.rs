@@ -11,13 +11,20 @@ use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
 use opentelemetry_sdk::Resource;
 use prost::{Message, encoding::encoded_len_varint};
 
-use super::{Batch, groups, resource, schema, text, wire};
+use super::{
+    Batch,
+    buffers::Buffers,
+    groups, resource, schema, text,
+    wire::{self, array_attribute, constant_attribute},
+};
 use crate::{
     capture::WallTime,
     config::Groups,
     dns::Names,
     enrich::Enriched,
-    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What},
+    flow::{
+        BootId, Direction, EndReason, FailReason, FlowEvent, FlowId, Fold, Role, Stamp, Traffic, What, community_id,
+    },
 };
 
 mod gap;
@@ -56,6 +63,7 @@ pub struct Encoder {
     /// Fields `scope` and `schema_url` of `ScopeLogs`.
     scope: Vec<u8>,
     open: Open,
+    buffers: Buffers,
     text: Text,
 }
 
@@ -99,6 +107,7 @@ impl Encoder {
             resource: encoded,
             scope: scope_fields,
             open: Open::default(),
+            buffers: Buffers::default(),
             text: Text::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
@@ -140,13 +149,23 @@ impl Encoder {
         old.then(|| self.seal()).flatten()
     }
 
+    /// Whether there is no record in the open batch.
+    pub fn is_empty(&self) -> bool {
+        self.open.records == 0
+    }
+
+    /// Gives back memory that has not been needed since the last call. To be called now and then.
+    pub fn rest(&mut self) {
+        self.buffers.rest();
+    }
+
     /// Bytes before the first record.
     fn room(&self) -> usize {
         LENGTHS + self.resource.len() + self.scope.len()
     }
 
-    fn fresh(&self, capacity: usize) -> Open {
-        let mut buffer = Vec::with_capacity(capacity.max(LEAST_CAPACITY));
+    fn fresh(&mut self, capacity: usize) -> Open {
+        let mut buffer = self.buffers.take(capacity.max(LEAST_CAPACITY));
         buffer.resize(self.room(), 0);
         Open { buffer, ..Open::default() }
     }
@@ -173,12 +192,9 @@ impl Encoder {
         envelope.extend_from_slice(&self.scope);
         let start = room - envelope.len();
         sealed.buffer[start..room].copy_from_slice(&envelope);
-        Some(Batch {
-            bytes: Bytes::from(sealed.buffer).slice(start..),
-            records: sealed.records,
-            first: sealed.first,
-            last: sealed.last,
-        })
+        let bytes = Bytes::from(sealed.buffer).slice(start..);
+        self.buffers.lend(&bytes);
+        Some(Batch { bytes, records: sealed.records, first: sealed.first, last: sealed.last })
     }
 
     fn record(&mut self, enriched: &Enriched<'_>) {
@@ -190,29 +206,45 @@ impl Encoder {
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
 
-        let (severity, severity_text) = match what {
-            What::Failed { .. } => (schema::WARN, schema::WARN_TEXT),
-            What::Begin { .. } | What::Open | What::End { .. } => (schema::INFO, schema::INFO_TEXT),
-        };
         wire::fixed64(out, wire::log_record::TIME, at.wall.0);
         wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
-        wire::varint(out, wire::log_record::SEVERITY_NUMBER, severity as u64);
-        wire::bytes(out, wire::log_record::SEVERITY_TEXT, severity_text.as_bytes());
+        match what {
+            What::Failed { .. } => {
+                wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::WARN as u64);
+                wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::WARN_TEXT.as_bytes());
+            }
+            What::Begin { .. } | What::Open | What::End { .. } => {
+                wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::INFO as u64);
+                wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::INFO_TEXT.as_bytes());
+            }
+        }
         wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
         wire::any_string(out, wire::log_record::BODY, &text.body);
 
         if *event_name_attribute {
-            wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
+            match what {
+                What::Begin { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::BEGIN),
+                What::End { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::END),
+                What::Open | What::Failed { .. } => {
+                    wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
+                }
+            }
         }
-        wire::string_attribute(out, schema::UID, &hex(uid(boot, event, name)));
+        array_attribute!(out, schema::UID, text::hex(uid(boot, event, name)), 32);
         if let Some(id) = flow.id {
-            wire::string_attribute(out, schema::FLOW_ID, &hex(id.0));
+            array_attribute!(out, schema::FLOW_ID, text::hex(id.0), 32);
         }
         if let Some(id) = flow.community_id {
-            wire::string_attribute(out, schema::COMMUNITY_ID, &id.text());
+            array_attribute!(out, schema::COMMUNITY_ID, id.text(), community_id::TEXT_LEN);
         }
-        if let Some(direction) = flow.direction {
-            wire::string_attribute(out, schema::DIRECTION, direction.as_str().as_bytes());
+        match flow.direction {
+            Some(Direction::Outgoing) => {
+                constant_attribute!(out, schema::DIRECTION, Direction::Outgoing.as_str());
+            }
+            Some(Direction::Incoming) => {
+                constant_attribute!(out, schema::DIRECTION, Direction::Incoming.as_str());
+            }
+            None => {}
         }
         if flow.local {
             wire::bool_attribute(out, schema::LOCAL, true);
@@ -223,8 +255,12 @@ impl Encoder {
         port(out, schema::SOURCE_PORT, &flow.source);
         wire::string_attribute(out, schema::DESTINATION_ADDRESS, &text.destination);
         port(out, schema::DESTINATION_PORT, &flow.destination);
-        wire::string_attribute(out, schema::TRANSPORT, b"tcp");
-        wire::string_attribute(out, schema::NETWORK_TYPE, if flow.destination.is_ipv4() { b"ipv4" } else { b"ipv6" });
+        constant_attribute!(out, schema::TRANSPORT, "tcp");
+        if flow.destination.is_ipv4() {
+            constant_attribute!(out, schema::NETWORK_TYPE, "ipv4");
+        } else {
+            constant_attribute!(out, schema::NETWORK_TYPE, "ipv6");
+        }
         if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
         }
@@ -232,7 +268,11 @@ impl Encoder {
             wire::int_attribute(out, schema::PID, owner.pid.into());
             wire::int_attribute(out, schema::USER_ID, owner.uid.into());
             wire::string_attribute(out, schema::THREAD_NAME, &text.name);
-            wire::string_attribute(out, schema::PROCESS_ROLE, owner.role.as_str().as_bytes());
+            match owner.role {
+                Role::Connector => constant_attribute!(out, schema::PROCESS_ROLE, Role::Connector.as_str()),
+                Role::Acceptor => constant_attribute!(out, schema::PROCESS_ROLE, Role::Acceptor.as_str()),
+                Role::Listener => constant_attribute!(out, schema::PROCESS_ROLE, Role::Listener.as_str()),
+            }
         }
         if let Some(executable) = &enriched.executable {
             wire::string_attribute(out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
@@ -368,12 +408,16 @@ impl Text {
             body.push(b')');
         }
         if let Some(owner) = &flow.owner {
-            match std::str::from_utf8(owner.name()) {
-                Ok(name) => self.name.extend_from_slice(name.as_bytes()),
-                Err(_) => self.name.extend_from_slice(String::from_utf8_lossy(owner.name()).as_bytes()),
-            }
+            let name = owner.name();
             body.push(b' ');
-            shown(body, &String::from_utf8_lossy(&self.name));
+            if is_plain(name) {
+                self.name.extend_from_slice(name);
+                body.extend_from_slice(name);
+            } else {
+                let name = String::from_utf8_lossy(name);
+                self.name.extend_from_slice(name.as_bytes());
+                shown(body, &name);
+            }
             body.push(b'[');
             text::decimal(body, owner.pid);
             body.push(b']');
@@ -423,9 +467,14 @@ fn endpoint(out: &mut Vec<u8>, address: &[u8], end: &SocketAddr) {
     }
 }
 
+/// Whether there is nothing to escape: printable ASCII.
+fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|b| matches!(b, b' '..=b'~'))
+}
+
 /// Appends `text` with its control characters escaped: a body is shown on terminals.
 fn shown(out: &mut Vec<u8>, text: &str) {
-    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
+    if is_plain(text.as_bytes()) {
         return out.extend_from_slice(text.as_bytes());
     }
     for c in text.chars() {
@@ -446,17 +495,6 @@ fn uid(boot: &BootId, event: &FlowEvent, name: &str) -> u128 {
     // Names are shorter than 32 bytes: a test sees to it.
     bytes[24..24 + name.len()].copy_from_slice(name.as_bytes());
     boot.hash(&bytes[..24 + name.len()])
-}
-
-/// 32 hex digits.
-fn hex(id: u128) -> [u8; 32] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = [0; 32];
-    for (i, byte) in id.to_be_bytes().into_iter().enumerate() {
-        out[2 * i] = DIGITS[usize::from(byte >> 4)];
-        out[2 * i + 1] = DIGITS[usize::from(byte & 15)];
-    }
-    out
 }
 
 /// Writes the head of the record that starts at `start` and ends the buffer.

@@ -6,6 +6,7 @@
 //! - [`Batch`]: the final bytes of one request.
 
 mod batch;
+mod buffers;
 mod encoder;
 mod groups;
 pub mod resource;

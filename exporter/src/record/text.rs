@@ -18,21 +18,103 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u32) {
     out.extend_from_slice(&digits[at..]);
 }
 
+/// The 256 octets in decimal with a dot behind, and the length of that.
+const OCTETS: [([u8; 4], u8); 256] = {
+    let mut all = [([b'.'; 4], 0); 256];
+    let mut n = 0;
+    while n < 256 {
+        let (hundreds, tens, ones) = (n / 100, n / 10 % 10, n % 10);
+        let digits = [b'0' + hundreds as u8, b'0' + tens as u8, b'0' + ones as u8];
+        let from = if hundreds > 0 {
+            0
+        } else if tens > 0 {
+            1
+        } else {
+            2
+        };
+        let mut i = from;
+        while i < 3 {
+            all[n].0[i - from] = digits[i];
+            i += 1;
+        }
+        all[n].1 = (3 - from) as u8 + 1;
+        n += 1;
+    }
+    all
+};
+
 /// Appends an address as the standard library shows it.
 pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
     match ip {
         IpAddr::V4(v4) => {
-            let [a, b, c, d] = v4.octets();
-            decimal(out, a.into());
-            for octet in [b, c, d] {
-                out.push(b'.');
-                decimal(out, octet.into());
+            let mut text = [0; 16];
+            let mut at = 0;
+            for octet in v4.octets() {
+                let (digits, len) = OCTETS[usize::from(octet)];
+                text[at..at + 4].copy_from_slice(&digits);
+                at += usize::from(len);
             }
+            // Without the last dot.
+            out.extend_from_slice(&text[..at - 1]);
         }
-        // Which zeros are left out is intricate (RFC 5952), and a Vec takes all that is written.
-        IpAddr::V6(v6) => _ = write!(out, "{v6}"),
+        // A Vec takes all that is written.
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => _ = write!(out, "{v6}"),
+        IpAddr::V6(v6) => ipv6(out, v6.segments()),
     }
 }
+
+/// Eight groups, the longest run of zeros left out, the first of several (RFC 5952, 4.2).
+fn ipv6(out: &mut Vec<u8>, groups: [u16; 8]) {
+    let (mut longest, mut run) = (0..0, 0..0);
+    for (i, group) in groups.into_iter().enumerate() {
+        if group != 0 {
+            run = i + 1..i + 1;
+            continue;
+        }
+        run.end = i + 1;
+        // One zero alone is written.
+        if run.len() > longest.len().max(1) {
+            longest = run.clone();
+        }
+    }
+    let written = |out: &mut Vec<u8>, groups: &[u16]| {
+        for (i, group) in groups.iter().enumerate() {
+            if i > 0 {
+                out.push(b':');
+            }
+            let [high, low] = group.to_be_bytes().map(|byte| HEX[usize::from(byte)]);
+            let digits = [high[0], high[1], low[0], low[1]];
+            out.extend_from_slice(&digits[(group.leading_zeros() as usize / 4).min(3)..]);
+        }
+    };
+    if longest.is_empty() {
+        return written(out, &groups);
+    }
+    written(out, &groups[..longest.start]);
+    out.extend_from_slice(b"::");
+    written(out, &groups[longest.end..]);
+}
+
+/// 32 hex digits.
+pub(super) fn hex(id: u128) -> [u8; 32] {
+    let mut out = [0; 32];
+    for (two, byte) in out.chunks_exact_mut(2).zip(id.to_be_bytes()) {
+        two.copy_from_slice(&HEX[usize::from(byte)]);
+    }
+    out
+}
+
+/// The 256 bytes in hex.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut all = [[0; 2]; 256];
+    let mut n = 0;
+    while n < 256 {
+        all[n] = [DIGITS[n >> 4], DIGITS[n & 15]];
+        n += 1;
+    }
+    all
+};
 
 #[cfg(test)]
 mod tests {
@@ -42,8 +124,14 @@ mod tests {
 
     proptest! {
         #[test]
+        fn an_id_is_32_digits(id: u128) {
+            prop_assert_eq!(hex(id).to_vec(), format!("{id:032x}").into_bytes());
+        }
+
+        #[test]
         fn a_number_and_an_address_are_what_the_standard_library_shows(
-            number in prop_oneof![any::<u32>(), 0u32..300, Just(u32::MAX)], v4: [u8; 4], v6: [u16; 8],
+            number in prop_oneof![any::<u32>(), 0u32..300, Just(u32::MAX)], v4: [u8; 4],
+            v6 in prop::array::uniform8(prop_oneof![Just(0u16), Just(0xffff), any::<u16>(), 0u16..32]),
         ) {
             for (shown, write) in [
                 (number.to_string(), &(|out: &mut Vec<u8>| decimal(out, number)) as &dyn Fn(&mut Vec<u8>)),

@@ -75,6 +75,61 @@ pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
 /// known without a look, and the constant key lets the compiler make it a few plain stores.
 const SHORT: usize = 128 - 8;
 
+/// Length of what comes before the value of a short string attribute, beside the key.
+pub(super) const STRING_HEAD: usize = 8;
+
+/// What comes before the value of a string attribute: `N` is [`STRING_HEAD`] and the key's length. To be used in constants:
+/// most attributes' heads are known when this is compiled, and many values; then they are a few plain stores.
+pub(super) const fn string_head<const N: usize>(key: &str, value: usize) -> [u8; N] {
+    let any = 2 + value;
+    assert!(N == key.len() + STRING_HEAD && key.len() + any < SHORT, "a short attribute");
+    let mut head = [0; N];
+    let all = 2 + key.len() + 2 + any;
+    (head[0], head[1], head[2], head[3]) = (tag(log_record::ATTRIBUTES, LEN), all as u8, KEY, key.len() as u8);
+    copy(&mut head, 4, key.as_bytes());
+    (head[N - 4], head[N - 3], head[N - 2], head[N - 1]) = (VALUE, any as u8, STRING_VALUE, value as u8);
+    head
+}
+
+/// A whole string attribute: `N` is [`STRING_HEAD`] and the lengths of key and value.
+pub(super) const fn string<const N: usize, const HEAD: usize>(key: &str, value: &str) -> [u8; N] {
+    let mut all = [0; N];
+    copy(&mut all, 0, &string_head::<HEAD>(key, value.len()));
+    copy(&mut all, HEAD, value.as_bytes());
+    all
+}
+
+/// `copy_from_slice`, for constants.
+const fn copy(to: &mut [u8], at: usize, from: &[u8]) {
+    let mut i = 0;
+    while i < from.len() {
+        to[at + i] = from[i];
+        i += 1;
+    }
+}
+
+/// An attribute whose key and string are constants.
+macro_rules! constant_attribute {
+    ($out:expr, $key:expr, $value:expr) => {{
+        const HEAD: usize = $key.len() + $crate::record::wire::STRING_HEAD;
+        const ALL: [u8; HEAD + $value.len()] = $crate::record::wire::string::<_, HEAD>($key, $value);
+        $out.extend_from_slice(&ALL);
+    }};
+}
+
+/// An attribute whose key and the length of whose string are constants.
+macro_rules! array_attribute {
+    ($out:expr, $key:expr, $value:expr, $len:expr) => {{
+        const HEAD: [u8; $key.len() + $crate::record::wire::STRING_HEAD] =
+            $crate::record::wire::string_head($key, $len);
+        let value: [u8; $len] = $value;
+        $out.extend_from_slice(&HEAD);
+        $out.extend_from_slice(&value);
+    }};
+}
+
+pub(super) use {array_attribute, constant_attribute};
+
 /// An attribute with a string.
 #[inline(always)]
 pub(super) fn string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
@@ -146,4 +201,19 @@ fn short_key(out: &mut Vec<u8>, key: &str, any: usize) {
     out.extend_from_slice(&[tag(log_record::ATTRIBUTES, LEN), all as u8, KEY, key.len() as u8]);
     out.extend_from_slice(key.as_bytes());
     out.extend_from_slice(&[VALUE, any as u8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_when_this_is_compiled_has_the_bytes_of_what_is_not() {
+        const KEY: &str = "network.transport";
+        let (mut constant, mut array, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+        constant_attribute!(constant, KEY, "tcp");
+        array_attribute!(array, KEY, *b"tcp", 3);
+        string_attribute(&mut plain, KEY, b"tcp");
+        assert_eq!((&constant, &array), (&plain, &plain));
+    }
 }

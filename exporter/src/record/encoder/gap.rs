@@ -4,11 +4,11 @@ use std::io::Write as _;
 
 use jiff::Timestamp;
 
-use super::{Encoder, RECORD_HEAD, close_record, hex};
+use super::{Encoder, RECORD_HEAD, close_record};
 use crate::{
     capture::WallTime,
     gap::Gap,
-    record::{Batch, schema, wire},
+    record::{Batch, schema, text, wire},
 };
 
 impl Encoder {
@@ -38,7 +38,7 @@ impl Encoder {
         if self.event_name_attribute {
             wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
         }
-        wire::string_attribute(out, schema::UID, &hex(*uid));
+        wire::string_attribute(out, schema::UID, &text::hex(*uid));
         wire::int_attribute(out, schema::GAP_EVENTS, *events);
         wire::int_attribute(out, schema::GAP_TOTAL, *total);
         wire::string_attribute(out, schema::GAP_STAGE, stage.as_bytes());
