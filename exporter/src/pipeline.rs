@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::sync::watch;
+
 use crate::{
     capture::{
         Clock, Error, Event, KernelEvent, KernelTime, Programs, Rings, Snapshot, Stop, Wait, WallTime,
@@ -65,6 +67,17 @@ pub struct Pipeline {
     pub snapshot: Option<Pending<Snapshot>>,
 }
 
+/// What a round is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Round {
+    /// Whatever came. It ends early where nothing came and nothing waits.
+    Usual,
+    /// All there is to do: time passes for what is remembered, too.
+    Thorough,
+    /// And nothing waits any longer: no other follows.
+    Last,
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub struct Running {
@@ -72,6 +85,8 @@ pub struct Running {
     thread: thread::JoinHandle<()>,
     changes: mpsc::Sender<Box<Change>>,
     pulse: Arc<Pulse>,
+    /// The thread holds the other end as long as it lives.
+    alive: watch::Receiver<()>,
 }
 
 impl Pipeline {
@@ -86,11 +101,15 @@ impl Pipeline {
         let (changes, inbox) = mpsc::channel();
         let pulse = Arc::new(Pulse::default());
         let beating = Arc::clone(&pulse);
+        let (lives, alive) = watch::channel(());
         let thread = thread::Builder::new()
             .name("flowtel-capture".into())
-            .spawn(move || self.run(&wait, &inbox, &beating))
+            .spawn(move || {
+                let _lives = lives;
+                self.run(&wait, &inbox, &beating);
+            })
             .map_err(system("starting the capture thread"))?;
-        Ok(Running { stop, thread, changes, pulse })
+        Ok(Running { stop, thread, changes, pulse, alive })
     }
 
     fn run(mut self, wait: &Wait, changes: &mpsc::Receiver<Box<Change>>, pulse: &Pulse) {
@@ -100,28 +119,40 @@ impl Pipeline {
             Some(pending) => self.open_at_start(&pending, &mut events, wait, &mut stop),
             None => None,
         };
-        let mut ticks = 0u32;
+        let mut looked = KernelTime::default();
         loop {
             stop = stop || wait.wait(self.tick);
+            // What is no matter of a tick costs system calls and caches: once a second is enough.
+            let now = KernelTime::now();
+            let due = stop || now.since(looked) >= LOOK_EVERY;
+            if due {
+                looked = now;
+            }
             if stop {
                 // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
                 for _ in 0..LAST_ROUNDS {
-                    if !self.round(&mut events, &mut older, false) {
+                    if !self.round(&mut events, &mut older, Round::Thorough) {
                         break;
                     }
                 }
             }
-            self.round(&mut events, &mut older, stop);
+            let round = match (stop, due) {
+                (true, _) => Round::Last,
+                (false, true) => Round::Thorough,
+                (false, false) => Round::Usual,
+            };
+            self.round(&mut events, &mut older, round);
             while let Ok(change) = changes.try_recv() {
                 self.apply(&change);
             }
-            ticks = ticks.wrapping_add(1);
-            // The kernel's counts cost system calls: now and then is enough while running.
-            if pulse.is_watched() || stop || ticks.is_multiple_of(COUNT_EVERY) {
+            if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
                 self.programs.count(&self.ledger.kernel);
                 self.tell_gaps(from, stop);
+            }
+            if due {
+                self.encoder.rest();
             }
             pulse.beat(self.tables());
             if stop {
@@ -154,7 +185,8 @@ impl Pipeline {
         let mut taken: Option<Snapshot> = None;
         loop {
             let read = events.len();
-            self.rings.drain(&Clock::measure(), events, &self.ledger.kernel);
+            self.rings.read();
+            self.rings.hand_out(&Clock::measure(), &self.ledger.kernel, |event| events.push(*event));
             // Processes may be gone when it is their events' turn.
             events.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
             let waited = u128::from(KernelTime::now().since(start));
@@ -187,22 +219,30 @@ impl Pipeline {
     }
 
     /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
-    fn round(&mut self, events: &mut Vec<KernelEvent>, older: &mut Option<Older>, last: bool) -> bool {
-        let clock = Clock::measure();
+    fn round(&mut self, events: &mut Vec<KernelEvent>, older: &mut Option<Older>, round: Round) -> bool {
         // What happened before this is read now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = KernelTime::now();
-        self.rings.drain(&clock, events, &self.ledger.kernel);
-        let any = !events.is_empty();
+        let any = self.rings.read() | !events.is_empty();
         let Self { rings, flows, overload, enricher, select, encoder, queue, ledger, .. } = self;
         rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
-        for event in &*events {
+        let waits = older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
+        if round == Round::Usual && !any && !waits {
+            // Most rounds of a quiet host: they are to cost nothing.
+            return false;
+        }
+        let last = round == Round::Last;
+        let clock = Clock::measure();
+        let mut on = |event: &KernelEvent| {
             enricher.notice(event);
             if let Some(older) = older {
                 older.notice(event);
             }
             flows.on(event);
-        }
-        events.clear();
+        };
+        events.drain(..).for_each(|event| on(&event));
+        rings.hand_out(&clock, &ledger.kernel, on);
+        // What waited for the snapshot is not paid for in memory for ever.
+        events.shrink_to(0);
         if let Some(watched) = older {
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);
@@ -210,21 +250,19 @@ impl Pipeline {
         if older.as_ref().is_some_and(Older::is_empty) {
             *older = None;
         }
-        // One very busy tick should not be paid for in memory for ever.
-        events.shrink_to(KEEP_EVENTS);
         enricher.tick(now);
         overload.look(now, queue);
         overload.tell(now, false, |event, fold| {
             push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
         });
-        let mut take = |event: FlowEvent| {
-            let look = select.look(&event);
+        let mut take = |event: &FlowEvent| {
+            let look = select.look(event);
             if look == select::Look::LeaveOut {
                 return;
             }
-            let enriched = enricher.enrich(&event);
+            let enriched = enricher.enrich(event);
             let wanted = look == select::Look::Record || select.decide(&enriched);
-            if wanted && !overload.folds(&event) {
+            if wanted && !overload.folds(event) {
                 push(queue, encoder.write(&enriched));
             }
         };
@@ -278,12 +316,10 @@ const SNAPSHOT_SETTLES: Duration = Duration::from_millis(20);
 /// How long a snapshot may take, and how many events may wait for it.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 const SNAPSHOT_EVENTS: usize = 1 << 18;
-/// How often the kernel's counts are copied, in ticks.
-const COUNT_EVERY: u32 = 20;
+/// How often a round goes through everything although nothing came, and the kernel's counts are copied: nanoseconds.
+const LOOK_EVERY: u64 = 1_000_000_000;
 /// More readings than the largest ring needs to be emptied: should the kernel not detach a program, a stop still ends.
 const LAST_ROUNDS: u32 = 1024;
-/// Events whose memory is kept from tick to tick.
-const KEEP_EVENTS: usize = 1 << 14;
 
 fn push(queue: &Queue, batch: Option<Batch>) {
     if let Some(batch) = batch {
@@ -315,8 +351,9 @@ impl Running {
         Arc::clone(&self.pulse)
     }
 
-    /// Whether the thread has ended by itself: only after a panic.
-    pub fn is_finished(&self) -> bool {
-        self.thread.is_finished()
+    /// Returns when the thread has ended by itself: only after a panic.
+    pub async fn ended(&self) {
+        let mut alive = self.alive.clone();
+        while alive.changed().await.is_ok() {}
     }
 }

@@ -3,13 +3,14 @@
 use aya::maps::{MapData, RingBuf};
 use flowtel_common::event::{Dns, Event};
 
-use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, WallTime};
+use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait};
 use crate::ledger::{KernelEvents, Kind};
 
 /// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
 const MAX_DRAIN: usize = 1 << 16;
 
-/// Events whose memory is kept from reading to reading.
+/// Bytes of records whose memory is kept from reading to reading, and records.
+const KEPT_BYTES: usize = 1 << 20;
 const KEPT: usize = 1 << 14;
 
 /// The rings between kernel and user space.
@@ -17,12 +18,27 @@ pub struct Rings {
     flows: RingBuf<MapData>,
     owners: RingBuf<MapData>,
     answers: RingBuf<MapData>,
-    /// Read, but later than the last cut.
-    pending: Vec<KernelEvent>,
-    /// Times and places of what was read, kept for their memory.
-    order: Vec<(KernelTime, u32)>,
-    /// What was read, in order, likewise.
-    sorted: Vec<KernelEvent>,
+    /// What was read of flows and owners and not handed out yet.
+    read: Records,
+    /// What is handed out is not later than this.
+    cut: KernelTime,
+}
+
+/// Records as they lay in the rings, one after the other. They are copied once and never moved: decoded events are larger,
+/// and to sort and hand them on would move each some more times.
+#[derive(Debug, Default)]
+struct Records {
+    bytes: Vec<u8>,
+    order: Vec<Record>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+struct Record {
+    time: KernelTime,
+    /// Where it lies in the bytes.
+    start: u32,
+    end: u32,
 }
 
 impl Rings {
@@ -35,9 +51,8 @@ impl Rings {
             flows: programs.ring("FLOWS")?,
             owners: programs.ring("OWNERS")?,
             answers: programs.ring("ANSWERS")?,
-            pending: Vec::new(),
-            order: Vec::new(),
-            sorted: Vec::new(),
+            read: Records::default(),
+            cut: KernelTime::default(),
         })
     }
 
@@ -55,41 +70,34 @@ impl Rings {
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
-    /// Appends to `events` what happened up to this call, in the order of kernel time; what happened while it ran stays
-    /// for the next one.
+    /// Reads what happened up to this call; [`Self::hand_out`] gives it. Returns whether there is anything to hand out, now
+    /// or next time.
     ///
     /// Flows are read first: whatever caused a flow event is in the owners' ring by the time that one is read. And the
     /// cut makes sure that an owner's later event doesn't get before a flow event that the first reading missed.
-    pub fn drain(&mut self, clock: &Clock, events: &mut Vec<KernelEvent>, ledger: &KernelEvents) {
-        let cut = KernelTime::now();
-        let now = clock.wall(cut);
-        let start = events.len();
-        events.append(&mut self.pending);
-        read(&mut self.flows, clock, now, events, ledger);
-        read(&mut self.owners, clock, now, events, ledger);
-        let Self { pending, order, sorted, .. } = self;
-        let new = events.get(start..).unwrap_or_default();
-        // Nearly sorted runs, which the standard stable sort merges as it finds them. Places are sorted, not events: each
-        // merge would move all of them, and they are nine times as large.
-        order.clear();
-        order.extend(new.iter().zip(0u32..).map(|(event, place)| (event.time, place)));
-        order.sort();
-        let kept = order.partition_point(|(time, _)| *time <= cut);
-        let (now, later) = order.split_at(kept);
-        let event = |(_, place): &(KernelTime, u32)| new.get(*place as usize).copied();
-        pending.extend(later.iter().filter_map(event));
-        sorted.clear();
-        sorted.extend(now.iter().filter_map(event));
-        events.truncate(start);
-        if events.is_empty() {
-            std::mem::swap(events, sorted);
-            sorted.clear();
-        } else {
-            events.append(sorted);
-        }
-        // As for the events: one very busy tick should not be paid for in memory for ever.
-        order.shrink_to(KEPT);
-        sorted.shrink_to(KEPT);
+    pub fn read(&mut self) -> bool {
+        self.cut = KernelTime::now();
+        self.read.fill(&mut self.flows);
+        self.read.fill(&mut self.owners);
+        !self.read.order.is_empty()
+    }
+
+    /// Gives `take` what was read and happened up to the last [`Self::read`], in the order of kernel time, and counts it;
+    /// what happened while that ran stays for the next one.
+    pub fn hand_out(&mut self, clock: &Clock, ledger: &KernelEvents, mut take: impl FnMut(&KernelEvent)) {
+        let Self { read, cut, .. } = self;
+        let now = clock.wall(*cut);
+        read.take(*cut, |record| {
+            let Some(event) = Event::decode(record) else {
+                ledger.unknown.add(1);
+                return;
+            };
+            kind_of(&event, ledger).read.bump();
+            let time = KernelTime(event.time());
+            // What comes while this runs is younger than `now`; nothing is read before it happened.
+            let wall = clock.wall(time);
+            take(&KernelEvent { time, wall, read: now.max(wall), event });
+        });
     }
 }
 
@@ -127,23 +135,80 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
     }
 }
 
-fn read(
-    ring: &mut RingBuf<MapData>,
-    clock: &Clock,
-    now: WallTime,
-    events: &mut Vec<KernelEvent>,
-    ledger: &KernelEvents,
-) {
-    for _ in 0..MAX_DRAIN {
-        let Some(record) = ring.next() else { return };
-        let Some(event) = Event::decode(&record) else {
-            ledger.unknown.add(1);
-            continue;
+// === impl Records
+
+impl Records {
+    /// Appends what is in a ring.
+    fn fill(&mut self, ring: &mut RingBuf<MapData>) {
+        for _ in 0..MAX_DRAIN {
+            let Some(record) = ring.next() else { return };
+            self.push(&record);
+        }
+    }
+
+    fn push(&mut self, record: &[u8]) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(record);
+        let [Ok(from), Ok(end)] = [start, self.bytes.len()].map(u32::try_from) else {
+            // 65,536 records of a hundred bytes each time never come to 4 GiB.
+            self.bytes.truncate(start);
+            return;
         };
-        kind_of(&event, ledger).read.bump();
-        let time = KernelTime(event.time());
-        let wall = clock.wall(time);
-        // What comes while this runs is younger than `now`; nothing is read before it happened.
-        events.push(KernelEvent { time, wall, read: now.max(wall), event });
+        self.order.push(Record { time: KernelTime(Event::time_in(record)), start: from, end });
+    }
+
+    /// Gives out those up to `cut`, in the order of time, and keeps the others.
+    fn take(&mut self, cut: KernelTime, mut take: impl FnMut(&[u8])) {
+        // Nearly sorted runs, which the standard stable sort merges as it finds them.
+        self.order.sort_by_key(|record| record.time);
+        let kept = self.order.partition_point(|record| record.time <= cut);
+        let (now, later) = self.order.split_at(kept);
+        let bytes = |record: &Record| self.bytes.get(record.start as usize..record.end as usize).unwrap_or_default();
+        now.iter().for_each(|record| take(bytes(record)));
+        // Few: what came in the microseconds of the reading itself.
+        let mut rest = Self::default();
+        later.iter().for_each(|record| rest.push(bytes(record)));
+        self.bytes.clear();
+        self.order.clear();
+        // One very busy tick should not be paid for in memory for ever.
+        self.bytes.shrink_to(KEPT_BYTES);
+        self.order.shrink_to(KEPT);
+        self.bytes.append(&mut rest.bytes);
+        self.order.append(&mut rest.order);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(time: u64, name: u8) -> Vec<u8> {
+        let mut record = vec![name; 24];
+        record[8..16].copy_from_slice(&time.to_ne_bytes());
+        record
+    }
+
+    #[test]
+    fn what_was_read_comes_in_the_order_of_time_and_what_is_later_than_the_cut_comes_next_time() {
+        let mut records = Records::default();
+        let mut told = Vec::new();
+        for (time, name) in [(3, b'c'), (9, b'x'), (1, b'a'), (3, b'd'), (2, b'b')] {
+            records.push(&record(time, name));
+        }
+        records.take(KernelTime(3), |record| told.push(record[0]));
+        assert_eq!(told, b"abcd");
+        records.push(&record(8, b'w'));
+        records.take(KernelTime(9), |record| told.push(record[0]));
+        assert_eq!(told, b"abcdwx");
+        records.take(KernelTime(99), |_| panic!("there is nothing left"));
+    }
+
+    #[test]
+    fn a_record_too_short_for_a_time_is_handed_out_all_the_same() {
+        let mut records = Records::default();
+        records.push(b"short");
+        let mut told = Vec::new();
+        records.take(KernelTime(0), |record| told.push(record.to_vec()));
+        assert_eq!(told, [b"short".to_vec()]);
     }
 }

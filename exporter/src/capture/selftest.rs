@@ -45,7 +45,8 @@ pub fn run(rings: &mut Rings, ledger: &KernelEvents) -> Result<SelfTest, Error> 
     let wait = rings.wait(&stop)?;
     let mut events = Vec::new();
     loop {
-        rings.drain(&Clock::measure(), &mut events, ledger);
+        rings.read();
+        rings.hand_out(&Clock::measure(), ledger, |event| events.push(*event));
         if let Some(tgid) = complete(&events, client_address, server) {
             let took = Duration::from_nanos(KernelTime::now().since(start));
             return Ok(SelfTest { tgid, took, events });

@@ -65,7 +65,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
             tokio::select! {
                 () = nth(signals.clone(), 1) => tracing::info!("stopping; a second signal stops at once"),
                 () = export.closed() => tracing::info!("nobody reads standard output any more: stopping"),
-                () = ended(&running) => {}
+                () = running.ended() => {}
                 Some(()) = hangups.recv() => {
                     if on_terminal && !is_on_terminal() {
                         // Nobody asked for a reload: the terminal that flowtel was started on was closed.
@@ -198,12 +198,5 @@ pub(super) async fn nth(mut signals: watch::Receiver<u32>, n: u32) {
     if signals.wait_for(|count| *count >= n).await.is_err() {
         // Nobody counts any more: the runtime is going down.
         std::future::pending::<()>().await;
-    }
-}
-
-/// Returns when the capture thread has ended by itself.
-async fn ended(running: &crate::pipeline::Running) {
-    while !running.is_finished() {
-        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
     }
 }

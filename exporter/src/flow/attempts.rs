@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use super::Owner;
 use crate::{capture::KernelTime, ledger::KernelEvents};
@@ -83,6 +83,14 @@ impl Attempts {
     /// The attempt on this socket that something at `time` can belong to: not one that was asked for later.
     pub fn get(&mut self, cookie: u64, time: KernelTime) -> Option<&mut Attempt> {
         self.by_cookie.get_mut(&cookie).filter(|attempt| attempt.asked <= time)
+    }
+
+    /// Ends the attempt on this socket that something at `time` can belong to, and hands it out.
+    pub fn take(&mut self, cookie: u64, time: KernelTime) -> Option<Attempt> {
+        match self.by_cookie.entry(cookie) {
+            Entry::Occupied(attempt) if attempt.get().asked <= time => Some(attempt.remove()),
+            _ => None,
+        }
     }
 
     /// Ends an attempt and hands it out.

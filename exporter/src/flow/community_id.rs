@@ -1,7 +1,10 @@
 //! Community ID version 1 (github.com/corelight/community-id-spec): one id for a connection, the same on both hosts and
 //! in Zeek, Suricata and Elastic.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    hash::{Hash, Hasher},
+    net::{IpAddr, SocketAddr},
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
@@ -10,8 +13,16 @@ use sha1::{Digest, Sha1};
 pub const TEXT_LEN: usize = 2 + 28;
 
 /// The digest behind a Community ID.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommunityId([u8; 20]);
+
+impl Hash for CommunityId {
+    /// Any part of a digest is as good as the whole.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let (first, _) = self.0.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        state.write_u64(u64::from_ne_bytes(*first));
+    }
+}
 
 /// The seed that everybody uses who does not agree on another.
 const SEED: [u8; 2] = [0, 0];

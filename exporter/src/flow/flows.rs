@@ -38,8 +38,8 @@ pub struct Flows {
     /// Calls of accept() whose flow has not begun, by cookie: a connection can be taken, on another CPU, in the moment
     /// before the kernel tells of it.
     early: VecDeque<(u64, Owner)>,
-    /// Begins whose other end was not seen yet, by connection.
-    unmatched: HashMap<Connection, Place, foldhash::fast::RandomState>,
+    /// Begins whose other end was not seen yet, by what both ends have in common.
+    unmatched: HashMap<CommunityId, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
     closed: HashMap<u64, Place, foldhash::fast::RandomState>,
     pub(super) events: config::Events,
@@ -47,19 +47,6 @@ pub struct Flows {
     pub(super) boot: BootId,
     own: Option<u32>,
     pub(super) ledger: Arc<Ledger>,
-}
-
-/// A connection, whichever side looks at it: the two endpoints in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Connection(SocketAddr, SocketAddr);
-
-// === impl Connection
-
-impl Connection {
-    pub(super) fn of(flow: &Flow) -> Self {
-        let (a, b) = (flow.source, flow.destination);
-        if a <= b { Self(a, b) } else { Self(b, a) }
-    }
 }
 
 // === impl Flows
@@ -122,19 +109,19 @@ impl Flows {
     }
 
     /// Gives out what has settled by `now`, in the order in which it happened, and forgets attempts that are too old.
-    pub fn settle(&mut self, now: KernelTime, mut out: impl FnMut(FlowEvent)) {
+    pub fn settle(&mut self, now: KernelTime, mut out: impl FnMut(&FlowEvent)) {
         while let Some((cookie, attempt)) = self.attempts.expire(now) {
             self.gives_up(cookie, &attempt, now);
         }
         self.forget_early(Some(now));
-        self.refusals.tell(&self.boot, Some(now), &mut out);
+        self.refusals.tell(&self.boot, Some(now), |event| out(&event));
         self.release(Some(now), out);
     }
 
     /// Gives out everything that waits: nothing more will come.
-    pub fn flush(&mut self, mut out: impl FnMut(FlowEvent)) {
+    pub fn flush(&mut self, mut out: impl FnMut(&FlowEvent)) {
         self.forget_early(None);
-        self.refusals.tell(&self.boot, None, &mut out);
+        self.refusals.tell(&self.boot, None, |event| out(&event));
         self.release(None, out);
     }
 
@@ -142,6 +129,11 @@ impl Flows {
     pub fn set_limits(&mut self, config: &config::Flow) {
         self.attempts.set_limits(config.max_attempts as usize, config.attempt_age.0, &self.ledger.kernel);
         self.ledger.flows_forgotten.add(self.open.set_limit(config.max_flows as usize));
+    }
+
+    /// Whether nothing waits to be told.
+    pub fn is_quiet(&self) -> bool {
+        self.settling.is_empty() && self.early.is_empty() && self.refusals.is_empty()
     }
 
     /// How many attempts are open.
@@ -154,13 +146,15 @@ impl Flows {
         self.open.len() + self.older.len()
     }
 
-    fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(FlowEvent)) {
+    fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(&FlowEvent)) {
         while let Some((place, held)) = self.settling.next(now) {
             match held.event.what {
                 What::Begin { .. } => {
-                    let connection = Connection::of(&held.event.flow);
-                    if self.unmatched.get(&connection) == Some(&place) {
-                        self.unmatched.remove(&connection);
+                    if held.unmatched
+                        && let Some(id) = &held.event.flow.community_id
+                        && self.unmatched.get(id) == Some(&place)
+                    {
+                        self.unmatched.remove(id);
                     }
                     self.count(&self.ledger.kernel.established, held.own);
                     if !self.events.needs_ends() {
@@ -176,8 +170,9 @@ impl Flows {
                 What::Open | What::Failed { .. } => {}
             }
             if !held.own {
-                out(held.event);
+                out(&held.event);
             }
+            self.settling.told();
         }
         self.settling.shrink(KEEP);
     }
@@ -290,10 +285,7 @@ impl Flows {
     fn begins(&mut self, event: &KernelEvent, established: &Established) {
         let cookie = established.cookie;
         // A later call on the same socket is not what this handshake answers.
-        let attempt = self.attempts.get(cookie, event.time).copied();
-        if attempt.is_some() {
-            self.attempts.close(cookie);
-        }
+        let attempt = self.attempts.take(cookie, event.time);
         let active = established.how == event::ACTIVE;
         let direction = if active || attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
         let local = SocketAddr::new(event::ip(established.local), established.local_port);
@@ -328,13 +320,16 @@ impl Flows {
         }
         let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
         let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
-        let connection = Connection::of(&flow);
+        let connection = flow.community_id;
         // Where nothing more is to be told of it, it is not followed.
         let followed = (self.events.needs_ends() || self.acceptors).then(|| flow.clone());
         let told = FlowEvent { at: stamp(event, event.time), flow, what: What::Begin { handshake } };
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
-        if other_end.is_none() {
+        if other_end.is_none()
+            && let Some(connection) = connection
+        {
             self.unmatched.insert(connection, begin);
+            self.settling.await_other_end(begin);
         }
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
@@ -348,8 +343,9 @@ impl Flows {
     /// Whether the other end of this connection was established on this host just before. Then both are local, and both
     /// flowtel's own where one is. Returns whether the other end is its own, where it was there.
     fn meets_other_end(&mut self, flow: &mut Flow, own: bool) -> Option<bool> {
-        let place = self.unmatched.remove(&Connection::of(flow))?;
+        let place = self.unmatched.remove(flow.community_id.as_ref()?)?;
         let other = self.settling.get(place)?;
+        other.unmatched = false;
         flow.local = true;
         other.event.flow.local = true;
         other.own |= own;
@@ -456,10 +452,7 @@ impl Flows {
 
     /// A socket in SYN_SENT was closed: the attempt failed.
     fn fails(&mut self, event: &KernelEvent, close: &Close) {
-        let attempt = self.attempts.get(close.cookie, event.time).copied();
-        if attempt.is_some() {
-            self.attempts.close(close.cookie);
-        }
+        let attempt = self.attempts.take(close.cookie, event.time);
         let own = attempt.is_some_and(|a| a.is_of(self.own));
         self.count(&self.ledger.kernel.close, own);
         if attempt.is_some() {

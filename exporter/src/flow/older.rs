@@ -10,8 +10,8 @@ use flowtel_common::event::{self, Close, Counters, Segment, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Stamp, Traffic, What,
-    flows::{Connection, Flows, ended, stamp},
+    CommunityId, Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Stamp, Traffic, What,
+    flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
 };
 use crate::capture::{
@@ -95,12 +95,11 @@ impl Flows {
         }
         let listeners: HashMap<_, _> = listing.listeners.iter().map(|l| ((l.namespace, l.port), l)).collect();
         // Both ends of a connection are here where both are in the lists.
-        let mut ends: HashMap<Connection, u32> = HashMap::new();
+        let mut ends: HashMap<CommunityId, u32> = HashMap::new();
         let mut seen = HashSet::new();
         for found in &listing.connections {
-            let flow = Flow::new(&self.boot, found.cookie, found.local, found.remote, None);
             if seen.insert((found.local, found.remote)) {
-                *ends.entry(Connection::of(&flow)).or_default() += 1;
+                *ends.entry(CommunityId::tcp(found.local, found.remote)).or_default() += 1;
             }
         }
         let wall = clock.wall(listing.time);
@@ -117,7 +116,7 @@ impl Flows {
             let listens = |port: u16| listeners.get(&(found.namespace, port)).copied();
             let direction = direction(found, listens(local.port()).is_some(), listens(remote.port()).is_some());
             let mut flow = Flow::new(&self.boot, cookie, local, remote, direction);
-            flow.local |= ends.get(&Connection::of(&flow)).is_some_and(|n| *n > 1);
+            flow.local |= ends.get(&CommunityId::tcp(local, remote)).is_some_and(|n| *n > 1);
             flow.owner = self.holder(found, direction, listens(local.port()), listing.time);
             let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
             self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);

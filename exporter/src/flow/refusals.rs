@@ -66,6 +66,11 @@ impl Refusals {
         None
     }
 
+    /// Whether nothing is gathered.
+    pub fn is_empty(&self) -> bool {
+        self.stories.is_empty()
+    }
+
     /// Forgets one: it was flowtel's own attempt.
     pub fn forget(&mut self, source: SocketAddr, destination: SocketAddr) {
         if let Some(story) = self.stories.get_mut(&(source.ip(), destination.ip())) {

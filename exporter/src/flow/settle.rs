@@ -26,6 +26,8 @@ pub(super) struct Held {
     pub own: bool,
     /// It may still get an owner.
     pub wants_owner: bool,
+    /// A begin whose other end was not seen.
+    pub unmatched: bool,
     since: KernelTime,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct Settling {
 impl Settling {
     /// Holds an event that was known at `since`.
     pub fn hold(&mut self, event: FlowEvent, cookie: u64, since: KernelTime, own: bool, wants_owner: bool) -> Place {
-        self.held.push_back(Held { event, cookie, own, wants_owner, since });
+        self.held.push_back(Held { event, cookie, own, wants_owner, unmatched: false, since });
         Place(self.base + self.held.len() as u64 - 1)
     }
 
@@ -48,6 +50,13 @@ impl Settling {
     pub fn get(&mut self, place: Place) -> Option<&mut Held> {
         let index = usize::try_from(place.0.checked_sub(self.base)?).ok()?;
         self.held.get_mut(index)
+    }
+
+    /// Notes that a begin's other end was not seen.
+    pub fn await_other_end(&mut self, place: Place) {
+        if let Some(held) = self.get(place) {
+            held.unmatched = true;
+        }
     }
 
     /// Gives a begin its owner, if it is still held.
@@ -65,8 +74,8 @@ impl Settling {
         }
     }
 
-    /// The next that may be told at `now`, or at any time where it is `None`.
-    pub fn next(&mut self, now: Option<KernelTime>) -> Option<(Place, Held)> {
+    /// The next that may be told at `now`, or at any time where it is `None`; [`Self::told`] takes it away.
+    pub fn next(&self, now: Option<KernelTime>) -> Option<(Place, &Held)> {
         let front = self.held.front()?;
         if let Some(now) = now {
             let wait = if front.wants_owner { OWNER_WAIT } else { SETTLE };
@@ -74,9 +83,19 @@ impl Settling {
                 return None;
             }
         }
-        let place = Place(self.base);
-        self.base += 1;
-        self.held.pop_front().map(|held| (place, held))
+        Some((Place(self.base), front))
+    }
+
+    /// What [`Self::next`] showed was told.
+    pub fn told(&mut self) {
+        if self.held.pop_front().is_some() {
+            self.base += 1;
+        }
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     /// Gives back memory that one busy moment took.

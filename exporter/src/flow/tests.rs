@@ -37,12 +37,12 @@ impl Scene {
 
     fn settle(&mut self, now: u64) {
         let told = &mut self.told;
-        self.flows.settle(KernelTime(now), |event| told.push(event));
+        self.flows.settle(KernelTime(now), |event| told.push(event.clone()));
     }
 
     fn flush(&mut self) -> &[FlowEvent] {
         let told = &mut self.told;
-        self.flows.flush(|event| told.push(event));
+        self.flows.flush(|event| told.push(event.clone()));
         &self.told
     }
 }

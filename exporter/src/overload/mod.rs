@@ -58,6 +58,11 @@ impl Overload {
         }
     }
 
+    /// Whether there is neither pressure nor anything that is folded.
+    pub fn is_quiet(&self) -> bool {
+        self.folds.is_empty() && !self.pressure.is_on()
+    }
+
     /// Takes an event. Returns whether it is told by a count, now or later: the caller tells it otherwise.
     pub fn folds(&mut self, event: &FlowEvent) -> bool {
         self.pressure.is_on() && self.folds.take(event, &self.ledger.records)

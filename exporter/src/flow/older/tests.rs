@@ -58,7 +58,7 @@ impl Scene {
 
     fn told(&mut self) -> Vec<FlowEvent> {
         let mut told = Vec::new();
-        self.flows.flush(|event| told.push(event));
+        self.flows.flush(|event| told.push(event.clone()));
         told
     }
 
