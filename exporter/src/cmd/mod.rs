@@ -20,12 +20,12 @@ pub mod status;
 ///
 /// # Errors
 /// The kernel refuses a thread.
-fn export_threads() -> Result<runtime::Runtime, Failure> {
-    /// One is enough for tens of thousands of records a second, the second keeps signals and timers prompt while it
-    /// compresses.
-    const WORKERS: usize = 2;
+fn export_threads(export: &crate::config::Export) -> Result<runtime::Runtime, Failure> {
+    // One is enough for hundreds of thousands of records a second, and a second would be woken for each batch only to find
+    // nothing left to do. While one compresses, though, the other keeps timers and answers prompt.
+    let workers = if export.compression == crate::config::Compression::None { 1 } else { 2 };
     runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
+        .worker_threads(workers)
         .thread_name("flowtel-export")
         .enable_all()
         .build()

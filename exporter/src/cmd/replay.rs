@@ -72,7 +72,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     telemetry::start_log(&config.log);
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
-    let runtime = super::export_threads()?;
+    let runtime = super::export_threads(&config.export)?;
     let _guard = runtime.enter();
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 

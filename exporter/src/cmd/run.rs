@@ -37,7 +37,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     telemetry::start_log(&loaded.config.log);
     let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
-    let runtime = super::export_threads()?;
+    let runtime = super::export_threads(&config.export)?;
     let _guard = runtime.enter();
     // From here on a signal is a stop and no death: what is recorded by then is delivered.
     let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;

@@ -33,23 +33,29 @@ impl CommunityId {
     pub fn tcp(a: SocketAddr, b: SocketAddr) -> Self {
         // By address, then port: `IpAddr` orders addresses of one version by their bytes, as the specification does.
         let (low, high) = if (a.ip(), a.port()) <= (b.ip(), b.port()) { (a, b) } else { (b, a) };
-        let mut bytes = [0; 2 + 16 + 16 + 2 + 4];
-        let mut len = 0;
-        let mut put = |part: &[u8]| {
-            bytes[len..len + part.len()].copy_from_slice(part);
-            len += part.len();
+        let rest = |at: usize, bytes: &mut [u8]| {
+            bytes[..2].copy_from_slice(&SEED);
+            bytes[at] = TCP;
+            bytes[at + 2..at + 4].copy_from_slice(&low.port().to_be_bytes());
+            bytes[at + 4..at + 6].copy_from_slice(&high.port().to_be_bytes());
         };
-        put(&SEED);
-        for end in [low, high] {
-            match end.ip() {
-                IpAddr::V4(v4) => put(&v4.octets()),
-                IpAddr::V6(v6) => put(&v6.octets()),
-            }
+        if let (IpAddr::V4(low), IpAddr::V4(high)) = (low.ip(), high.ip()) {
+            let mut bytes = [0; 2 + 4 + 4 + 2 + 4];
+            bytes[2..6].copy_from_slice(&low.octets());
+            bytes[6..10].copy_from_slice(&high.octets());
+            rest(10, &mut bytes);
+            return Self(Sha1::digest(bytes).into());
         }
-        put(&[TCP, 0]);
-        put(&low.port().to_be_bytes());
-        put(&high.port().to_be_bytes());
-        Self(Sha1::digest(&bytes[..len]).into())
+        let octets = |ip: IpAddr| match ip {
+            // Not in one connection with an IPv6 address.
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        let mut bytes = [0; 2 + 16 + 16 + 2 + 4];
+        bytes[2..18].copy_from_slice(&octets(low.ip()));
+        bytes[18..34].copy_from_slice(&octets(high.ip()));
+        rest(34, &mut bytes);
+        Self(Sha1::digest(bytes).into())
     }
 
     /// The text form, `1:` and base64.

@@ -2,13 +2,11 @@
 //! and boots.
 
 use std::{
-    fmt, fs,
-    hash::Hasher,
-    io,
+    fmt, fs, io,
     net::{IpAddr, SocketAddr},
 };
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 /// 128 bits from boot id, socket cookie and the socket's view of the 5-tuple.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -60,9 +58,7 @@ impl BootId {
 
     /// The keyed hash of `bytes` (SipHash-1-3, 128 bits: what is wanted is that nobody can aim at an id, as for a hash table).
     pub fn hash(&self, bytes: &[u8]) -> u128 {
-        let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(bytes);
-        hasher.finish128().as_u128()
+        SipHasher13::new_with_key(&self.0).hash(bytes).as_u128()
     }
 }
 

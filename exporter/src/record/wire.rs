@@ -173,9 +173,19 @@ pub(super) fn strings_attribute(out: &mut Vec<u8>, key: &str, values: &[&str]) {
 /// An attribute with an integer.
 #[inline(always)]
 pub(super) fn int_attribute(out: &mut Vec<u8>, key: &str, value: u64) {
-    short_key(out, key, 1 + encoded_len_varint(value));
-    out.push(INT_VALUE);
-    encode_varint(value, out);
+    let len = encoded_len_varint(value);
+    short_key(out, key, 1 + len);
+    // Ports, process ids and small counts without a loop.
+    let byte = |n: u32| (value >> (7 * n)) as u8 | 0x80;
+    match len {
+        1 => out.extend_from_slice(&[INT_VALUE, value as u8]),
+        2 => out.extend_from_slice(&[INT_VALUE, byte(0), (value >> 7) as u8]),
+        3 => out.extend_from_slice(&[INT_VALUE, byte(0), byte(1), (value >> 14) as u8]),
+        _ => {
+            out.push(INT_VALUE);
+            encode_varint(value, out);
+        }
+    }
 }
 
 /// An attribute with a floating-point number.
@@ -205,6 +215,9 @@ fn short_key(out: &mut Vec<u8>, key: &str, any: usize) {
 
 #[cfg(test)]
 mod tests {
+    use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
+    use prost::Message as _;
+
     use super::*;
 
     #[test]
@@ -215,5 +228,17 @@ mod tests {
         array_attribute!(array, KEY, *b"tcp", 3);
         string_attribute(&mut plain, KEY, b"tcp");
         assert_eq!((&constant, &array), (&plain, &plain));
+    }
+
+    #[test]
+    fn an_integer_is_the_varint_that_a_decoder_reads() {
+        for value in
+            [0, 1, 127, 128, 443, 16_383, 16_384, 65_535, 2_097_151, 2_097_152, u64::from(u32::MAX), u64::MAX >> 1]
+        {
+            let mut out = Vec::new();
+            int_attribute(&mut out, "k", value);
+            let kv = KeyValue::decode(&out[2..]).expect("a message");
+            assert_eq!(kv.value.and_then(|any| any.value), Some(Value::IntValue(value as i64)));
+        }
     }
 }
