@@ -127,7 +127,7 @@ impl Drop for Child {
 pub fn main() -> Option<ExitCode> {
     let words = std::env::var(VARIABLE).ok()?;
     let limit = std::thread::spawn(|| {
-        wait::pause(LIFE);
+        wait::pause(wait::patient(LIFE));
         kill_process(getpid(), Signal::KILL)
     });
     drop(limit);
@@ -158,7 +158,7 @@ fn work(words: &str) -> Result<()> {
     let stream = TcpStream::connect(address)?;
     writeln!(std::io::stdout(), "{}", stream.local_addr()?)?;
     if verb == "stay" {
-        wait::pause(LIFE);
+        wait::pause(wait::patient(LIFE));
     }
     Ok(())
 }
