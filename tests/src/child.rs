@@ -23,7 +23,7 @@ use crate::{
 /// What tells a process that it is one, and what to do.
 const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
 /// None lives longer, whatever happens to who started it.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_secs(120);
 
 /// A process.
 pub struct Child {

@@ -62,7 +62,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("eight threads connect while flowtel starts: each connection begins or is older", 90, storm),
     Scenario::new("without capture.snapshot nothing is told of older connections", 60, off),
     Scenario::new("without CAP_SYS_ADMIN older connections of flowtel's own network namespace alone", 60, no_admin),
-    Scenario::new("two thousand older connections: told once, ended once", 120, many),
+    Scenario::new("two thousand older connections: told once, ended once", 420, many),
 ];
 
 /// How long a snapshot may take.
@@ -576,7 +576,8 @@ fn many(scene: &Scene) -> Result<()> {
     drop((clients, servers, listener));
     over(&net)?;
     let told = |r: &Record| r.destination() == Some(to);
-    ensure!(ended(&watching.collector, 2 * n, told, Duration::from_secs(60))?, "ends are missing");
+    let patience = Duration::from_secs(60) * u32::try_from(n / 2_000 + 1)?;
+    ensure!(ended(&watching.collector, 2 * n, told, patience)?, "ends are missing");
     let told = watching.finish()?;
     let mut seen: BTreeMap<_, u32> = BTreeMap::new();
     for record in told.records.iter().filter(|r| r.destination() == Some(to)) {
