@@ -31,6 +31,14 @@ test: need-cargo ## Unit tests, property tests, and tests with the real kernel a
 	@$(CARGO) build --locked -p flowtel
 	@$(CARGO) test --locked --workspace --all-features
 
+.PHONY: test-slow
+test-slow: need-cargo release ## Hostile load as long and hard as the goals say, with the optimized flowtel; figures are printed (root)
+	@scripts/prepare-tests
+	@tests/stack/build.sh otelcol
+	@$(CARGO) build --locked -p flowtel
+	@FLOWTEL_TESTS=slow FLOWTEL_TESTS_ROOMS=hostile,slow $(CARGO) test --locked -p flowtel-tests --test kernel
+	@FLOWTEL_TESTS=slow $(CARGO) test --locked -p flowtel-tests --test kernel -- "two thousand older"
+
 .PHONY: test-stores
 test-stores: ## What docs/loki.md says, asked of a real Loki behind a real collector (builds Loki: 6 to 15 minutes)
 	@tests/stack/build.sh otelcol loki
@@ -41,12 +49,15 @@ test-compose: ## docker-compose.yml and the configurations it mounts, by their o
 	@tests/stack/validate.sh
 
 .PHONY: test-kernels
-test-kernels: build ## flowtel in Debian's 5.10, 6.1 and newest kernels under qemu (installs qemu as root on Debian)
-	@FLOWTEL=$(TARGET)/debug/flowtel tests/vm/kernels.sh
+test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1 and newest kernels under qemu; SUITES="bullseye" ROOMS="life,names"
+	@scripts/prepare-tests
+	@tests/stack/build.sh otelcol
+	@$(CARGO) test --locked -p flowtel-tests --test kernel --no-run
+	@FLOWTEL=$(TARGET)/debug/flowtel tests/vm/kernels.sh $(SUITES)
 
 .PHONY: fuzz
 SECONDS_EACH ?= 60
-fuzz: ## Random input for all that reads bytes from outside, SECONDS_EACH=60 a target; wants a nightly Rust (rustup)
+fuzz: ## Random input for all that reads bytes from outside, SECONDS_EACH=60 a target; wants a C++ compiler
 	@fuzz/run.sh $(SECONDS_EACH)
 
 .PHONY: bench

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the first inputs of the fuzz targets: fuzz/seeds.py DIRECTORY. Small, and made here, so that no binary file has
-to be kept. They show the fuzzer what sound input looks like; the rest it finds."""
+"""Writes first inputs of the fuzz targets: fuzz/seeds.py DIRECTORY. They are made here; captured ones are in fuzz/seeds.
+They show the fuzzer what sound input looks like; the rest it finds."""
 import pathlib
 import struct
 import sys
@@ -74,7 +74,38 @@ def pcapng(frames):
         yield block(6, head + frame)
 
 
+def crc32c(data):
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return struct.pack("<I", crc ^ 0xFFFFFFFF)
+
+
+def sealed(data):
+    return data + crc32c(data)
+
+
+def segment(first, payloads):
+    """A segment of the queue on disk: the head of exporter/src/queue/disk/segment.rs has the form."""
+    yield sealed(b"flowtelq" + struct.pack("<IIQI", 1, 0, first, 0))
+    for sequence, payload in enumerate(payloads, first):
+        head = b"FTB1" + struct.pack("<IQI", len(payload), sequence, 2) + crc32c(payload)
+        yield sealed(head + struct.pack("<QQI", 1_700_000_000_000_000_000, 1_700_000_001_000_000_000, 0)) + payload
+
+
+def acks(first, sequences):
+    for magic, sequence in [(b"FTAH", first), *((b"FTA1", n) for n in sequences)]:
+        yield sealed(struct.pack("<Q", sequence) + magic)
+
+
 def seeds():
+    whole = b"".join(segment(7, [b"a batch", b"another batch", bytes(40)]))
+    yield "queue_segment", b"\xfe" + whole
+    yield "queue_segment", b"\xff" + whole
+    yield "queue_segment", b"\xfe" + whole[:-30]
+    yield "queue_segment", b"\0" + b"".join(acks(7, [7, 9]))
     everything = [ethernet(packet) for packet in packets()]
     yield "pcap", b"".join(pcap(everything))
     yield "pcap", b"".join(pcapng(everything))

@@ -42,7 +42,7 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     let l = &ledger.dns;
-    let fates = [&l.parsed, &l.without_address, &l.truncated, &l.malformed];
+    let fates = [&l.parsed, &l.without_address, &l.truncated, &l.malformed, &l.unasked];
     assert_eq!(l.read.get(), fates.iter().map(|c| c.get()).sum::<u64>());
     assert!(l.held() >= 0);
 });

@@ -23,7 +23,7 @@ use crate::{
 /// What tells a process that it is one, and what to do.
 const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
 /// None lives longer, whatever happens to who started it.
-const LIFE: Duration = Duration::from_secs(60);
+const LIFE: Duration = Duration::from_secs(120);
 
 /// A process.
 pub struct Child {
@@ -127,7 +127,7 @@ impl Drop for Child {
 pub fn main() -> Option<ExitCode> {
     let words = std::env::var(VARIABLE).ok()?;
     let limit = std::thread::spawn(|| {
-        wait::pause(LIFE);
+        wait::pause(wait::patient(LIFE));
         kill_process(getpid(), Signal::KILL)
     });
     drop(limit);
@@ -158,7 +158,7 @@ fn work(words: &str) -> Result<()> {
     let stream = TcpStream::connect(address)?;
     writeln!(std::io::stdout(), "{}", stream.local_addr()?)?;
     if verb == "stay" {
-        wait::pause(LIFE);
+        wait::pause(wait::patient(LIFE));
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::{
     machine,
     record::{Attributes, End as Place, Record, Value},
     traffic::{ANSWERER, Connection, SERVER},
+    wait,
 };
 
 const BEGIN: &str = "flowtel.tcp.flow.begin";
@@ -486,7 +487,12 @@ fn whole(record: &Record, expected: &Expected<'_>, begin: Option<&Record>) -> Re
     ensure!(record.observed - record.time < READ_WITHIN + (latest - earliest), "it was observed far too late");
     let thread = record.text("thread.name");
     let owner = expected.owners.iter().find(|o| (o.thread.as_str(), o.role) == (thread, record.text(ROLE)));
-    let owner = owner.or(expected.owners.first()).copied();
+    let nobody = !machine::tells_namespaces() && owner.is_none() && thread.is_empty();
+    let owner = match expected.owners.iter().any(|o| o.role == "listener") && nobody {
+        // Whose listener it was is not known without the namespace: then no one is named.
+        true => None,
+        false => owner.or(expected.owners.first()).copied(),
+    };
     body(record, expected, owner)?;
     scope(record)?;
     resource(record)?;
@@ -600,6 +606,8 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
         should.insert("flowtel.flow.community_id".into(), Value::Text(id));
     }
     match expected.local {
+        // Where the ends are told more than 10 ms apart, as on an emulated machine, flowtel does not know it.
+        Some(true) if wait::is_slow() && !is.contains_key("flowtel.flow.local") => {}
         Some(true) => drop(should.insert("flowtel.flow.local".into(), Value::Bool(true))),
         Some(false) => {}
         None => match is.remove("flowtel.flow.local") {
@@ -642,16 +650,19 @@ fn begun(is: &mut Attributes, should: Handshake) -> Result<()> {
 
 fn ended(is: &mut Attributes, record: &Record, end: &End, begin: Option<&Record>, begun: bool) -> Result<()> {
     same("the reason", is.remove("flowtel.flow.end.reason"), Some(end.reason.into()))?;
+    // Bytes are exact everywhere; a machine that is slow enough repeats segments.
+    let repeats = if wait::is_slow() { 20 } else { 0 };
+    let [sent, received] = [0, 1].map(|i| *end.packets[i].start()..=*end.packets[i].end() + repeats);
     let counts = [
         ("flowtel.source.bytes", &end.bytes[0]),
         ("flowtel.destination.bytes", &end.bytes[1]),
-        ("flowtel.source.packets", &end.packets[0]),
-        ("flowtel.destination.packets", &end.packets[1]),
-        ("flowtel.tcp.retransmits", &end.retransmits),
+        ("flowtel.source.packets", &sent),
+        ("flowtel.destination.packets", &received),
+        ("flowtel.tcp.retransmits", &(*end.retransmits.start()..=*end.retransmits.end() + repeats)),
     ];
     counts.into_iter().try_for_each(|(key, range)| within(is, key, range))?;
     match is.remove("flowtel.tcp.rtt") {
-        Some(Value::Double(rtt)) if rtt > 0.0 && rtt < 1.0 => {}
+        Some(Value::Double(rtt)) if rtt > 0.0 && (rtt < 1.0 || wait::is_slow()) => {}
         None if !end.rtt => {}
         other => bail!("the round trip time is {other:?}"),
     }

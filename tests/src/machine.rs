@@ -67,3 +67,10 @@ pub fn has_kernel_pids() -> bool {
 pub fn in_root_cgroup() -> bool {
     fs::read_to_string("/proc/self/cgroup").is_ok_and(|text| text.lines().any(|line| line == "0::/"))
 }
+
+/// Whether the kernel tells in which network namespace a connection was established: Linux 6.1 and newer.
+pub fn tells_namespaces() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 1)
+}

@@ -19,14 +19,14 @@ use libtest_mimic::{Completion, Failed, Trial};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::netns;
+use crate::{netns, wait::patient};
 
 /// A scenario.
 #[derive(Clone, Copy)]
 pub struct Scenario {
     /// A sentence.
     pub name: &'static str,
-    /// How long it may take, in seconds.
+    /// How long it may take, in seconds, on an ordinary machine.
     pub limit: u64,
     /// What it does.
     pub run: fn(&Scene) -> Result<()>,
@@ -92,7 +92,7 @@ impl Scenario {
                 let _ = done.send(result);
             })
             .map_err(|e| Failed::from(e.to_string()))?;
-        let result = outcome.recv_timeout(Duration::from_secs(self.limit));
+        let result = outcome.recv_timeout(patient(Duration::from_secs(self.limit)));
         belongings.take_away();
         match result {
             Ok(Ok(Ok(()))) => Ok(Completion::Completed),

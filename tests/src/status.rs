@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
-use crate::wait;
+use crate::wait::{self, patient};
 
 /// How long an answer may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Nobody answers, or not with JSON.
 pub fn ask(socket: &Path) -> Result<Value> {
     let mut stream = UnixStream::connect(socket).context("the status socket")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     let mut json = String::new();
     stream.read_to_string(&mut json)?;
     serde_json::from_str(&json).with_context(|| json.clone())
@@ -43,7 +43,7 @@ pub fn number(status: &Value, path: &str) -> Result<u64> {
 /// Nobody answers.
 pub fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).context("the admin address")?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

@@ -22,7 +22,10 @@ use rustix::{
     net::{self, AddressFamily, Protocol, SocketFlags, SocketType, sockopt},
 };
 
-use crate::{netns::Namespace, wait::wall};
+use crate::{
+    netns::Namespace,
+    wait::{patient, wall},
+};
 
 /// How long an answer on a connection may take.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -145,7 +148,7 @@ fn answer(listener: &TcpListener, stop: &AtomicBool) {
 /// The stream's.
 pub fn echo(mut stream: TcpStream) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     let mut buffer = [0; 512];
     loop {
         match stream.read(&mut buffer)? {
@@ -196,7 +199,7 @@ pub fn connect(socket: OwnedFd, to: SocketAddr) -> Result<(Connection, TcpStream
     net::connect(&socket, &to).with_context(|| format!("connecting to {to}"))?;
     let after = wall();
     let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patient(PATIENCE)))?;
     let connection =
         Connection { client: plain(stream.local_addr()?), server: plain(to), thread: thread_name(), before, after };
     Ok((connection, stream))

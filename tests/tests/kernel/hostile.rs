@@ -82,9 +82,14 @@ impl Memory {
     }
 
     fn has_bounds(&self, flowtel: &Flowtel) -> Result<()> {
+        self.has_bounds_beside(flowtel, 0)
+    }
+
+    /// As [`Self::has_bounds`], with a ring of `more` bytes than the others have: it is mapped doubly, and counts so.
+    fn has_bounds_beside(&self, flowtel: &Flowtel, more: u64) -> Result<()> {
         let now = flowtel.resident()?;
         eprintln!("resident: {} MiB before, {} MiB now", self.0 >> 20, now >> 20);
-        ensure!(now <= self.0 + GROWTH, "flowtel grew from {} to {now} bytes", self.0);
+        ensure!(now <= self.0 + GROWTH + 2 * more, "flowtel grew from {} to {now} bytes", self.0);
         Ok(())
     }
 }
@@ -396,7 +401,7 @@ fn loops(scene: &Scene) -> Result<()> {
     for pest in &mut pests {
         pest.kill()?;
     }
-    memory.has_bounds(&watching.flowtel)?;
+    memory.has_bounds_beside(&watching.flowtel, 24 << 20)?;
     let told = watching.finish_with_losses()?;
     let lost = told.balance.lost(&OWNERS, "ring full");
     let churned = told.records.iter().filter(|r| r.destination() == Some(annoyed.address)).count();
@@ -467,7 +472,7 @@ fn names(scene: &Scene) -> Result<()> {
 }
 
 fn forks(scene: &Scene) -> Result<()> {
-    let (n, per_second) = if slow() { (50_000, 5000) } else { (400, 1000) };
+    let (n, per_second) = if slow() { (20_000, 5000) } else { (400, 1000) };
     let net = Pair::new(scene)?;
     net.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
     let watching = Watching::with(scene, Grpc, launch()?)?;

@@ -15,7 +15,7 @@ use flowtel_tests::{
     netns::{Namespace, Pair, WIRE},
     scene::{Scenario, Scene, skip},
     traffic::{self, Connection, SERVER, Server, dial},
-    wait::{pause, wall},
+    wait::{patient, pause, wall},
 };
 
 use crate::{lived, over};
@@ -84,7 +84,7 @@ pub(crate) enum Data<'a> {
 
 pub(crate) fn udp(namespace: &Namespace, at: SocketAddr) -> Result<UdpSocket> {
     let socket = namespace.run("udp", || Ok(UdpSocket::bind(at)?))?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_read_timeout(Some(patient(PATIENCE)))?;
     Ok(socket)
 }
 

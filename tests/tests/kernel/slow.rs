@@ -20,15 +20,25 @@ pub const ALL: &[Scenario] =
 const THREADS: usize = 4;
 const EACH: usize = 10_000;
 
-fn forty_thousand(scene: &Scene) -> Result<()> {
+/// The optimized flowtel, where slow ones were asked for.
+fn optimized(launch: Option<Launch>) -> Result<Launch> {
     if std::env::var("FLOWTEL_TESTS").as_deref() != Ok("slow") {
         return Err(skip("slow: set FLOWTEL_TESTS=slow"));
     }
-    let launch = Launch::release().ok_or_else(|| skip("no optimized flowtel: cargo build --release -p flowtel"))?;
+    launch.ok_or_else(|| skip("no optimized flowtel: cargo build --release -p flowtel"))
+}
+
+/// Two namespaces with as many ports as there are, and none kept back.
+fn wide(scene: &Scene) -> Result<Pair> {
     let net = Pair::new(scene)?;
-    // As many ports as there are, and none kept back.
     net.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
     net.client.sysctl("net.ipv4.tcp_tw_reuse", "1")?;
+    Ok(net)
+}
+
+fn forty_thousand(scene: &Scene) -> Result<()> {
+    let launch = optimized(Launch::release())?;
+    let net = wide(scene)?;
     let watching = Watching::with(scene, Grpc, launch)?;
     let server = Server::start(&net.server, (net.server_v4, 1000))?;
     let start = Instant::now();
