@@ -377,9 +377,9 @@ impl Flowtel {
     /// Stops it by SIGINT.
     ///
     /// # Errors
-    /// It does not end within ten seconds.
+    /// It does not end within the time that it gives its receiver, and twice as long again for a busy machine.
     pub fn stop(self) -> Result<Ended> {
-        self.stop_within(PATIENCE)
+        self.stop_within(3 * PATIENCE)
     }
 
     /// Stops it by SIGINT.
