@@ -31,6 +31,14 @@ test: need-cargo ## Unit tests, property tests, and tests with the real kernel a
 	@$(CARGO) build --locked -p flowtel
 	@$(CARGO) test --locked --workspace --all-features
 
+.PHONY: test-delivery
+# The percentage of the full time and numbers. FLOWTEL=target/debug/flowtel tests another program than the optimized one.
+FLOWTEL_DELIVERY ?= 100
+test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000 records/s (root, 20 min); FLOWTEL_DELIVERY=10: a tenth
+	@tests/stack/build.sh otelcol
+	@[ -n "$$FLOWTEL" ] || $(CARGO) build --locked --release -p flowtel
+	@FLOWTEL_DELIVERY=$(FLOWTEL_DELIVERY) $(CARGO) test --locked -p flowtel-tests --test delivery -- $(ARGS)
+
 .PHONY: test-stores
 test-stores: ## What docs/loki.md says, asked of a real Loki behind a real collector (builds Loki: 6 to 15 minutes)
 	@tests/stack/build.sh otelcol loki

@@ -87,6 +87,15 @@ pub fn die_with_me(command: &mut Command) {
     }
 }
 
+/// Has `command`'s process begin in the cgroup whose `cgroup.procs` this is.
+pub fn begin_in(command: &mut Command, processes: std::fs::File) {
+    // SAFETY: between fork and exec only write(2) is called: it allocates nothing and takes no lock.
+    unsafe {
+        // 0 is whoever writes it (Documentation/admin-guide/cgroup-v2.rst).
+        command.pre_exec(move || rustix::io::write(&processes, b"0").map(drop).map_err(io::Error::from));
+    }
+}
+
 /// Makes a process that connects to `address` and ends, and waits for its end. Whether it could connect it does not say.
 ///
 /// # Errors
