@@ -366,6 +366,20 @@ impl Flowtel {
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 
+    /// The id of its thread of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn thread(&self, name: &str) -> Result<u32> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let task = task?;
+            if std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
+                return task.file_name().to_string_lossy().parse().context("a thread's id");
+            }
+        }
+        bail!("there is no thread {name}")
+    }
+
     /// Its open descriptors by what they are of, without directories in /proc: of processes that had connections it keeps
     /// up to 256, to name their executables, so their number says how busy the host is.
     ///

@@ -17,6 +17,7 @@ mod rights;
 mod select;
 mod slow;
 mod telemetry;
+mod watchdog;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         delivery::ALL,
         queue::ALL,
         telemetry::ALL,
+        watchdog::ALL,
         select::ALL,
         rights::ALL,
         hostile::ALL,
