@@ -58,7 +58,7 @@ pub fn kills(scene: &Scene) -> Result<()> {
     load.start()?;
     for round in 0..kills {
         // A collector that stands still lets the queue grow; one that runs lets batches be in flight.
-        let stands = random(2) == 0;
+        let stands = random(3) != 0;
         if stands {
             signal(Signal::STOP)?;
         }
