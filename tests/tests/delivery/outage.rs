@@ -79,6 +79,7 @@ pub fn outage(scene: &Scene) -> Result<()> {
     collector.stop()?;
     let mut tally = Tally::default();
     tally.add_file(&collector.output())?;
+    tally.check_copies()?;
     exactly(&tally, made)?;
     let inflow = f64::from(4 * CONNECTIONS_PER_SECOND);
     let rate = (after - before) as f64 / took.as_secs_f64();
