@@ -39,6 +39,14 @@ test-slow: need-cargo release ## Hostile load as long and hard as the goals say,
 	@FLOWTEL_TESTS=slow FLOWTEL_TESTS_ROOMS=hostile,slow $(CARGO) test --locked -p flowtel-tests --test kernel
 	@FLOWTEL_TESTS=slow $(CARGO) test --locked -p flowtel-tests --test kernel -- "two thousand older"
 
+.PHONY: test-delivery
+# The percentage of the full time and numbers. FLOWTEL=target/debug/flowtel tests another program than the optimized one.
+FLOWTEL_DELIVERY ?= 100
+test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000 records/s (root, 20 min); FLOWTEL_DELIVERY=10: a tenth
+	@tests/stack/build.sh otelcol
+	@[ -n "$$FLOWTEL" ] || $(CARGO) build --locked --release -p flowtel
+	@FLOWTEL_DELIVERY=$(FLOWTEL_DELIVERY) $(CARGO) test --locked -p flowtel-tests --test delivery -- $(ARGS)
+
 .PHONY: test-stores
 test-stores: ## What docs/loki.md says, asked of a real Loki behind a real collector (builds Loki: 6 to 15 minutes)
 	@tests/stack/build.sh otelcol loki

@@ -15,6 +15,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     expect::Owner,
+    load,
     netns::Namespace,
     scene::{Belongings, Scene},
     traffic, wait,
@@ -24,6 +25,8 @@ use crate::{
 const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
 /// None lives longer, whatever happens to who started it.
 const LIFE: Duration = Duration::from_secs(120);
+/// But for those of a load, which end with their input.
+const LONG_LIFE: Duration = Duration::from_secs(3600);
 
 /// A process.
 pub struct Child {
@@ -39,6 +42,8 @@ impl Child {
     ///
     /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
     /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
+    ///
+    /// `serve IP N` and `load PER_SECOND ADDRESS...`: see [`load`].
     ///
     /// # Errors
     /// It does not start.
@@ -81,6 +86,11 @@ impl Child {
     /// It is gone.
     pub fn go(&mut self) -> Result<()> {
         Ok(self.stdin.as_mut().context("its input")?.write_all(b"go\n")?)
+    }
+
+    /// Ends its input.
+    pub fn close_input(&mut self) {
+        self.stdin = None;
     }
 
     /// The next line that it says.
@@ -126,8 +136,9 @@ impl Drop for Child {
 /// Does what this process was started for, where it is such a one.
 pub fn main() -> Option<ExitCode> {
     let words = std::env::var(VARIABLE).ok()?;
-    let limit = std::thread::spawn(|| {
-        wait::pause(wait::patient(LIFE));
+    let life = if words.starts_with("serve ") || words.starts_with("load ") { LONG_LIFE } else { LIFE };
+    let limit = std::thread::spawn(move || {
+        wait::pause(wait::patient(life));
         kill_process(getpid(), Signal::KILL)
     });
     drop(limit);
@@ -148,8 +159,11 @@ fn work(words: &str) -> Result<()> {
             traffic::echo(listener.accept()?.0)?;
         }
     }
-    if let "ask" | "churn" | "fork" = verb {
-        return annoy(verb, address);
+    match verb {
+        "ask" | "churn" | "fork" => return annoy(verb, address),
+        "serve" => return load::serve(address),
+        "load" => return load::load(address),
+        _ => {}
     }
     let address: SocketAddr = address.parse()?;
     if verb == "wait" {

@@ -34,6 +34,15 @@ pub enum Protocol {
     Http,
 }
 
+/// How it writes records to its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// OTLP/JSON lines, for [`Collector::records`].
+    Json,
+    /// Binary protobuf, for [`crate::tally`]: a third of the bytes.
+    Protobuf,
+}
+
 /// A collector, started or not. Its ports and its file stay the same when it is started again.
 pub struct Collector {
     program: PathBuf,
@@ -41,6 +50,7 @@ pub struct Collector {
     grpc: u16,
     http: u16,
     health: u16,
+    form: Form,
     child: Option<Child>,
     belongings: Arc<Belongings>,
 }
@@ -54,6 +64,17 @@ impl Collector {
         Self::prepare_in(scene, "collector")
     }
 
+    /// As [`Self::prepare_in`], with a file in this form.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_as(scene: &Scene, name: &str, form: Form) -> Result<Self> {
+        let mut collector = Self::prepare_in(scene, name)?;
+        collector.form = form;
+        fs::write(collector.file("config.yaml"), collector.configuration())?;
+        Ok(collector)
+    }
+
     /// As [`Self::prepare`], with files in a directory of this name: for a scenario with several.
     ///
     /// # Errors
@@ -63,7 +84,9 @@ impl Collector {
         let directory = scene.directory().join(name);
         fs::create_dir_all(&directory)?;
         let [grpc, http, health] = free_ports()?;
-        let collector = Self { program, directory, grpc, http, health, child: None, belongings: scene.belongings() };
+        let form = Form::Json;
+        let collector =
+            Self { program, directory, grpc, http, health, form, child: None, belongings: scene.belongings() };
         fs::write(collector.file("config.yaml"), collector.configuration())?;
         fs::write(collector.input(), "")?;
         Ok(collector)
@@ -154,7 +177,7 @@ impl Collector {
     /// # Errors
     /// The file is no OTLP/JSON.
     pub fn records(&self) -> Result<Vec<Record>> {
-        let text = fs::read_to_string(self.file("out.json")).unwrap_or_default();
+        let text = fs::read_to_string(self.output()).unwrap_or_default();
         // A line that is still being written counts when it is whole.
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         record::decode_lines(whole.lines()).context("what the collector wrote")
@@ -168,6 +191,14 @@ impl Collector {
         let text = fs::read_to_string(self.file("metrics.json")).unwrap_or_default();
         let whole = &text[..text.rfind('\n').map_or(0, |end| end + 1)];
         whole.lines().map(|line| serde_json::from_str(line).context("what the collector wrote")).collect()
+    }
+
+    /// The file that it writes records to.
+    pub fn output(&self) -> PathBuf {
+        self.file(match self.form {
+            Form::Json => "out.json",
+            Form::Protobuf => "out.otlp",
+        })
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -200,7 +231,11 @@ impl Collector {
 
     fn configuration(&self) -> String {
         let Self { grpc, http, health, .. } = self;
-        let (input, output) = (quoted(&self.input()), quoted(&self.file("out.json")));
+        let (input, output) = (quoted(&self.input()), quoted(&self.output()));
+        let form = match self.form {
+            Form::Json => "json",
+            Form::Protobuf => "proto",
+        };
         let metrics = quoted(&self.file("metrics.json"));
         format!(
             "\
@@ -217,6 +252,7 @@ receivers:
 exporters:
   file:
     path: {output}
+    format: {form}
     append: true
     flush_interval: 50ms
   file/metrics:

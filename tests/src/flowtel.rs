@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    fs::File,
     io::{BufRead as _, BufReader, Read},
     os::unix::process::CommandExt as _,
     path::PathBuf,
@@ -16,6 +17,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    cgroup::Cgroup,
     machine,
     scene::{Belongings, Scene},
     sys, wait,
@@ -55,6 +57,7 @@ pub struct Launch {
     environment: Vec<(String, String)>,
     uid: Option<u32>,
     stdout: Option<Stdio>,
+    cgroup: Option<PathBuf>,
     begins: bool,
 }
 
@@ -167,9 +170,10 @@ impl Launch {
         Self::optimized().map(Self::begins)
     }
 
-    /// As it was built for release, if it was, telling all that it can tell.
+    /// As it was built for release, if it was, telling all that it can tell. `FLOWTEL` names another program.
     pub fn optimized() -> Option<Self> {
-        let program = machine::target().join("release/flowtel");
+        let named = std::env::var_os("FLOWTEL").map(PathBuf::from);
+        let program = named.unwrap_or_else(|| machine::target().join("release/flowtel"));
         program.is_file().then(|| Self::of(program))
     }
 
@@ -190,7 +194,16 @@ impl Launch {
             // The default is one path for all that run at once.
             ("FLOWTEL_TELEMETRY__STATUS__SOCKET".into(), String::new()),
         ];
-        Self { program, command: None, arguments: Vec::new(), environment, uid: None, stdout: None, begins: false }
+        Self {
+            program,
+            command: None,
+            arguments: Vec::new(),
+            environment,
+            uid: None,
+            stdout: None,
+            cgroup: None,
+            begins: false,
+        }
     }
 
     /// The program.
@@ -230,6 +243,13 @@ impl Launch {
     pub fn user(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
         self
+    }
+
+    /// In this cgroup, watching it and nothing else. (Its self-test needs it to see itself.)
+    #[must_use]
+    pub fn within(mut self, cgroup: &Cgroup) -> Self {
+        self.cgroup = Some(cgroup.processes());
+        self.set("capture.cgroup", &cgroup.path().display().to_string())
     }
 
     /// With this standard output, which is then not read here.
@@ -281,6 +301,9 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         sys::die_with_me(&mut command);
+        if let Some(processes) = &self.cgroup {
+            sys::begin_in(&mut command, File::options().write(true).open(processes)?);
+        }
         let mut child = command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
         scene.belongings().add_process(child.id());
         let (stdout, stderr) = (Lines::default(), Lines::default());
@@ -341,6 +364,39 @@ impl Flowtel {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
+    }
+
+    /// The id of its thread of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn thread(&self, name: &str) -> Result<u32> {
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let task = task?;
+            if std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim_end() == name) {
+                return task.file_name().to_string_lossy().parse().context("a thread's id");
+            }
+        }
+        bail!("there is no thread {name}")
+    }
+
+    /// Its open descriptors by what they are of, without directories in /proc: of processes that had connections it keeps
+    /// up to 256, to name their executables, so their number says how busy the host is.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn descriptors(&self) -> Result<BTreeMap<String, usize>> {
+        let mut kinds = BTreeMap::new();
+        for entry in std::fs::read_dir(format!("/proc/{}/fd", self.pid()))? {
+            // One may be closed by now.
+            let Ok(to) = std::fs::read_link(entry?.path()) else { continue };
+            // socket:[123] is of one kind with socket:[124].
+            let kind: String = to.to_string_lossy().chars().filter(|c| !c.is_ascii_digit()).collect();
+            if kind != "/proc/" {
+                *kinds.entry(kind).or_default() += 1;
+            }
+        }
+        Ok(kinds)
     }
 
     /// How much CPU all its threads have used.
@@ -415,6 +471,15 @@ impl Drop for Flowtel {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Whether no kind of descriptor has become more, as [`Flowtel::descriptors`] tells them. Of sockets two may have: the
+/// connection to a receiver is made at the first request, and one that asks for the status may just be closing.
+pub fn no_more(before: &BTreeMap<String, usize>, after: &BTreeMap<String, usize>) -> bool {
+    after.iter().all(|(kind, n)| {
+        let may = if kind.starts_with("socket:") { 2 } else { 0 };
+        *n <= before.get(kind).copied().unwrap_or_default() + may
+    })
 }
 
 // === impl Ended

@@ -7,18 +7,21 @@
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
 //! - [`sniffer`]: captures of a wire;
-//! - [`child`]: processes of their own;
+//! - [`child`]: processes of their own; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
-//! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others;
+//! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
+//!   at one by one;
 //! - [`status`]: what flowtel says of itself while it runs;
 //! - [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
+pub mod cgroup;
 pub mod child;
 pub mod collector;
 pub mod expect;
 pub mod flowtel;
 pub mod forge;
+pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod objects;
@@ -27,6 +30,7 @@ pub mod scene;
 pub mod sniffer;
 pub mod status;
 pub mod sys;
+pub mod tally;
 pub mod traffic;
 pub mod wait;
 pub mod watching;

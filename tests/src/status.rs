@@ -88,6 +88,20 @@ impl Manager {
         .with_context(|| format!("heard instead: {:?}", self.heard))
     }
 
+    /// Waits until for `time` no message has had this line.
+    ///
+    /// # Errors
+    /// They don't end.
+    pub fn hears_no_more(&mut self, line: &str, time: Duration) -> Result<()> {
+        wait::until(&format!("the end of {line}"), PATIENCE * 3, || {
+            self.listen();
+            self.heard.clear();
+            wait::pause(time);
+            self.listen();
+            Ok((!self.heard.iter().any(|message| message.lines().any(|l| l == line))).then_some(()))
+        })
+    }
+
     /// All that came and was not passed over.
     pub fn rest(&mut self) -> &[String] {
         self.listen();

@@ -87,6 +87,56 @@ pub fn die_with_me(command: &mut Command) {
     }
 }
 
+/// Has `command`'s process begin in the cgroup whose `cgroup.procs` this is.
+pub fn begin_in(command: &mut Command, processes: std::fs::File) {
+    // SAFETY: between fork and exec only write(2) is called: it allocates nothing and takes no lock.
+    unsafe {
+        // 0 is whoever writes it (Documentation/admin-guide/cgroup-v2.rst).
+        command.pre_exec(move || rustix::io::write(&processes, b"0").map(drop).map_err(io::Error::from));
+    }
+}
+
+/// A thread of another process that stands still, until this is dropped. Its process does not notice: there is no signal, as
+/// SIGSTOP would be, which stops all threads.
+#[derive(Debug)]
+pub struct Halted {
+    thread: libc::pid_t,
+    /// Only the thread that began to trace may end it.
+    _not_send: std::marker::PhantomData<*const ()>,
+}
+
+impl Halted {
+    /// Halts a thread, by its id.
+    ///
+    /// # Errors
+    /// As ptrace(2).
+    pub fn at(thread: u32) -> io::Result<Self> {
+        let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
+        ptrace(libc::PTRACE_SEIZE, thread)?;
+        // From here on it is let go whatever happens.
+        let halted = Self { thread, _not_send: std::marker::PhantomData };
+        ptrace(libc::PTRACE_INTERRUPT, thread)?;
+        // SAFETY: the kernel is told to store no status.
+        if unsafe { libc::waitpid(thread, std::ptr::null_mut(), libc::__WALL) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(halted)
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        // Gone already: as wanted.
+        let _ = ptrace(libc::PTRACE_DETACH, self.thread);
+    }
+}
+
+fn ptrace(request: libc::c_uint, thread: libc::pid_t) -> io::Result<()> {
+    // SAFETY: these requests take neither address nor data: both are 0, and nothing is read or written there.
+    let result = unsafe { libc::ptrace(request, thread, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Makes a process that connects to `address` and ends, and waits for its end. Whether it could connect it does not say.
 ///
 /// # Errors

@@ -100,6 +100,7 @@ impl Default for Export {
             insecure: false,
             compression: Compression::None,
             headers: BTreeMap::new(),
+            headers_file: None,
             timeout: Span(Duration::from_secs(10)),
             concurrency: 4,
             grace: Span(Duration::from_secs(10)),

@@ -38,7 +38,7 @@ pub use origin::{Origin, Origins};
 pub use otel::{RULES as OTEL_RULES, Rule as OtelRule};
 pub use problem::{ConfigError, Problem};
 pub use sets::{Events, Groups};
-pub use target::{Otlp, Target, TargetError};
+pub use target::{Otlp, Target, TargetError, header_pair};
 pub(crate) use toml_text::literal;
 pub use types::*;
 pub use units::{Bytes, Endpoint, NotAQuantity, Secret, Span};

@@ -1,6 +1,6 @@
 //! What the settings of `export` come to: the one place that decides where records go, and how; and flowtel's own metrics.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{
@@ -23,7 +23,7 @@ pub enum Target {
         format: Format,
     },
     /// An OTLP receiver.
-    Otlp(Otlp),
+    Otlp(Box<Otlp>),
 }
 
 /// An OTLP receiver. Timeout, compression, TLS and the like are in [`Export`] as they are.
@@ -37,6 +37,8 @@ pub struct Otlp {
     /// Headers, or gRPC metadata, of each request: the configured ones, and basic authorization where the address had a
     /// user. All are marked as sensitive: `Debug` does not show them.
     pub headers: HeaderMap,
+    /// A file of further headers, which win.
+    pub headers_file: Option<PathBuf>,
 }
 
 /// Why the settings come to no target.
@@ -104,7 +106,8 @@ impl Export {
         }
         let path = if self.logs_endpoint.is_some() { None } else { Some(LOGS_PATH) };
         let url = address.url(protocol, self.insecure, path)?;
-        Ok(Target::Otlp(Otlp { protocol, url, headers }))
+        let headers_file = self.headers_file.clone();
+        Ok(Target::Otlp(Box::new(Otlp { protocol, url, headers, headers_file })))
     }
 
     fn header_map(&self) -> Result<HeaderMap, TargetError> {
@@ -138,6 +141,7 @@ impl Metrics {
                 Address::parse("export.endpoint", &Endpoint::new(if grpc { DEFAULT_GRPC } else { DEFAULT_HTTP }))
             }
         };
+        let mut headers_file = None;
         let address = match own {
             Some(own) => own,
             None => {
@@ -145,6 +149,7 @@ impl Metrics {
                 for (name, value) in &export.header_map()? {
                     headers.entry(name).or_insert_with(|| value.clone());
                 }
+                headers_file.clone_from(&export.headers_file);
                 shared()?
             }
         };
@@ -154,7 +159,7 @@ impl Metrics {
         let by_port = if address.port() == Some(GRPC_PORT) { Protocol::Grpc } else { Protocol::HttpProtobuf };
         let protocol = self.protocol.or(export.protocol).unwrap_or(by_port);
         let url = address.url(protocol, export.insecure, path)?;
-        Ok(Some(Otlp { protocol, url, headers }))
+        Ok(Some(Otlp { protocol, url, headers, headers_file }))
     }
 }
 
@@ -162,7 +167,11 @@ fn header_map(key: &str, headers: &BTreeMap<String, Secret>) -> Result<HeaderMap
     headers.iter().map(|(name, value)| header_pair(key, name, value)).collect()
 }
 
-fn header_pair(key: &str, name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), TargetError> {
+/// A header that can be sent with requests, marked as sensitive.
+///
+/// # Errors
+/// Name or value can't be sent, or the header belongs to the transport. `key` is that of the setting.
+pub fn header_pair(key: &str, name: &str, value: &Secret) -> Result<(HeaderName, HeaderValue), TargetError> {
     let wrong = |message: &str| TargetError { key: format!("{key}.{name}"), message: message.into() };
     let parsed = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_e| wrong("expected a header name: letters, digits and - _ . without spaces"))?;
@@ -285,6 +294,7 @@ impl fmt::Debug for Otlp {
             .field("protocol", &self.protocol)
             .field("url", &Endpoint::new(self.url.to_string()))
             .field("headers", &self.headers)
+            .field("headers_file", &self.headers_file)
             .finish()
     }
 }

@@ -261,11 +261,16 @@ pub struct Export {
     /// For `grpc` and an endpoint without `http://` or `https://` only: plain text instead of TLS.
     /// OTEL_EXPORTER_OTLP_INSECURE sets it.
     pub insecure: bool,
-    /// `gzip` or `none`. OTEL_EXPORTER_OTLP_COMPRESSION sets it.
+    /// `none`, `gzip` or `zstd`. OTEL_EXPORTER_OTLP_COMPRESSION sets it.
     pub compression: Compression,
     /// Headers (gRPC: metadata) sent with each request. Values are never printed.
     /// OTEL_EXPORTER_OTLP_HEADERS adds to them.
     pub headers: BTreeMap<String, Secret>,
+    /// A file of further headers, `name: value` a line, that win over `headers`. It is read again within a second after it
+    /// changed: for tokens that are renewed. Put a new one in its place in one step (rename).
+    #[schemars(example = &"/run/secrets/otlp-headers")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers_file: Option<PathBuf>,
     /// How long one request may take. OTEL_EXPORTER_OTLP_TIMEOUT (ms) sets it, and where that is not set,
     /// OTEL_BLRP_EXPORT_TIMEOUT (ms).
     #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
@@ -318,6 +323,8 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
+    /// zstd: less CPU and fewer bytes than gzip, where the receiver knows it.
+    Zstd,
 }
 
 /// Form on standard output.
@@ -408,7 +415,7 @@ pub struct Metrics {
     #[schemars(example = &"grpc")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Headers (gRPC: metadata) sent with each request. Those of `export.headers` go along only where the endpoint is
+    /// Headers (gRPC: metadata) sent with each request. Those of `export.headers` and `export.headers_file` go along only where the endpoint is
     /// that of `export`. Values are never printed. OTEL_EXPORTER_OTLP_METRICS_HEADERS adds to them.
     pub headers: BTreeMap<String, Secret>,
     /// How often they are pushed. OTEL_METRIC_EXPORT_INTERVAL (ms) sets it.

@@ -145,10 +145,15 @@ fn export(config: &Config, check: &mut Check<'_>) {
         (None, Some(_)) => check.require(false, "export.tls.key_file", "needs export.tls.cert_file beside it"),
         _ => {}
     }
-    let tls = &config.export.tls;
-    for (name, file) in [("ca_file", &tls.ca_file), ("cert_file", &tls.cert_file), ("key_file", &tls.key_file)] {
+    let (tls, headers_file) = (&config.export.tls, &config.export.headers_file);
+    for (key, file) in [
+        ("export.tls.ca_file", &tls.ca_file),
+        ("export.tls.cert_file", &tls.cert_file),
+        ("export.tls.key_file", &tls.key_file),
+        ("export.headers_file", headers_file),
+    ] {
         let empty = file.as_ref().is_some_and(|path| path.as_os_str().is_empty());
-        check.require(!empty, &format!("export.tls.{name}"), "expected a file's path, found none");
+        check.require(!empty, key, "expected a file's path, found none");
     }
 }
 

@@ -41,6 +41,14 @@ pub enum BuildError {
         /// What is wrong with it; never holds the value.
         why: &'static str,
     },
+    /// The file of headers can't be read, or doesn't hold headers.
+    #[error("export.headers_file {}: {why}", path.display())]
+    HeadersFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it; never holds a value.
+        why: String,
+    },
     /// A file of the TLS settings can't be read, or doesn't hold what it should.
     #[error("{setting} {}: {why}", path.display())]
     TlsFile {

@@ -5,7 +5,7 @@
 //! obeyed; a proxy has to let CONNECT through.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use tonic::{
 };
 
 use super::{
-    BuildError, Settings, USER_AGENT, build, cause,
+    BuildError, Headers, Settings, USER_AGENT, build, cause,
     verdict::{self, MAX_ANSWER, Reason, Verdict},
 };
 use crate::config::Compression;
@@ -47,8 +47,8 @@ pub(super) struct Grpc {
     /// `None` until the first request, for tonic needs the runtime to make it.
     channel: Mutex<Option<Channel>>,
     endpoint: String,
-    headers: MetadataMap,
-    gzip: bool,
+    headers: Arc<Headers>,
+    encoding: Option<CompressionEncoding>,
     timeout: Duration,
 }
 
@@ -75,8 +75,12 @@ impl Grpc {
             connector: Connector::build(proxy, tls, settings.timeout).map_err(error)?,
             channel: Mutex::new(None),
             endpoint: origin,
-            headers: MetadataMap::from_headers(build::headers(settings)?),
-            gzip: settings.compression == Compression::Gzip,
+            headers: Arc::new(Headers::build(settings)?),
+            encoding: match settings.compression {
+                Compression::None => None,
+                Compression::Gzip => Some(CompressionEncoding::Gzip),
+                Compression::Zstd => Some(CompressionEncoding::Zstd),
+            },
             timeout: settings.timeout,
         })
     }
@@ -85,9 +89,9 @@ impl Grpc {
         &self.endpoint
     }
 
-    /// The connection and the metadata of requests, for somebody else's calls.
-    pub(super) fn parts(&self) -> (Channel, MetadataMap) {
-        (self.channel(), self.headers.clone())
+    /// The connection and the headers of requests, for somebody else's calls.
+    pub(super) fn parts(&self) -> (Channel, Arc<Headers>) {
+        (self.channel(), Arc::clone(&self.headers))
     }
 
     pub(super) async fn send(&self, bytes: Bytes) -> Verdict {
@@ -105,16 +109,16 @@ impl Grpc {
 
     async fn call(&self, bytes: Bytes) -> Result<Option<ExportLogsServiceResponse>, Status> {
         // Compressed it is a new buffer anyway.
-        let message = if self.gzip { None } else { Uncompressed::new(bytes.clone()) };
+        let message = if self.encoding.is_some() { None } else { Uncompressed::new(bytes.clone()) };
         let mut client =
             Client::new(Sending { channel: self.channel(), message }).max_decoding_message_size(MAX_ANSWER);
-        if self.gzip {
+        if let Some(encoding) = self.encoding {
             // grpc-go, and with it the collector, compresses its answer as the request was.
-            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
+            client = client.send_compressed(encoding).accept_compressed(encoding);
         }
         client.ready().await.map_err(|e| Status::from_error(e.into()))?;
         let mut request = Request::new(bytes);
-        *request.metadata_mut() = self.headers.clone();
+        *request.metadata_mut() = MetadataMap::from_headers(self.headers.current());
         let codec = BytesCodec { size: request.get_ref().len() };
         client.unary(request, EXPORT, codec).await.map(tonic::Response::into_inner)
     }

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Write},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -15,10 +16,13 @@ use reqwest::{Client, Response, Url, redirect};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{
-    BuildError, Settings, USER_AGENT, build, cause,
+    BuildError, Headers, Settings, USER_AGENT, build, cause,
     verdict::{self, HttpAnswer, MAX_ANSWER, Reason, Verdict},
 };
 use crate::config::Compression;
+
+/// As fast as gzip's fastest, or faster.
+const ZSTD_LEVEL: i32 = 1;
 
 /// A client of one receiver.
 #[derive(Debug)]
@@ -26,7 +30,8 @@ pub(super) struct Http {
     client: Client,
     url: Url,
     endpoint: String,
-    gzip: bool,
+    headers: Arc<Headers>,
+    compression: Compression,
     timeout: Duration,
 }
 
@@ -38,7 +43,6 @@ impl Http {
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
             .user_agent(USER_AGENT)
-            .default_headers(build::headers(settings)?)
             .redirect(redirect::Policy::none())
             .connect_timeout(settings.timeout)
             .tcp_nodelay(true)
@@ -52,7 +56,8 @@ impl Http {
             client,
             endpoint: build::shown(&url),
             url,
-            gzip: settings.compression == Compression::Gzip,
+            headers: Arc::new(Headers::build(settings)?),
+            compression: settings.compression,
             timeout: settings.timeout,
         })
     }
@@ -61,9 +66,9 @@ impl Http {
         &self.endpoint
     }
 
-    /// The client, which sends the headers, and the URL, for somebody else's requests.
-    pub(super) fn parts(&self) -> (Client, String) {
-        (self.client.clone(), self.url.to_string())
+    /// The client, the URL, and the headers of requests, for somebody else's.
+    pub(super) fn parts(&self) -> (Client, String, Arc<Headers>) {
+        (self.client.clone(), self.url.to_string(), Arc::clone(&self.headers))
     }
 
     pub(super) async fn send(&self, request: Bytes) -> Verdict {
@@ -82,15 +87,20 @@ impl Http {
     }
 
     async fn exchange(&self, request: Bytes) -> Result<Verdict, reqwest::Error> {
-        let mut post = self.client.post(self.url.clone()).header(header::CONTENT_TYPE, "application/x-protobuf");
-        let body = if self.gzip {
-            post = post.header(header::CONTENT_ENCODING, "gzip");
-            match gzip(&request) {
-                Ok(body) => body.into(),
-                Err(e) => return Ok(verdict::of_no_answer(Reason::new(format!("gzip: {e}"), None))),
+        let mut post = self.client.post(self.url.clone()).headers(self.headers.current());
+        post = post.header(header::CONTENT_TYPE, "application/x-protobuf");
+        let packed = match self.compression {
+            Compression::None => None,
+            Compression::Gzip => Some(("gzip", gzip(&request))),
+            Compression::Zstd => Some(("zstd", zstd::bulk::compress(&request, ZSTD_LEVEL))),
+        };
+        let body = match packed {
+            None => request,
+            Some((coding, Ok(body))) => {
+                post = post.header(header::CONTENT_ENCODING, coding);
+                body.into()
             }
-        } else {
-            request
+            Some((coding, Err(e))) => return Ok(verdict::of_no_answer(Reason::new(format!("{coding}: {e}"), None))),
         };
         let mut response = post.body(body).send().await?;
         let body = beginning(&mut response).await;

@@ -1,12 +1,12 @@
 //! A client for flowtel's own metrics, built as the one for records is: the same TLS, proxies, headers and errors. What
 //! goes over it is not this room's business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tonic::{metadata::MetadataMap, transport::Channel};
+use tonic::transport::Channel;
 
 use super::{
-    BuildError, Settings, Target,
+    BuildError, Headers, Settings, Target,
     build::{Otlp, Transport},
 };
 use crate::{
@@ -21,8 +21,10 @@ pub struct MetricsClient {
     pub transport: MetricsTransport,
     /// Where it goes, without user, password and query.
     pub endpoint: String,
-    /// Requests are to be compressed.
-    pub gzip: bool,
+    /// How requests are to be compressed.
+    pub compression: config::Compression,
+    /// Of each request.
+    pub headers: Arc<Headers>,
     /// How long one request may take.
     pub timeout: Duration,
 }
@@ -34,12 +36,10 @@ pub enum MetricsTransport {
     Grpc {
         /// The connection.
         channel: Channel,
-        /// Of each request.
-        metadata: MetadataMap,
     },
     /// HTTP.
     Http {
-        /// It sends the headers itself.
+        /// It sends no headers by itself.
         client: reqwest::Client,
         /// The full URL.
         url: String,
@@ -59,22 +59,22 @@ impl MetricsClient {
             Protocol::Grpc => Target::Grpc { url },
             Protocol::HttpProtobuf => Target::Http { url },
         };
-        let settings = Settings { headers: headers(&to.headers), ..Settings::new(export, target) };
+        let (headers, headers_file) = (headers(&to.headers), to.headers_file.clone());
+        let settings = Settings { headers, headers_file, ..Settings::new(export, target) };
         let Transport::Otlp(otlp) = Transport::build(&settings)? else {
             return Err(BuildError::Http("metrics can't go to standard output".into()));
         };
         let endpoint = otlp.endpoint().to_owned();
-        let transport = match &*otlp {
+        let (transport, headers) = match &*otlp {
             Otlp::Grpc(grpc) => {
-                let (channel, metadata) = grpc.parts();
-                MetricsTransport::Grpc { channel, metadata }
+                let (channel, headers) = grpc.parts();
+                (MetricsTransport::Grpc { channel }, headers)
             }
             Otlp::Http(http) => {
-                let (client, url) = http.parts();
-                MetricsTransport::Http { client, url }
+                let (client, url, headers) = http.parts();
+                (MetricsTransport::Http { client, url }, headers)
             }
         };
-        let gzip = settings.compression == config::Compression::Gzip;
-        Ok(Self { transport, endpoint, gzip, timeout: settings.timeout })
+        Ok(Self { transport, endpoint, compression: settings.compression, headers, timeout: settings.timeout })
     }
 }

@@ -10,7 +10,7 @@
 //! Read [`verdict`] first: it decides what becomes of a batch. `pool` acts on it, `grpc` and `http` obtain it, `stdout`
 //! needs none.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{runtime, sync::watch, task::JoinHandle};
 
@@ -24,6 +24,7 @@ mod backoff;
 mod build;
 mod cause;
 mod grpc;
+mod headers;
 mod http;
 mod metrics;
 mod outage;
@@ -42,6 +43,7 @@ mod tests;
 
 pub use backoff::Backoff;
 pub use build::BuildError;
+pub use headers::Headers;
 pub use metrics::{MetricsClient, MetricsTransport};
 pub use probe::ProbeError;
 pub use split::split;
@@ -62,6 +64,8 @@ pub struct Settings {
     pub compression: Compression,
     /// Headers, or gRPC metadata, of each request.
     pub headers: BTreeMap<String, Secret>,
+    /// A file of further headers, which win; it is read again when it changed.
+    pub headers_file: Option<PathBuf>,
     /// How long one request may take, from the connection to the end of the answer.
     pub timeout: Duration,
     /// Requests in flight at once; at least 1.
@@ -119,6 +123,7 @@ impl Settings {
             target,
             compression: export.compression,
             headers: export.headers.clone(),
+            headers_file: export.headers_file.clone(),
             timeout: export.timeout.0,
             concurrency: export.concurrency,
             retry: Backoff { initial: export.retry.initial.0, max: export.retry.max.0 },

@@ -18,6 +18,7 @@ mod rights;
 mod select;
 mod slow;
 mod telemetry;
+mod watchdog;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         ("delivery", delivery::ALL),
         ("queue", queue::ALL),
         ("telemetry", telemetry::ALL),
+        ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),
         ("hostile", hostile::ALL),

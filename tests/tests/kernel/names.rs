@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
+    cgroup,
     child::Child,
     collector::Protocol::{Grpc, Http},
     expect::{End, Owner, Side},
@@ -240,7 +241,7 @@ pub struct Container {
 
 impl Container {
     pub fn new() -> Result<Self> {
-        let root = cgroup2().ok_or_else(|| skip("no cgroup v2 file system"))?;
+        let root = cgroup::root().ok_or_else(|| skip("no cgroup v2 file system"))?;
         let outer = root.join(format!("{CGROUPS}{}", std::process::id()));
         let id = format!("{:064x}", std::process::id());
         let inner = outer.join(format!("docker-{id}.scope"));
@@ -258,15 +259,9 @@ impl Drop for Container {
     }
 }
 
-fn cgroup2() -> Option<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts").ok()?;
-    let mut of = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-    of.find(|words| words.get(2) == Some(&"cgroup2")).map(|words| PathBuf::from(words[1]))
-}
-
 /// Removes cgroups that test processes left behind which are no more.
 pub fn sweep() {
-    let entries = cgroup2().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten();
+    let entries = cgroup::root().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten();
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = name.strip_prefix(CGROUPS) else { continue };

@@ -24,6 +24,8 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("IPv4, to a collector by HTTP", 60, |s| ipv4(s, Http, "none")),
     Scenario::new("IPv4, to a collector by gRPC with gzip", 60, |s| ipv4(s, Grpc, "gzip")),
     Scenario::new("IPv4, to a collector by HTTP with gzip", 60, |s| ipv4(s, Http, "gzip")),
+    Scenario::new("IPv4, to a collector by gRPC with zstd", 60, |s| ipv4(s, Grpc, "zstd")),
+    Scenario::new("IPv4, to a collector by HTTP with zstd", 60, |s| ipv4(s, Http, "zstd")),
     Scenario::new("IPv6", 60, ipv6),
     Scenario::new("IPv4 between dual-stack sockets has dotted addresses", 60, dual_stack),
     Scenario::new("IPv6 with extension headers on every segment", 60, extension_headers),

@@ -71,7 +71,7 @@ fn the_service_name_of_its_own_variable_beats_that_of_the_attributes() {
 fn a_wrong_value_is_an_error_that_names_the_variable_and_what_was_expected() {
     for (name, value, expected) in [
         ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/json", "expected \"grpc\" or \"http/protobuf\", found \"http/json\""),
-        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "zstd", "expected \"none\" or \"gzip\", found \"zstd\""),
+        ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "brotli", "expected \"none\", \"gzip\" or \"zstd\", found \"brotli\""),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "expected milliseconds, such as 10000, found \"10s\""),
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", "expected a duration from 1ms"),
         ("OTEL_EXPORTER_OTLP_INSECURE", "1", "expected true or false, found \"1\""),

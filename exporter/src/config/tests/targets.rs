@@ -14,7 +14,7 @@ fn load_with(settings: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
 
 fn otlp(settings: &[(&str, &str)]) -> Otlp {
     match target(settings) {
-        Target::Otlp(otlp) => otlp,
+        Target::Otlp(otlp) => *otlp,
         Target::Stdout { .. } => panic!("standard output"),
     }
 }
@@ -135,13 +135,17 @@ fn metrics_go_to_the_receiver_of_records_by_a_path_of_their_own_or_where_they_ar
 fn a_secret_for_the_receiver_of_records_goes_nowhere_else() {
     let secret = ("export.headers.authorization", "secret");
     let own = ("telemetry.metrics.headers.x-team", "a");
-    let shared = metrics(&[secret, own, ("telemetry.metrics.enabled", "true")]).expect("they are pushed");
+    let file = ("export.headers_file", "/run/headers");
+    let shared = metrics(&[secret, file, own, ("telemetry.metrics.enabled", "true")]).expect("they are pushed");
+    assert_eq!(shared.headers_file.as_deref(), Some(std::path::Path::new("/run/headers")));
     assert_eq!(
         (&shared.headers["authorization"], &shared.headers["x-team"]),
         (&"secret".parse().unwrap(), &"a".parse().unwrap())
     );
-    let elsewhere = metrics(&[secret, own, ("telemetry.metrics.endpoint", "http://m:4318/v1/metrics")]);
-    let elsewhere = elsewhere.expect("they are pushed").headers;
+    let elsewhere = metrics(&[secret, file, own, ("telemetry.metrics.endpoint", "http://m:4318/v1/metrics")]);
+    let elsewhere = elsewhere.expect("they are pushed");
+    assert_eq!(elsewhere.headers_file, None);
+    let elsewhere = elsewhere.headers;
     assert!(elsewhere.get("authorization").is_none() && elsewhere.contains_key("x-team"));
     let error = load_with(&[("telemetry.metrics.headers.host", "h")]).expect_err("a header of the transport's");
     assert!(error.to_string().contains("telemetry.metrics.headers.host: "), "{error}");

@@ -46,6 +46,7 @@ impl Service<::http::Request<Body>> for Logs {
         Box::pin(async move {
             assert_eq!(request.uri().path(), "/opentelemetry.proto.collector.logs.v1.LogsService/Export");
             let grpc = Grpc::new(Raw).accept_compressed(CompressionEncoding::Gzip);
+            let grpc = grpc.accept_compressed(CompressionEncoding::Zstd);
             Ok(grpc.max_decoding_message_size(this.limit).unary(Take(this), request).await)
         })
     }
@@ -117,7 +118,7 @@ async fn arrived(limit: usize, compression: Compression) -> Vec<u64> {
 
 #[tokio::test]
 async fn tonics_server_gets_each_record_once_plain_and_compressed() {
-    for compression in [Compression::None, Compression::Gzip] {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
         assert_eq!(arrived(4 << 20, compression).await, (1..=1000).collect::<Vec<_>>());
     }
 }

@@ -161,16 +161,21 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
     };
     tokio::time::sleep(state.pause).await;
     let grpc = head.headers.get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
-    let compressed = if grpc {
+    let (compressed, name) = if grpc {
         let flag = bytes[0];
         bytes.drain(..5);
-        flag == 1
+        (flag == 1, "grpc-encoding")
     } else {
-        head.headers.get("content-encoding").is_some_and(|e| e == "gzip")
+        (head.headers.contains_key("content-encoding"), "content-encoding")
     };
     if compressed {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).expect("valid gzip");
+        match head.headers[name].as_bytes() {
+            b"gzip" => flate2::read::GzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).map(drop),
+            b"zstd" => zstd::stream::copy_decode(bytes.as_slice(), &mut plain),
+            other => panic!("{other:?} was never asked for"),
+        }
+        .expect("valid");
         bytes = plain;
     }
     let answer = (state.script)(n, &bytes);

@@ -17,10 +17,12 @@ use opentelemetry_sdk::{
     metrics::{PeriodicReader, SdkMeterProvider, Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
 };
 use tokio::runtime;
+use tonic::metadata::MetadataMap;
 
 use super::{Form, METRICS, Metric, Point, Value};
 use crate::{
-    export::{BuildError, MetricsClient, MetricsTransport},
+    config,
+    export::{BuildError, Headers, MetricsClient, MetricsTransport},
     record::schema,
     telemetry::instance::Instance,
 };
@@ -41,7 +43,7 @@ struct Exporter {
 
 /// A client for opentelemetry-otlp. Each request has a limit from outside.
 #[derive(Debug)]
-struct Client(reqwest::Client);
+struct Client(reqwest::Client, Arc<Headers>);
 
 /// The most of an answer that is read.
 const MAX_ANSWER: usize = 64 << 10;
@@ -60,17 +62,35 @@ impl Push {
         instance: &Arc<Instance>,
         runtime: runtime::Handle,
     ) -> Result<Self, BuildError> {
-        let MetricsClient { transport, endpoint, gzip, timeout } = client;
+        let MetricsClient { transport, endpoint, compression, headers, timeout } = client;
+        let compression = match compression {
+            config::Compression::None => None,
+            config::Compression::Gzip => Some(Compression::Gzip),
+            config::Compression::Zstd => Some(Compression::Zstd),
+        };
         let failed = |e: opentelemetry_otlp::ExporterBuildError| BuildError::Http(e.to_string());
         let otlp = match transport {
-            MetricsTransport::Grpc { channel, metadata } => {
-                let builder = MetricExporter::builder().with_tonic().with_channel(channel).with_metadata(metadata);
-                let builder = if gzip { builder.with_compression(Compression::Gzip) } else { builder };
+            MetricsTransport::Grpc { channel } => {
+                let builder = MetricExporter::builder().with_tonic().with_channel(channel);
+                let builder = builder.with_interceptor(move |mut request: tonic::Request<()>| {
+                    let mut all = std::mem::take(request.metadata_mut()).into_headers();
+                    all.extend(headers.current());
+                    *request.metadata_mut() = MetadataMap::from_headers(all);
+                    Ok(request)
+                });
+                let builder = match compression {
+                    Some(compression) => builder.with_compression(compression),
+                    None => builder,
+                };
                 builder.with_timeout(timeout).build().map_err(failed)?
             }
             MetricsTransport::Http { client, url } => {
-                let builder = MetricExporter::builder().with_http().with_http_client(Client(client)).with_endpoint(url);
-                let builder = if gzip { builder.with_compression(Compression::Gzip) } else { builder };
+                let client = Client(client, headers);
+                let builder = MetricExporter::builder().with_http().with_http_client(client).with_endpoint(url);
+                let builder = match compression {
+                    Some(compression) => builder.with_compression(compression),
+                    None => builder,
+                };
                 builder.with_timeout(timeout).build().map_err(failed)?
             }
         };
@@ -217,7 +237,8 @@ impl HttpClient for Client {
         Self: 'b,
     {
         Box::pin(async move {
-            let request = reqwest::Request::try_from(request)?;
+            let mut request = reqwest::Request::try_from(request)?;
+            request.headers_mut().extend(self.1.current());
             // The URL is in the log line already, and may hold a password here.
             let mut answer = self.0.execute(request).await.map_err(reqwest::Error::without_url)?;
             let mut body = Vec::new();
