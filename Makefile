@@ -61,7 +61,7 @@ test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1 and newest
 	@scripts/prepare-tests
 	@tests/stack/build.sh otelcol
 	@$(CARGO) test --locked -p flowtel-tests --test kernel --no-run
-	@FLOWTEL=$(TARGET)/debug/flowtel tests/vm/kernels.sh $(SUITES)
+	@FLOWTEL=$${FLOWTEL:-$(TARGET)/debug/flowtel} tests/vm/kernels.sh $(SUITES)
 
 .PHONY: fuzz
 SECONDS_EACH ?= 60

@@ -84,7 +84,8 @@ pub fn kills(scene: &Scene) -> Result<()> {
     let mut tally = Tally::default();
     tally.add_file(&collector.output())?;
     tally.check_copies()?;
-    ensure!(durable.len() > 100 * usize::try_from(kills)?, "only {} records were ever durable", durable.len());
+    // Or nothing was proven.
+    ensure!(durable.len() > 10 * usize::try_from(kills)?, "only {} records were ever durable", durable.len());
     let missing = durable.keys().filter(|uid| !tally.arrived.contains(*uid)).count();
     ensure!(missing == 0, "{missing} of {} durable records did not arrive", durable.len());
     // What comes again was in the directory when flowtel was killed, and not yet settled: once for each time.
