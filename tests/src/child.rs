@@ -38,7 +38,7 @@ pub struct Child {
 
 impl Child {
     /// Starts one in the namespace. `words`: `connect ADDRESS` (says its own address, and ends), `stay ADDRESS` (says it,
-    /// and reads nothing), `wait ADDRESS` (waits for a line first), `accept` (takes connections on its standard input).
+    /// and reads nothing), `wait ADDRESS` (waits for a line first), `join ADDRESS` (waits, and stays), `accept` (takes connections on its standard input).
     ///
     /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
     /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
@@ -166,12 +166,12 @@ fn work(words: &str) -> Result<()> {
         _ => {}
     }
     let address: SocketAddr = address.parse()?;
-    if verb == "wait" {
+    if matches!(verb, "wait" | "join") {
         std::io::stdin().read_line(&mut String::new())?;
     }
     let stream = TcpStream::connect(address)?;
     writeln!(std::io::stdout(), "{}", stream.local_addr()?)?;
-    if verb == "stay" {
+    if matches!(verb, "stay" | "join") {
         wait::pause(wait::patient(LIFE));
     }
     Ok(())

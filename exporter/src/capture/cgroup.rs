@@ -1,9 +1,13 @@
 //! The tree of cgroups (v2): where it is mounted, and the directory that the programs are attached to.
 
 use std::{
+    collections::HashSet,
     fs::{self, File},
     io,
-    os::unix::{ffi::OsStringExt, fs::MetadataExt},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{DirEntryExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -38,6 +42,33 @@ impl Cgroup {
         let directory = File::open(&path).map_err(fail)?;
         let id = directory.metadata().map_err(fail)?.ino();
         Ok(Self { path, directory, id })
+    }
+
+    /// The ids of this cgroup and of all below it. One that comes or goes meanwhile may be missing.
+    ///
+    /// # Errors
+    /// The tree can't be read, or has more than a million cgroups.
+    pub fn tree(&self) -> io::Result<HashSet<u64>> {
+        const MOST: usize = 1 << 20;
+        let mut ids = HashSet::from([self.id]);
+        let mut unread = vec![self.path.clone()];
+        while let Some(path) = unread.pop() {
+            let entries = match fs::read_dir(&path) {
+                Ok(entries) => entries,
+                // Gone meanwhile.
+                Err(_) if path != self.path => continue,
+                Err(e) => return Err(e),
+            };
+            // Links are not followed: of a link this is no directory.
+            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                ids.insert(entry.ino());
+                unread.push(entry.path());
+            }
+            if ids.len() > MOST {
+                return Err(io::Error::other("there are too many cgroups"));
+            }
+        }
+        Ok(ids)
     }
 
     /// Whether this is the root of the whole tree, not only of what a cgroup namespace shows.

@@ -111,7 +111,7 @@ impl Report {
             _ => self.line("self-test", &NO_PROGRAMS),
         }
         if capture.takes_snapshot() {
-            match super::run::snapshot(&loaded.config, &mut programs).map(Pending::wait) {
+            match super::run::snapshot(&loaded.config, &mut programs, &cgroup).map(Pending::wait) {
                 Ok(Ok(snapshot)) => self.line("snapshot", &Outcome::Holds(snapshot.reach.to_string())),
                 Ok(Err(e)) => self.line("snapshot", &Outcome::Lacks(format!("{e}; open connections are not told"))),
                 Err(e) => self.line("snapshot", &Outcome::Fails(e.to_string())),

@@ -126,7 +126,7 @@ fn pipeline(
     };
     let resource = resource::build(&config.record, &resource::Host::read());
     let resource = resource::sampled(resource, config.capture.sample);
-    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs)?) } else { None };
+    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, &cgroup)?) } else { None };
     Ok(Pipeline {
         programs,
         rings,
@@ -149,11 +149,24 @@ fn pipeline(
 
 /// Starts to look for what is open already, and who holds it. After the programs were attached: what begins meanwhile they
 /// tell.
-pub(super) fn snapshot(config: &Config, programs: &mut Programs) -> Result<Pending<Snapshot>, Failure> {
+pub(super) fn snapshot(
+    config: &Config,
+    programs: &mut Programs,
+    cgroup: &Cgroup,
+) -> Result<Pending<Snapshot>, Failure> {
+    let watched = match cgroup.is_host_root() {
+        true => None,
+        false => Some(cgroup.tree().map_err(|source| {
+            refused(capture::Error::System { what: "reading the tree of cgroups below capture.cgroup", source })
+        })?),
+    };
     let cookies = programs.older().map_err(refused)?;
     let proc = config.owner.proc.clone();
     let shown = config.owner.clone();
     let pending = Snapshot::start(cookies, proc.clone(), config.flow.max_flows as usize, move |mut snapshot| {
+        if let Some(watched) = &watched {
+            snapshot.keep_in(watched);
+        }
         if Processes::shows_host(&shown) {
             snapshot.look_up_holders(|inodes| holders::find(&proc, |inode| inodes.contains(&inode)));
         }

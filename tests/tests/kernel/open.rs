@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
+    cgroup::Cgroup,
     child::Child,
     collector::{
         Collector,
@@ -61,6 +62,7 @@ pub const ALL: &[Scenario] = &[
     ),
     Scenario::new("eight threads connect while flowtel starts: each connection begins or is older", 90, storm),
     Scenario::new("without capture.snapshot nothing is told of older connections", 60, off),
+    Scenario::new("below a cgroup nothing is told of older connections of other cgroups", 60, below),
     Scenario::new("without CAP_SYS_ADMIN older connections of flowtel's own network namespace alone", 60, no_admin),
     Scenario::new("two thousand older connections: told once, ended once", 420, many),
 ];
@@ -501,6 +503,32 @@ fn off(scene: &Scene) -> Result<()> {
     ensure!(!watching.flowtel.says(" open connections and "), "a snapshot was taken");
     let told = watching.finish()?;
     exactly_all(&nobody_elses(told.records), &About::Addresses(net.addresses()), &[], &[])
+}
+
+fn below(scene: &Scene) -> Result<()> {
+    let net = Pair::new(scene)?;
+    let cgroup = Cgroup::new()?;
+    let server = Server::start(&net.server, (net.server_v4, 0))?;
+    let (_, _outside) = net.client.run("outside", || connect_from(net.client_v4, server.address))?;
+    let mut inside = Child::start(scene, &net.client, &format!("join {}", server.address), None)?;
+    cgroup.take(inside.id())?;
+    inside.go()?;
+    let local: SocketAddr = inside.line()?.parse()?;
+    let (watching, _) = start(scene, Launch::everything()?.within(&cgroup))?;
+    inside.kill()?;
+    let about = About::Addresses(net.addresses());
+    until("an open record and its end", PATIENCE, || {
+        let records = watching.collector.records()?;
+        Ok((records.iter().filter(|record| about.concerns(record)).count() > 1).then_some(()))
+    })?;
+    let told = watching.finish()?;
+    let told: Vec<_> = told.records.iter().filter(|record| about.concerns(record)).collect();
+    let names: Vec<_> = told.iter().map(|record| record.event_name.as_str()).collect();
+    ensure!(names == ["flowtel.tcp.flow.open", "flowtel.tcp.flow.end"], "told: {names:?}");
+    for record in told {
+        ensure!(record.int("source.port") == Some(local.port().into()), "another connection: {record:?}");
+    }
+    Ok(())
 }
 
 /// Without ends whose begin was not told: another flowtel that watches this host has asked the sockets for their states,

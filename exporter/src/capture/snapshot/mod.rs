@@ -163,6 +163,14 @@ impl Snapshot {
         Ok(Pending(pending))
     }
 
+    /// Leaves only sockets that were made in one of these cgroups: of others the programs tell nothing.
+    pub fn keep_in(&mut self, cgroups: &HashSet<u64>) {
+        let Listing { connections, listeners, .. } = &mut self.listing;
+        connections.retain(|found| cgroups.contains(&found.cgroup));
+        listeners.retain(|listener| cgroups.contains(&listener.cgroup));
+        self.reach.found = (connections.len(), listeners.len());
+    }
+
     /// Has each socket's holder looked up: `find` is given the inodes of all that have one.
     pub fn look_up_holders(&mut self, find: impl FnOnce(&HashSet<u32>) -> HashMap<u32, Holder>) {
         let Listing { connections, listeners, .. } = &mut self.listing;
