@@ -15,7 +15,7 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// What is written at once.
-const MUCH: usize = 128 << 10;
+const MUCH: usize = 256 << 10;
 
 /// A connection whose small writes are gathered. For users that read whenever they run, as HTTP/2 does.
 #[derive(Debug)]

@@ -205,7 +205,7 @@ impl Store {
     }
 
     /// Cuts what can't be trusted. Must succeed before the same batches are written again: they would be there twice.
-    fn mend(&mut self) -> io::Result<()> {
+    pub(super) fn mend(&mut self) -> io::Result<()> {
         let Some((first, length)) = self.doubtful else { return Ok(()) };
         if length <= HEADER as u64 {
             self.remove(first)?;

@@ -118,6 +118,8 @@ impl Worker {
             self.open()?;
         }
         let Some(store) = &mut self.store else { return Ok(false) };
+        // Also where nothing is to be written any more: a batch that was settled meanwhile must not be found there.
+        store.mend()?;
         let mut proven = false;
         loop {
             let (dead, settled) = self.shared.books().errands();

@@ -44,11 +44,10 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
     let id = flow.id.unwrap_or_else(|| FlowId::new(&BOOT, 0, flow.source, flow.destination));
-    let mut uid = id.0.to_be_bytes().to_vec();
-    uid.extend(event.at.time.0.to_be_bytes());
-    uid.extend(name.as_bytes());
-    let mut attributes =
-        vec![("event.name", text(name)), ("log.record.uid", text(&format!("{:032x}", BOOT.hash(&uid))))];
+    let what =
+        1 + ["begin", "open", "end", "failed"].iter().position(|event| name.ends_with(event)).expect("one of four");
+    let uid = id.0 ^ (u128::from(event.at.time.0) << 8) ^ what as u128;
+    let mut attributes = vec![("event.name", text(name)), ("log.record.uid", text(&format!("{uid:032x}")))];
     attributes.extend(flow.id.map(|id| ("flowtel.flow.id", text(&format!("{:032x}", id.0)))));
     attributes
         .extend(flow.community_id.map(|id| ("flowtel.flow.community_id", text(&String::from_utf8_lossy(&id.text())))));

@@ -201,3 +201,20 @@ async fn the_real_thread_writes_loads_and_ends() {
     assert_eq!(queue.abandon(), Left::default());
     assert_eq!((ledger.records.delivered.get(), ledger.records.waiting()), (100, 0));
 }
+
+#[test]
+fn a_batch_that_was_delivered_while_fsync_failed_does_not_come_again() {
+    let directory = directory();
+    let config = config(directory.path());
+    let mut bench = Bench::open(&config);
+    bench.faults.breaks(Broken::Sync);
+    bench.push(batch(1, 5, 50));
+    // Written, and not to be trusted.
+    bench.round();
+    let (at, _) = bench.lease().expect("it is in memory");
+    assert_eq!(bench.disk.done(at), 5);
+    bench.ledger.records.delivered.add(5);
+    bench.faults.breaks(Broken::Nothing);
+    assert_eq!(bench.stop(), Left { lost: 0, queued: 0 });
+    assert_eq!(names(&Bench::open(&config).peek()), [0; 0]);
+}
