@@ -135,6 +135,16 @@ mod tests {
         let mut status = Status::of(&instance());
         status.export.last_error = Some("no \u{1b}[2J".into());
         status.export.endpoint = "http://h\n".into();
+        // Times that were measured have digits enough to come back as their neighbours.
+        (status.uptime_seconds, status.process.cpu_seconds) = (2.5, 0.25);
+        for time in [
+            &mut status.capture.silence_seconds,
+            &mut status.export.for_seconds,
+            &mut status.export.last_error_seconds,
+            &mut status.configuration.last_seconds,
+        ] {
+            *time = Some(1.5);
+        }
         let json = serde_json::to_string(&status).expect("it is plain data");
         let again: Status = serde_json::from_str(&json).expect("and back");
         assert_eq!(again, status);
