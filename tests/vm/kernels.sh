@@ -212,7 +212,8 @@ for suite in "${suites[@]}"; do
         grep -qE '^guest: FAIL|^table: ' "$scratch/$suite" && break
         [ -z "$rooms" ] && grep -q '^guest: ' "$scratch/$suite" && break
         echo "kernels: $suite: the emulator did not come to an end (try $attempt of 3)"
-        tail -n 5 "$scratch/$suite"
+        # Whether it was the emulator or the guest: a crash of the guest says where.
+        tail -n 60 "$scratch/$suite"
     done
     report "$suite" "$scratch/$suite"
 done
