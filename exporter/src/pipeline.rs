@@ -239,10 +239,9 @@ impl Pipeline {
             }
             flows.on(event);
         };
-        events.drain(..).for_each(|event| on(&event));
+        // What waited for the snapshot, once, is not paid for in memory for ever.
+        std::mem::take(events).iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
-        // What waited for the snapshot is not paid for in memory for ever.
-        events.shrink_to(0);
         if let Some(watched) = older {
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);

@@ -127,6 +127,20 @@ impl Collector {
         self.child.as_ref().map(Child::id)
     }
 
+    /// Writes a configuration file by which flowtel sends here, in one step, as an editor does it.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn configure(&self, file: &Path, protocol: Protocol) -> Result<()> {
+        let word = if protocol == Protocol::Grpc { "grpc" } else { "http/protobuf" };
+        let endpoint = self.address(protocol);
+        let text =
+            format!("[export]\nendpoint = \"http://{endpoint}\"\nprotocol = \"{word}\"\nbatch.max_age = \"50ms\"\n");
+        let aside = file.with_extension("new");
+        fs::write(&aside, text)?;
+        Ok(fs::rename(&aside, file)?)
+    }
+
     /// Where it listens.
     pub fn address(&self, protocol: Protocol) -> SocketAddr {
         let port = match protocol {

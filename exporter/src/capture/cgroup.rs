@@ -44,37 +44,26 @@ impl Cgroup {
         Ok(Self { path, directory, id })
     }
 
-    /// The ids of this cgroup and of all below it. One that comes or goes meanwhile may be missing.
-    ///
-    /// # Errors
-    /// The tree can't be read, or has more than a million cgroups.
-    pub fn tree(&self) -> io::Result<HashSet<u64>> {
-        const MOST: usize = 1 << 20;
-        let mut ids = HashSet::from([self.id]);
-        let mut unread = vec![self.path.clone()];
-        while let Some(path) = unread.pop() {
-            let entries = match fs::read_dir(&path) {
-                Ok(entries) => entries,
-                // Gone meanwhile.
-                Err(_) if path != self.path => continue,
-                Err(e) => return Err(e),
-            };
-            // Links are not followed: of a link this is no directory.
-            for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-                ids.insert(entry.ino());
-                unread.push(entry.path());
-            }
-            if ids.len() > MOST {
-                return Err(io::Error::other("there are too many cgroups"));
-            }
-        }
-        Ok(ids)
-    }
-
     /// Whether this is the root of the whole tree, not only of what a cgroup namespace shows.
     pub fn is_host_root(&self) -> bool {
         self.id == 1
     }
+}
+
+/// The ids of the cgroup `root` and of all below it, a million at most. One that comes or goes meanwhile may be missing.
+pub fn tree(root: &Path) -> HashSet<u64> {
+    const MOST: usize = 1 << 20;
+    let mut ids: HashSet<u64> = fs::metadata(root).map(|root| root.ino()).into_iter().collect();
+    let mut unread = vec![root.to_owned()];
+    while let Some(path) = unread.pop().filter(|_| ids.len() < MOST) {
+        // What can't be read is gone meanwhile. Links are not followed: of a link this is no directory.
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            ids.insert(entry.ino());
+            unread.push(entry.path());
+        }
+    }
+    ids
 }
 
 /// The first mount of a cgroup v2 tree, also in a hybrid layout (/sys/fs/cgroup/unified).

@@ -9,7 +9,10 @@ use tokio::{signal::unix, sync::watch};
 
 use crate::{
     capture::{
-        self, Clock, KernelTime, Programs, Rings, Snapshot, cgroup::Cgroup, rights, selftest, snapshot::Pending,
+        self, Clock, KernelTime, Programs, Rings, Snapshot,
+        cgroup::{self, Cgroup},
+        rights, selftest,
+        snapshot::Pending,
     },
     config::{self, Config, Loaded, Sources},
     enrich::Enricher,
@@ -154,18 +157,13 @@ pub(super) fn snapshot(
     programs: &mut Programs,
     cgroup: &Cgroup,
 ) -> Result<Pending<Snapshot>, Failure> {
-    let watched = match cgroup.is_host_root() {
-        true => None,
-        false => Some(cgroup.tree().map_err(|source| {
-            refused(capture::Error::System { what: "reading the tree of cgroups below capture.cgroup", source })
-        })?),
-    };
+    let below = (!cgroup.is_host_root()).then(|| cgroup.path.clone());
     let cookies = programs.older().map_err(refused)?;
     let proc = config.owner.proc.clone();
     let shown = config.owner.clone();
     let pending = Snapshot::start(cookies, proc.clone(), config.flow.max_flows as usize, move |mut snapshot| {
-        if let Some(watched) = &watched {
-            snapshot.keep_in(watched);
+        if let Some(below) = &below {
+            snapshot.keep_in(&cgroup::tree(below));
         }
         if Processes::shows_host(&shown) {
             snapshot.look_up_holders(|inodes| holders::find(&proc, |inode| inodes.contains(&inode)));

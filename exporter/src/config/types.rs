@@ -323,7 +323,7 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
-    /// zstd: less CPU and fewer bytes than gzip, where the receiver knows it.
+    /// zstd, for receivers that know it.
     Zstd,
 }
 
@@ -415,8 +415,8 @@ pub struct Metrics {
     #[schemars(example = &"grpc")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<Protocol>,
-    /// Headers (gRPC: metadata) sent with each request. Those of `export.headers` and `export.headers_file` go along only where the endpoint is
-    /// that of `export`. Values are never printed. OTEL_EXPORTER_OTLP_METRICS_HEADERS adds to them.
+    /// Headers (gRPC: metadata) sent with each request. Those of `export.headers` and `export.headers_file` go along only
+    /// where the endpoint is that of `export`. Values are never printed. OTEL_EXPORTER_OTLP_METRICS_HEADERS adds to them.
     pub headers: BTreeMap<String, Secret>,
     /// How often they are pushed. OTEL_METRIC_EXPORT_INTERVAL (ms) sets it.
     #[schemars(extend("x-min" = "100ms", "x-max" = "1day"))]

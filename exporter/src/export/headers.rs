@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, Metadata},
     io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
     time::{Duration, Instant},
@@ -105,8 +105,13 @@ impl Now {
 /// The headers with those of the file over them.
 fn read(path: &Path, fixed: &HeaderMap) -> Result<(HeaderMap, Version), String> {
     let read = || -> io::Result<_> {
-        let mut file = File::open(path)?;
-        let version = version(&file.metadata()?);
+        // A pipe or a device could hold up whoever reads it. (Links are followed: so orchestrators renew secrets.)
+        let mut file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let there = file.metadata()?;
+        if !there.is_file() {
+            return Err(io::Error::other("this is no regular file"));
+        }
+        let version = version(&there);
         let mut text = String::new();
         file.by_ref().take(MAX_FILE + 1).read_to_string(&mut text)?;
         Ok((text, version))

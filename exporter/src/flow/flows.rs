@@ -53,8 +53,8 @@ pub struct Flows {
 
 impl Flows {
     /// A fresh stage that follows flows as far as `capture.events` needs it, and waits for acceptors where `owner` has
-    /// them told. `boot` goes into
-    /// every id. `own` is flowtel's process id as the kernel sees it, where its own connections are to be left out.
+    /// them told. `boot` goes into every id. `own` is flowtel's process id as the kernel sees it, where its own
+    /// connections are to be left out.
     pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
             attempts: Attempts::new(config.flow.max_attempts as usize, config.flow.attempt_age.0),

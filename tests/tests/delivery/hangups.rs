@@ -2,8 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -11,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
     collector::{
         Collector, Form,
-        Protocol::{self, Grpc, Http},
+        Protocol::{Grpc, Http},
     },
     flowtel::{Flowtel, no_more},
     load::Load,
@@ -43,7 +41,7 @@ pub fn hangups(scene: &Scene) -> Result<()> {
         collector.run()?;
     }
     let file = scene.directory().join("flowtel.toml");
-    configure(&file, &collectors[0], Grpc)?;
+    collectors[0].configure(&file, Grpc)?;
     let mut load = Load::prepare(scene, &net, CONNECTIONS_PER_SECOND)?;
     let launch = load.watched_by(launch).argument("--config").argument(&file.display().to_string());
     let flowtel = launch.start(scene)?;
@@ -53,7 +51,7 @@ pub fn hangups(scene: &Scene) -> Result<()> {
     for i in 1..=hangups {
         // By turns: the other collector, and every other time another protocol.
         let protocol = if i % 4 < 2 { Grpc } else { Http };
-        configure(&file, &collectors[usize::from(i % 2 == 1)], protocol)?;
+        collectors[usize::from(i % 2 == 1)].configure(&file, protocol)?;
         flowtel.signal(Signal::HUP)?;
         until("the reload", Duration::from_secs(30), || {
             Ok((number(&ask(scene)?, "/configuration/reloads")? >= i).then_some(()))
@@ -99,16 +97,4 @@ pub fn hangups(scene: &Scene) -> Result<()> {
 /// Descriptors by kind, and resident MiB.
 fn taken(flowtel: &Flowtel) -> Result<(BTreeMap<String, usize>, f64)> {
     Ok((flowtel.descriptors()?, mebibytes(flowtel)?))
-}
-
-fn configure(file: &Path, collector: &Collector, protocol: Protocol) -> Result<()> {
-    let word = if protocol == Grpc { "grpc" } else { "http/protobuf" };
-    let text = format!(
-        "[export]\nendpoint = \"http://{}\"\nprotocol = \"{word}\"\nbatch.max_age = \"50ms\"\n",
-        collector.address(protocol)
-    );
-    // In one step, as an editor does it.
-    let aside = file.with_extension("new");
-    fs::write(&aside, text)?;
-    Ok(fs::rename(&aside, file)?)
 }

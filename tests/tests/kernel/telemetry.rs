@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
@@ -251,18 +251,6 @@ fn notify(scene: &Scene) -> Result<()> {
 
 // === SIGHUP
 
-fn configure(file: &Path, collector: &Collector, protocol: Protocol) -> Result<()> {
-    let word = if protocol == Grpc { "grpc" } else { "http/protobuf" };
-    let text = format!(
-        "[export]\nendpoint = \"http://{}\"\nprotocol = \"{word}\"\nbatch.max_age = \"50ms\"\n",
-        collector.address(protocol)
-    );
-    // In one step, as an editor does it.
-    let aside = file.with_extension("new");
-    fs::write(&aside, text)?;
-    Ok(fs::rename(&aside, file)?)
-}
-
 fn reloads(scene: &Scene) -> Result<u64> {
     number(&ask(&socket(scene))?, "/configuration/reloads")
 }
@@ -280,7 +268,7 @@ fn hangups(scene: &Scene) -> Result<()> {
         collector.run()?;
     }
     let file = scene.directory().join("flowtel.toml");
-    configure(&file, &collectors[0], Grpc)?;
+    collectors[0].configure(&file, Grpc)?;
     let launch = with_status(Launch::new()?, scene).argument("--config").argument(&file.display().to_string());
     let flowtel = launch.start(scene)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
@@ -299,7 +287,7 @@ fn hangups(scene: &Scene) -> Result<()> {
             for i in 1..=times {
                 // By turns: the other collector, and every other time another protocol.
                 let protocol = if i % 4 < 2 { Grpc } else { Http };
-                configure(&file, &collectors[usize::from(i % 2 == 1)], protocol)?;
+                collectors[usize::from(i % 2 == 1)].configure(&file, protocol)?;
                 flowtel.signal(Signal::HUP)?;
                 until("the reload", Duration::from_secs(20), || Ok((reloads(scene)? >= i).then_some(())))?;
                 if i == times / 2 {
@@ -346,7 +334,7 @@ fn broken(scene: &Scene) -> Result<()> {
     let about = About::Addresses(net.addresses());
     let mut collector = Collector::start(scene)?;
     let file = scene.directory().join("flowtel.toml");
-    configure(&file, &collector, Http)?;
+    collector.configure(&file, Http)?;
     let launch = with_status(Launch::new()?, scene).argument("--config").argument(&file.display().to_string());
     let flowtel = launch.start(scene)?;
     let mut connections = load(&net, 2)?;

@@ -1,5 +1,5 @@
 //! Small writes in, large ones out. HTTP/2 writes, and flushes, each of its frames of at most 16 KiB by itself, and each such
-//! write goes all the way through TCP; a batch is some forty of them. So what is written is held until there is much, or
+//! write goes all the way through TCP; a batch of a megabyte is 64 of them. So what is written is held until there is much, or
 //! until whoever writes asks for an answer.
 //!
 //! A flush is deferred: it says "done", and wakes the task, which reads first thing when it runs again; reading writes what

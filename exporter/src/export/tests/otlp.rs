@@ -111,6 +111,7 @@ fn what_would_make_each_request_fail_is_told_before_anything_starts() {
     let file = |path: &str| {
         error(&Settings { headers_file: Some(path.into()), ..settings(Target::Http { url: "http://h".into() }) })
     };
+    assert!(file("/dev/zero").contains("cannot be read: this is no regular file"));
     assert!(file("/nonexistent/headers").contains("export.headers_file /nonexistent/headers: cannot be read: No such"));
     let mut header = settings(Target::Grpc { url: "http://localhost:4317".into() });
     header.headers.insert("authorization".into(), Secret::new("a\nb"));
