@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use flowtel_common::event::{self, Accept, Call, Caller, Close, Counters, Established, Event, Release, Segment, state};
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
     BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Owner, Role, Sent, Stamp, Traffic, What,
@@ -151,10 +151,11 @@ impl Flows {
             match held.event.what {
                 What::Begin { .. } => {
                     if held.unmatched
-                        && let Some(id) = &held.event.flow.community_id
-                        && self.unmatched.get(id) == Some(&place)
+                        && let Some(id) = held.event.flow.community_id
+                        && let Entry::Occupied(unmatched) = self.unmatched.entry(id)
+                        && *unmatched.get() == place
                     {
-                        self.unmatched.remove(id);
+                        unmatched.remove();
                     }
                     self.count(&self.ledger.kernel.established, held.own);
                     if !self.events.needs_ends() {
@@ -163,8 +164,10 @@ impl Flows {
                     }
                 }
                 What::End { .. } => {
-                    if self.closed.get(&held.cookie) == Some(&place) {
-                        self.closed.remove(&held.cookie);
+                    if let Entry::Occupied(closed) = self.closed.entry(held.cookie)
+                        && *closed.get() == place
+                    {
+                        closed.remove();
                     }
                 }
                 What::Open | What::Failed { .. } => {}
@@ -194,7 +197,7 @@ impl Flows {
     }
 
     fn binds(&mut self, event: &KernelEvent, call: &Call) {
-        self.ledger.kernel.listen.joined.add(1);
+        self.ledger.kernel.listen.joined.bump();
         self.listeners.bound(call.netns, call.port, owner(event, &call.caller, Role::Listener));
     }
 
@@ -229,7 +232,7 @@ impl Flows {
         }
         self.settling.give_owner(open.begin, owner);
         open.flow.owner = Some(owner);
-        if open.own { kernel.accept.own.add(1) } else { kernel.accept.joined.add(1) }
+        if open.own { kernel.accept.own.bump() } else { kernel.accept.joined.bump() }
     }
 
     /// Takes the call of accept() on this socket that came before its begin.

@@ -8,7 +8,7 @@
 
 use std::{hash::Hash, mem};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, hash_map::Entry};
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -30,11 +30,15 @@ impl<K: Copy + Eq + Hash, V> Generations<K, V> {
 
     /// The value of `key`, which counts as its use.
     pub fn get(&mut self, key: K) -> Option<&mut V> {
-        if !self.young.contains_key(&key) {
+        if self.young.len() >= self.half && !self.young.contains_key(&key) {
             let value = self.old.remove(&key)?;
             self.insert(key, value);
         }
-        self.young.get_mut(&key)
+        // One look-up in all but those few cases in which the generations change places.
+        match self.young.entry(key) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(place) => self.old.remove(&key).map(|value| place.insert(value)),
+        }
     }
 
     /// Sets the value of `key`, which counts as its use.

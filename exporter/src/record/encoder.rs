@@ -14,7 +14,9 @@ use prost::{Message, encoding::encoded_len_varint};
 use super::{
     Batch,
     buffers::Buffers,
-    groups, resource, schema, text,
+    groups,
+    owners::{Encoded, Owners},
+    resource, schema, text,
     wire::{self, array_attribute, constant_attribute},
 };
 use crate::{
@@ -22,9 +24,7 @@ use crate::{
     config::Groups,
     dns::Names,
     enrich::Enriched,
-    flow::{
-        BootId, Direction, EndReason, FailReason, FlowEvent, FlowId, Fold, Role, Stamp, Traffic, What, community_id,
-    },
+    flow::{BootId, Direction, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
 };
 
 mod gap;
@@ -64,6 +64,7 @@ pub struct Encoder {
     scope: Vec<u8>,
     open: Open,
     buffers: Buffers,
+    owners: Owners,
     text: Text,
 }
 
@@ -82,7 +83,6 @@ struct Open {
 struct Text {
     source: Vec<u8>,
     destination: Vec<u8>,
-    name: Vec<u8>,
     body: Vec<u8>,
 }
 
@@ -108,6 +108,7 @@ impl Encoder {
             scope: scope_fields,
             open: Open::default(),
             buffers: Buffers::default(),
+            owners: Owners::default(),
             text: Text::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
@@ -199,10 +200,11 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, text, boot, event_name_attribute, groups, .. } = self;
+        let Self { open: Open { buffer: out, .. }, text, owners, boot, event_name_attribute, groups, .. } = self;
         let FlowEvent { at, flow, what } = event;
         let name = name(what);
-        text.set(enriched);
+        let owner = owners.of(enriched);
+        text.set(enriched, owner);
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
 
@@ -264,31 +266,8 @@ impl Encoder {
         if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
         }
-        if let Some(owner) = &flow.owner {
-            wire::int_attribute(out, schema::PID, owner.pid.into());
-            wire::int_attribute(out, schema::USER_ID, owner.uid.into());
-            wire::string_attribute(out, schema::THREAD_NAME, &text.name);
-            match owner.role {
-                Role::Connector => constant_attribute!(out, schema::PROCESS_ROLE, Role::Connector.as_str()),
-                Role::Acceptor => constant_attribute!(out, schema::PROCESS_ROLE, Role::Acceptor.as_str()),
-                Role::Listener => constant_attribute!(out, schema::PROCESS_ROLE, Role::Listener.as_str()),
-            }
-        }
-        if let Some(executable) = &enriched.executable {
-            wire::string_attribute(out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
-            wire::string_attribute(out, schema::EXECUTABLE_PATH, executable.path.as_bytes());
-        }
-        if let Some(place) = &enriched.place {
-            let parts = [
-                (schema::CONTAINER_ID, &place.container_id),
-                (schema::POD_UID, &place.pod_uid),
-                (schema::UNIT, &place.systemd_unit),
-            ];
-            for (key, value) in parts {
-                if let Some(value) = value {
-                    wire::string_attribute(out, key, value.as_bytes());
-                }
-            }
+        if let Some(owner) = owner {
+            out.extend_from_slice(&owner.attributes);
         }
         names(out, SOURCE_NAMES, enriched.source_names.as_ref());
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
@@ -331,6 +310,7 @@ fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<
     }
 }
 
+#[inline(always)]
 pub(super) fn port(out: &mut Vec<u8>, key: &str, end: &SocketAddr) {
     if end.port() != 0 {
         wire::int_attribute(out, key, end.port().into());
@@ -381,8 +361,8 @@ impl Open {
 
 impl Text {
     /// Sets the texts of a record.
-    fn set(&mut self, enriched: &Enriched<'_>) {
-        for text in [&mut self.source, &mut self.destination, &mut self.name, &mut self.body] {
+    fn set(&mut self, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
+        for text in [&mut self.source, &mut self.destination, &mut self.body] {
             text.clear();
         }
         let FlowEvent { flow, what, .. } = enriched.event;
@@ -404,23 +384,11 @@ impl Text {
         if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
             body.extend_from_slice(b" (");
             // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
-            shown(body, name);
+            text::shown(body, name);
             body.push(b')');
         }
-        if let Some(owner) = &flow.owner {
-            let name = owner.name();
-            body.push(b' ');
-            if is_plain(name) {
-                self.name.extend_from_slice(name);
-                body.extend_from_slice(name);
-            } else {
-                let name = String::from_utf8_lossy(name);
-                self.name.extend_from_slice(name.as_bytes());
-                shown(body, &name);
-            }
-            body.push(b'[');
-            text::decimal(body, owner.pid);
-            body.push(b']');
+        if let Some(owner) = owner {
+            body.extend_from_slice(&owner.body);
         }
         outcome(body, what, enriched.fold.as_ref());
     }
@@ -464,25 +432,6 @@ fn endpoint(out: &mut Vec<u8>, address: &[u8], end: &SocketAddr) {
     if end.port() != 0 {
         out.push(b':');
         text::decimal(out, end.port().into());
-    }
-}
-
-/// Whether there is nothing to escape: printable ASCII.
-fn is_plain(text: &[u8]) -> bool {
-    text.iter().all(|b| matches!(b, b' '..=b'~'))
-}
-
-/// Appends `text` with its control characters escaped: a body is shown on terminals.
-fn shown(out: &mut Vec<u8>, text: &str) {
-    if is_plain(text.as_bytes()) {
-        return out.extend_from_slice(text.as_bytes());
-    }
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default().map(|c| c as u8)); // ASCII by definition
-        } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
     }
 }
 

@@ -9,6 +9,7 @@ mod batch;
 mod buffers;
 mod encoder;
 mod groups;
+mod owners;
 pub mod resource;
 pub mod schema;
 mod text;

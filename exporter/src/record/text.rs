@@ -1,5 +1,5 @@
-//! Numbers and addresses as text. Written by hand, for the formatting machinery of the standard library was a quarter of
-//! the time of a record.
+//! Numbers and addresses as text, written by hand, for the formatting machinery of the standard library was a quarter of
+//! the time of a record; and texts of others made fit to be shown.
 
 use std::{io::Write as _, net::IpAddr};
 
@@ -16,6 +16,25 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u32) {
         }
     }
     out.extend_from_slice(&digits[at..]);
+}
+
+/// Whether there is nothing to escape: printable ASCII.
+pub(super) fn is_plain(text: &[u8]) -> bool {
+    text.iter().all(|b| matches!(b, b' '..=b'~'))
+}
+
+/// Appends `text` with its control characters escaped: a body is shown on terminals.
+pub(super) fn shown(out: &mut Vec<u8>, text: &str) {
+    if is_plain(text.as_bytes()) {
+        return out.extend_from_slice(text.as_bytes());
+    }
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default().map(|c| c as u8)); // ASCII by definition
+        } else {
+            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+        }
+    }
 }
 
 /// The 256 octets in decimal with a dot behind, and the length of that.

@@ -76,7 +76,7 @@ impl Places {
     pub fn of(&mut self, cgroup: u64) -> Option<Arc<Place>> {
         let counts = &self.ledger.owner.places;
         if let Some(place) = self.known.get(cgroup) {
-            counts.cached.add(1);
+            counts.cached.bump();
             return Some(Arc::clone(place));
         }
         let Some(tree) = self.tree.as_ref().filter(|_| cgroup != 0) else {

@@ -214,7 +214,7 @@ impl Found {
             Self::Gone => (&counts.gone, None),
             Self::Unreadable => (&counts.unreadable, None),
         };
-        counter.add(1);
+        counter.bump();
         answer
     }
 }
