@@ -18,7 +18,7 @@ pub(super) enum Transport {
 #[derive(Debug)]
 pub(super) enum Otlp {
     Grpc(Box<Grpc>),
-    Http(Http),
+    Http(Box<Http>),
 }
 
 /// Why an exporter can't be built.
@@ -98,7 +98,7 @@ impl Transport {
             }
             Target::Http { url } => {
                 let (url, tls) = checked(url, settings)?;
-                Self::Otlp(Arc::new(Otlp::Http(Http::build(url, tls, settings)?)))
+                Self::Otlp(Arc::new(Otlp::Http(Box::new(Http::build(url, tls, settings)?))))
             }
         })
     }

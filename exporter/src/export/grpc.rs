@@ -1,7 +1,7 @@
 //! OTLP/gRPC (OTLP specification, "OTLP/gRPC"): one unary call a batch, many at once over one HTTP/2 connection.
 //!
 //! A codec puts the batch's bytes on the wire as they are. The connection is made at the first request and made anew,
-//! name look-up included, after it broke or a request got no answer in time. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are
+//! name look-up included, after it broke, a request got no answer in time, or the name points elsewhere. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are
 //! obeyed; a proxy has to let CONNECT through.
 
 use std::{
@@ -25,6 +25,7 @@ use tonic::{
 
 use super::{
     BuildError, Headers, Settings, USER_AGENT, build, cause,
+    peer::Peer,
     verdict::{self, MAX_ANSWER, Reason, Verdict},
 };
 use crate::config::Compression;
@@ -47,6 +48,7 @@ pub(super) struct Grpc {
     /// `None` until the first request, for tonic needs the runtime to make it.
     channel: Mutex<Option<Channel>>,
     endpoint: String,
+    peer: Peer,
     headers: Arc<Headers>,
     encoding: Option<CompressionEncoding>,
     timeout: Duration,
@@ -70,9 +72,11 @@ impl Grpc {
             .http2_max_header_list_size(MAX_ANSWER as u32);
         let proxy = Matcher::from_env().intercept(&origin_uri);
         let tls = (url.scheme() == "https").then_some((tls, host));
+        let peer = Peer::of(host, port, proxy.is_some());
         Ok(Self {
             to,
-            connector: Connector::build(proxy, tls, settings.timeout).map_err(error)?,
+            connector: Connector::build(proxy, tls, settings.timeout, peer.clone()).map_err(error)?,
+            peer,
             channel: Mutex::new(None),
             endpoint: origin,
             headers: Arc::new(Headers::build(settings)?),
@@ -123,8 +127,18 @@ impl Grpc {
         client.unary(request, EXPORT, codec).await.map(tonic::Response::into_inner)
     }
 
+    /// Connections are to this peer; to be called before the first.
+    #[cfg(test)]
+    pub(super) fn with_peer(self, peer: Peer) -> Self {
+        Self { connector: self.connector.with_peer(peer.clone()), peer, ..self }
+    }
+
     fn channel(&self) -> Channel {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.peer.has_moved() {
+            tracing::info!(endpoint = self.endpoint, "the receiver's name points elsewhere; connecting anew");
+            *channel = None;
+        }
         channel.get_or_insert_with(|| self.to.connect_with_connector_lazy(self.connector.clone())).clone()
     }
 }

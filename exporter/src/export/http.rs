@@ -5,18 +5,20 @@
 
 use std::{
     io::{self, Write},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
 use flate2::{Compression as Level, write::GzEncoder};
-use http::header;
+use http::{Uri, header};
+use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{Client, Response, Url, redirect};
 use tokio_rustls::rustls::ClientConfig;
 
 use super::{
     BuildError, Headers, Settings, USER_AGENT, build, cause,
+    peer::Peer,
     verdict::{self, HttpAnswer, MAX_ANSWER, Reason, Verdict},
 };
 use crate::config::Compression;
@@ -27,7 +29,10 @@ const ZSTD_LEVEL: i32 = 1;
 /// A client of one receiver.
 #[derive(Debug)]
 pub(super) struct Http {
-    client: Client,
+    /// Keeps connections; another one takes its place when the receiver's name points elsewhere.
+    client: Mutex<Client>,
+    tls: ClientConfig,
+    peer: Peer,
     url: Url,
     endpoint: String,
     headers: Arc<Headers>,
@@ -40,20 +45,14 @@ pub(super) struct Http {
 impl Http {
     pub(super) fn build(url: Url, mut tls: ClientConfig, settings: &Settings) -> Result<Self, BuildError> {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let client = Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(USER_AGENT)
-            .redirect(redirect::Policy::none())
-            .connect_timeout(settings.timeout)
-            .tcp_nodelay(true)
-            // A receiver that vanished without a word is noticed even while no request is in flight.
-            .tcp_keepalive(Duration::from_secs(30))
-            .tcp_user_timeout(Duration::from_secs(30))
-            .http2_max_header_list_size(MAX_ANSWER as u32)
-            .build()
-            .map_err(|e| BuildError::Http(cause::reason(&e, "").text))?;
+        let client = client(tls.clone(), settings.timeout).map_err(|e| BuildError::Http(cause::reason(&e, "").text))?;
+        let proxied = |url: Uri| Matcher::from_env().intercept(&url).is_some();
+        let proxied = url.as_str().parse().map_or(true, proxied);
+        let port = url.port_or_known_default().unwrap_or(4318);
         Ok(Self {
-            client,
+            client: Mutex::new(client),
+            tls,
+            peer: Peer::of(url.host_str().unwrap_or_default(), port, proxied),
             endpoint: build::shown(&url),
             url,
             headers: Arc::new(Headers::build(settings)?),
@@ -68,7 +67,25 @@ impl Http {
 
     /// The client, the URL, and the headers of requests, for somebody else's.
     pub(super) fn parts(&self) -> (Client, String, Arc<Headers>) {
-        (self.client.clone(), self.url.to_string(), Arc::clone(&self.headers))
+        (self.client(), self.url.to_string(), Arc::clone(&self.headers))
+    }
+
+    /// Connections are to this peer; to be called before the first.
+    #[cfg(test)]
+    pub(super) fn with_peer(self, peer: Peer) -> Self {
+        Self { peer, ..self }
+    }
+
+    fn client(&self) -> Client {
+        let mut kept = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.peer.has_moved() {
+            tracing::info!(endpoint = self.endpoint, "the receiver's name points elsewhere; connecting anew");
+            // The same could be built before.
+            if let Ok(fresh) = client(self.tls.clone(), self.timeout) {
+                *kept = fresh;
+            }
+        }
+        kept.clone()
     }
 
     pub(super) async fn send(&self, request: Bytes) -> Verdict {
@@ -87,7 +104,7 @@ impl Http {
     }
 
     async fn exchange(&self, request: Bytes) -> Result<Verdict, reqwest::Error> {
-        let mut post = self.client.post(self.url.clone()).headers(self.headers.current());
+        let mut post = self.client().post(self.url.clone()).headers(self.headers.current());
         post = post.header(header::CONTENT_TYPE, "application/x-protobuf");
         let packed = match self.compression {
             Compression::None => None,
@@ -103,6 +120,9 @@ impl Http {
             Some((coding, Err(e))) => return Ok(verdict::of_no_answer(Reason::new(format!("{coding}: {e}"), None))),
         };
         let mut response = post.body(body).send().await?;
+        if let Some(reached) = response.remote_addr() {
+            self.peer.reached(reached.ip());
+        }
         let body = beginning(&mut response).await;
         let status = response.status();
         let body = match body {
@@ -121,6 +141,21 @@ impl Http {
         };
         Ok(verdict::of_http(&answer, SystemTime::now()))
     }
+}
+
+/// A client without any connection.
+fn client(tls: ClientConfig, timeout: Duration) -> reqwest::Result<Client> {
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(USER_AGENT)
+        .redirect(redirect::Policy::none())
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        // A receiver that vanished without a word is noticed even while no request is in flight.
+        .tcp_keepalive(Duration::from_secs(30))
+        .tcp_user_timeout(Duration::from_secs(30))
+        .http2_max_header_list_size(MAX_ANSWER as u32)
+        .build()
 }
 
 /// The body's first [`MAX_ANSWER`] bytes. The rest is not read: the connection is dropped instead.

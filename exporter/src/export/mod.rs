@@ -28,6 +28,7 @@ mod headers;
 mod http;
 mod metrics;
 mod outage;
+mod peer;
 mod pool;
 mod probe;
 mod resolved;

@@ -25,7 +25,7 @@ use tokio_rustls::{
 };
 use tonic::codegen::Service;
 
-use super::gather::Gather;
+use super::{super::peer::Peer, gather::Gather};
 
 /// Makes connections to one receiver. Each resolves the name anew.
 #[derive(Clone)]
@@ -34,6 +34,8 @@ pub(super) struct Connector {
     proxy: Option<Intercept>,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     timeout: Duration,
+    /// Told whom a connection reaches.
+    peer: Peer,
 }
 
 pub(super) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -49,6 +51,7 @@ impl Connector {
         proxy: Option<Intercept>,
         tls: Option<(ClientConfig, &str)>,
         timeout: Duration,
+        peer: Peer,
     ) -> Result<Self, String> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
@@ -66,7 +69,12 @@ impl Connector {
                 Some((TlsConnector::from(Arc::new(config)), name))
             }
         };
-        Ok(Self { tcp, proxy, tls, timeout })
+        Ok(Self { tcp, proxy, tls, timeout, peer })
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_peer(self, peer: Peer) -> Self {
+        Self { peer, ..self }
     }
 }
 
@@ -80,7 +88,7 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, to: Uri) -> Self::Future {
-        let (mut tcp, proxy, tls, timeout) = (self.tcp.clone(), self.proxy.clone(), self.tls.clone(), self.timeout);
+        let Self { mut tcp, proxy, tls, timeout, peer } = self.clone();
         let connect = async move {
             let tcp = match proxy {
                 None => tcp.call(to).await?,
@@ -94,6 +102,9 @@ impl Service<Uri> for Connector {
                 }
             };
             let tcp = tcp.into_inner();
+            if let Ok(reached) = tcp.peer_addr() {
+                peer.reached(reached.ip());
+            }
             let io: Box<dyn Io> = match tls {
                 None => Box::new(Gather::new(tcp)),
                 Some((tls, name)) => Box::new(Gather::new(tls.connect(name, tcp).await?)),
@@ -143,7 +154,7 @@ mod tests {
             String::from_utf8(request).unwrap()
         });
         let proxy = matcher.intercept(&"https://receiver.example:4317".parse().unwrap());
-        let mut connector = Connector::build(proxy, None, Duration::from_secs(5)).unwrap();
+        let mut connector = Connector::build(proxy, None, Duration::from_secs(5), Peer::default()).unwrap();
         connector.call("http://receiver.example:4317".parse().unwrap()).await.map(|_| ()).unwrap();
         let asked = asked.await.unwrap();
         assert!(asked.starts_with("CONNECT receiver.example:4317 HTTP/1.1\r\n"), "{asked}");

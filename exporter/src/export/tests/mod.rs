@@ -14,6 +14,7 @@ use crate::record::Batch;
 mod answers;
 mod end;
 mod log;
+mod moving;
 mod otlp;
 mod outages;
 mod probing;

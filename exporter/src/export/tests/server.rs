@@ -65,6 +65,7 @@ struct State {
     requests: AtomicUsize,
     now: AtomicUsize,
     most: AtomicUsize,
+    connections: AtomicUsize,
     pause: Duration,
 }
 
@@ -88,6 +89,7 @@ impl Server {
             requests: AtomicUsize::new(0),
             now: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             pause,
         });
         let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
@@ -112,6 +114,11 @@ impl Server {
         self.state.requests.load(SeqCst)
     }
 
+    /// Connections taken so far.
+    pub(super) fn connections(&self) -> usize {
+        self.state.connections.load(SeqCst)
+    }
+
     /// The most requests at once since the last call.
     pub(super) fn most_at_once(&self) -> usize {
         self.state.most.swap(0, SeqCst)
@@ -128,6 +135,7 @@ async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<Stat
     // Dropped with this task, and the connections with it.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((tcp, _)) = listener.accept().await {
+        state.connections.fetch_add(1, SeqCst);
         let (tls, state) = (tls.clone(), state.clone());
         connections.spawn(async move {
             match tls {
