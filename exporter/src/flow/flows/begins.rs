@@ -1,0 +1,224 @@
+//! From a process's call to the begin of a flow: attempts, acceptors, both ends of a connection within the host.
+
+use std::{net::SocketAddr, time::Duration};
+
+use flowtel_common::event::{self, Accept, Call, Caller, Established, Release, state};
+
+use super::{Flows, stamp};
+use crate::{
+    capture::{KernelEvent, KernelTime},
+    flow::{
+        Direction, Flow, FlowEvent, Owner, Role, What, attempts::Attempt, open::Open, reason::Seen, settle::SETTLE,
+    },
+    ledger::Kind,
+};
+
+/// The most accept() calls that wait for their flow's begin.
+const MOST_EARLY: usize = 256;
+
+impl Flows {
+    pub(super) fn asks(&mut self, event: &KernelEvent, call: &Call) {
+        let attempt = Attempt {
+            asked: event.time,
+            destination: SocketAddr::new(event::ip(call.address), call.port),
+            again: None,
+            reset_in: false,
+            released: false,
+            owner: (!is_kernel_worker(&call.caller)).then(|| owner(event, &call.caller, Role::Connector)),
+        };
+        let cookie = call.caller.cookie;
+        if let Some(replaced) = self.attempts.open(cookie, attempt, &self.ledger.kernel) {
+            // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
+            self.no_way(event, cookie, &replaced);
+        }
+    }
+
+    pub(super) fn binds(&mut self, event: &KernelEvent, call: &Call) {
+        self.ledger.kernel.listen.joined.bump();
+        self.listeners.bound(call.netns, call.port, owner(event, &call.caller, Role::Listener));
+    }
+
+    pub(super) fn accepts(&mut self, event: &KernelEvent, accept: &Accept) {
+        let kernel = &self.ledger.kernel;
+        let owner = Owner {
+            pid: accept.tgid,
+            uid: accept.uid,
+            comm: accept.comm,
+            cgroup: accept.cgroup,
+            since: event.time,
+            role: Role::Acceptor,
+        };
+        let Some(open) = self.open.get(accept.cookie) else {
+            // Or getpeername() on a socket that is not followed.
+            if self.attempts.get(accept.cookie, event.time).is_some() {
+                kernel.accept.unused.add(1);
+                return;
+            }
+            self.early.push_back((accept.cookie, owner));
+            if self.early.len() > MOST_EARLY {
+                self.early.pop_front();
+                kernel.accept.unused.add(1);
+            }
+            return;
+        };
+        // getpeername() runs the same hook, for this side's own calls too, and again and again.
+        let taken = open.flow.owner.is_some_and(|owner| owner.role != Role::Listener);
+        if open.flow.direction != Some(Direction::Incoming) || taken {
+            kernel.accept.unused.add(1);
+            return;
+        }
+        self.settling.give_owner(open.begin, owner);
+        open.flow.owner = Some(owner);
+        if open.own { kernel.accept.own.bump() } else { kernel.accept.joined.bump() }
+    }
+
+    /// Takes the call of accept() on this socket that came before its begin.
+    fn take_early(&mut self, cookie: u64) -> Option<Owner> {
+        let at = self.early.iter().rposition(|(early, _)| *early == cookie)?;
+        self.early.remove(at).map(|(_, owner)| owner)
+    }
+
+    /// Forgets calls of accept() whose flow would have begun by `now`; all of them where it is `None`.
+    pub(super) fn forget_early(&mut self, now: Option<KernelTime>) {
+        let old = |owner: &Owner| now.is_none_or(|now| u128::from(now.since(owner.since)) >= SETTLE.as_nanos());
+        while self.early.front().is_some_and(|(_, owner)| old(owner)) {
+            self.early.pop_front();
+            self.ledger.kernel.accept.unused.add(1);
+        }
+    }
+
+    pub(super) fn drops(&mut self, event: &KernelEvent, release: &Release) {
+        let Some(attempt) = self.attempts.get(release.cookie, event.time) else {
+            self.ledger.kernel.release.unused.add(1);
+            return;
+        };
+        attempt.released = true;
+        let own = attempt.is_of(self.own);
+        self.count(&self.ledger.kernel.release, own);
+        // Closed, and no end from SYN_SENT came before: no SYN ever left.
+        if release.state == state::CLOSE
+            && let Some(attempt) = self.attempts.close(release.cookie)
+        {
+            self.no_way(event, release.cookie, &attempt);
+        }
+    }
+
+    /// Notes something that belongs to an attempt.
+    pub(super) fn in_attempt(
+        &mut self,
+        event: &KernelEvent,
+        cookie: u64,
+        kind: impl FnOnce(&crate::ledger::KernelEvents) -> &Kind,
+        note: impl FnOnce(&mut Attempt, KernelTime),
+    ) {
+        let kind = kind(&self.ledger.kernel);
+        match self.attempts.get(cookie, event.time) {
+            Some(attempt) => {
+                note(attempt, event.time);
+                let own = attempt.is_of(self.own);
+                if own { kind.own.add(1) } else { kind.joined.add(1) }
+            }
+            None => kind.unused.add(1),
+        }
+    }
+
+    pub(super) fn begins(&mut self, event: &KernelEvent, established: &Established) {
+        let cookie = established.cookie;
+        // A later call on the same socket is not what this handshake answers.
+        let attempt = self.attempts.take(cookie, event.time);
+        let active = established.how == event::ACTIVE;
+        let direction = if active || attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
+        let local = SocketAddr::new(event::ip(established.local), established.local_port);
+        let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
+        let mut flow = Flow::new(&self.boot, cookie, local, remote, Some(direction));
+        if !self.begins_after_older(event, cookie, flow.id, attempt.is_some()) {
+            return;
+        }
+        flow.owner = match direction {
+            Direction::Outgoing => attempt.and_then(|a| a.owner),
+            Direction::Incoming => self.listeners.owner(established.netns, local.port()),
+        };
+        let early = self.take_early(cookie);
+        let acceptor = early.filter(|_| direction == Direction::Incoming);
+        flow.owner = acceptor.or(flow.owner);
+        // When the SYN-ACK came. Of SYNs that crossed there is none.
+        let handshake = match (&attempt, direction) {
+            (Some(attempt), _) if active => Some(event.time.since(attempt.asked)),
+            (None, Direction::Incoming) => incoming_handshake(established),
+            _ => None,
+        };
+        let mut own = attempt.is_some_and(|a| a.is_of(self.own));
+        if attempt.is_some() {
+            self.count(&self.ledger.kernel.connect, own);
+        }
+        let other_end = self.meets_other_end(&mut flow, own);
+        own |= other_end == Some(true);
+        if acceptor.is_some() {
+            self.count(&self.ledger.kernel.accept, own);
+        } else if early.is_some() {
+            self.ledger.kernel.accept.unused.add(1);
+        }
+        let handshake = handshake.filter(|n| *n > 0).map(Duration::from_nanos);
+        let wants_owner = direction == Direction::Incoming && self.acceptors && acceptor.is_none();
+        let connection = flow.community_id;
+        // Where nothing more is to be told of it, it is not followed.
+        let followed = (self.events.needs_ends() || self.acceptors).then(|| flow.clone());
+        let told = FlowEvent { at: stamp(event, event.time), flow, what: What::Begin { handshake } };
+        let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
+        if other_end.is_none()
+            && let Some(connection) = connection
+        {
+            self.unmatched.insert(connection, begin);
+            self.settling.await_other_end(begin);
+        }
+        // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
+        let active = direction == Direction::Outgoing;
+        let Some(flow) = followed else { return };
+        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own };
+        if self.open.insert(cookie, open) {
+            self.ledger.flows_forgotten.add(1);
+        }
+    }
+
+    /// Whether the other end of this connection was established on this host just before. Then both are local, and both
+    /// flowtel's own where one is. Returns whether the other end is its own, where it was there.
+    fn meets_other_end(&mut self, flow: &mut Flow, own: bool) -> Option<bool> {
+        let place = self.unmatched.remove(flow.community_id.as_ref()?)?;
+        let other = self.settling.get(place)?;
+        other.unmatched = false;
+        flow.local = true;
+        other.event.flow.local = true;
+        other.own |= own;
+        let (cookie, other_own) = (other.cookie, other.own);
+        if let Some(open) = self.open.get(cookie) {
+            open.flow.local = true;
+            open.own |= own;
+        } else if let Some(end) = self.closed.get(&cookie).copied().and_then(|place| self.settling.get(place)) {
+            // It has ended already: one reset it as soon as it was there.
+            end.event.flow.local = true;
+            end.own |= own;
+        }
+        Some(other_own)
+    }
+}
+
+fn owner(event: &KernelEvent, caller: &Caller, role: Role) -> Owner {
+    let Caller { tgid: pid, uid, comm, cgroup, .. } = *caller;
+    Owner { pid, uid, comm, cgroup, since: event.time, role }
+}
+
+/// Whether a worker of the kernel makes this call: further subflows of MPTCP are asked for so (mptcp_pm_worker,
+/// net/mptcp/protocol.c). The name alone would not do, for anybody may call himself so.
+fn is_kernel_worker(caller: &Caller) -> bool {
+    /// Inode number of the root of the tree of cgroups.
+    const ROOT_CGROUP: u64 = 1;
+    caller.comm.starts_with(b"kworker/") && caller.uid == 0 && caller.tgid == caller.tid && caller.cgroup == ROOT_CGROUP
+}
+
+/// From SYN-ACK to the completing ACK, nanoseconds, by the kernel's own first round trip sample. It is trusted only where
+/// it was measured to be right: not after a retransmission, and not when it is a whole number of milliseconds, for then
+/// it came from timestamps (with SYN cookies up to 64 ms wrong).
+fn incoming_handshake(established: &Established) -> Option<u64> {
+    let us = established.srtt_us;
+    (us != 0 && established.retransmits == 0 && !us.is_multiple_of(1000)).then(|| u64::from(us) * 1000)
+}

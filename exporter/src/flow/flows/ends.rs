@@ -1,0 +1,204 @@
+//! From what came over a connection, and its closing, to its end; and to the failure of an attempt.
+
+use std::{net::SocketAddr, time::Duration};
+
+use flowtel_common::event::{self, Close, Counters, Segment, state};
+
+use super::{Flows, stamp};
+use crate::{
+    capture::{KernelEvent, KernelTime, WallTime},
+    flow::{
+        BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Sent, Stamp, Traffic, What,
+        attempts::Attempt,
+        open::Open,
+        reason::{self, Asked, Seen},
+    },
+};
+
+impl Flows {
+    pub(super) fn fin(&mut self, event: &KernelEvent, segment: &Segment) {
+        let Some(open) = self.open.get(segment.cookie) else {
+            let kind = &self.ledger.kernel.fin;
+            let counter = if self.older.segment(event, segment) { &kind.joined } else { &kind.unused };
+            counter.add(1);
+            return;
+        };
+        if segment.way == event::IN {
+            open.seen.fin_in = Some(event.time);
+        } else if segment.counters.retransmits > 0 {
+            // A first one is told only where the kernel side takes the socket for an older one.
+            open.seen.fin_again = Some(event.time);
+        }
+        let own = open.own;
+        self.count(&self.ledger.kernel.fin, own);
+    }
+
+    pub(super) fn reset(&mut self, event: &KernelEvent, segment: &Segment) {
+        let kernel = &self.ledger.kernel;
+        if let Some(open) = self.open.get(segment.cookie) {
+            if segment.way == event::IN {
+                open.seen.reset_in = Some(event.time);
+            } else {
+                open.seen.reset_out = true;
+            }
+            if open.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+        } else if let Some(attempt) = self.attempts.get(segment.cookie, event.time) {
+            attempt.reset_in |= segment.way == event::IN;
+            if attempt.is_of(self.own) { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+        } else if let Some(place) = self.closed.get(&segment.cookie).copied() {
+            if segment.way == event::OUT {
+                self.settling.correct_end(place, EndReason::ResetLocal);
+            }
+            kernel.reset.joined.add(1);
+        } else if self.older.segment(event, segment) {
+            kernel.reset.joined.add(1);
+        } else {
+            kernel.reset.unused.add(1);
+        }
+    }
+
+    pub(super) fn closes(&mut self, event: &KernelEvent, close: &Close) {
+        if close.old_state == state::SYN_SENT {
+            self.fails(event, close);
+            return;
+        }
+        let Some(open) = self.open.remove(close.cookie) else {
+            if !self.closes_older(event, close) {
+                self.closes_unfollowed(event, close);
+            }
+            return;
+        };
+        self.count(&self.ledger.kernel.close, open.own);
+        let Open { flow, began, seen, active, own, .. } = *open;
+        let what = ended(event, close, &seen, flow.direction, active, Some(began));
+        self.hold_end(event, close.cookie, flow, what, own);
+    }
+
+    /// A socket was closed whose begin was not seen, or not followed.
+    fn closes_unfollowed(&mut self, event: &KernelEvent, close: &Close) {
+        let local = SocketAddr::new(event::ip(close.local), close.local_port);
+        let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
+        if close.old_state == state::SYN_RECV {
+            // Fast Open or crossing SYNs that were never completed.
+            self.ledger.kernel.close.joined.add(1);
+            let attempt = self.attempts.close(close.cookie);
+            if attempt.is_some() {
+                self.ledger.kernel.connect.joined.add(1);
+            }
+            let direction = if attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
+            let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
+            flow.owner = attempt.and_then(|a| a.owner);
+            let what = What::Failed { reason: FailReason::Aborted, attempts: 1, fold: None };
+            let told = FlowEvent { at: stamp(event, event.time), flow, what };
+            self.settling.hold(told, close.cookie, event.time, false, false);
+            return;
+        }
+        self.ledger.kernel.close.joined.add(1);
+        let flow = Flow::new(&self.boot, close.cookie, local, remote, None);
+        let what = ended(event, close, &Seen::default(), None, false, None);
+        self.hold_end(event, close.cookie, flow, what, false);
+    }
+
+    pub(in crate::flow) fn hold_end(&mut self, event: &KernelEvent, cookie: u64, flow: Flow, what: What, own: bool) {
+        let told = FlowEvent { at: stamp(event, event.time), flow, what };
+        let place = self.settling.hold(told, cookie, event.time, own, false);
+        self.closed.insert(cookie, place);
+    }
+
+    /// A socket in SYN_SENT was closed: the attempt failed.
+    fn fails(&mut self, event: &KernelEvent, close: &Close) {
+        let attempt = self.attempts.take(close.cookie, event.time);
+        let own = attempt.is_some_and(|a| a.is_of(self.own));
+        self.count(&self.ledger.kernel.close, own);
+        if attempt.is_some() {
+            self.count(&self.ledger.kernel.connect, own);
+        }
+        let local = SocketAddr::new(event::ip(close.local), close.local_port);
+        let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
+        if own {
+            self.refusals.forget(local, remote);
+            return;
+        }
+        let asked = Asked {
+            last_syn: attempt.map_or(event.time, |a| a.again.unwrap_or(a.asked)),
+            // Where the reset's own event was lost: a segment came, and nothing else answers a SYN so.
+            reset_in: attempt.map_or(close.counters.segments_in > 0, |a| a.reset_in),
+            released: attempt.is_some_and(|a| a.released),
+        };
+        let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
+        flow.owner = attempt.and_then(|a| a.owner);
+        let what = What::Failed {
+            reason: reason::failure(event.time, &asked),
+            attempts: close.counters.retransmits.saturating_add(1),
+            fold: None,
+        };
+        let told = FlowEvent { at: stamp(event, event.time), flow, what };
+        self.settling.hold(told, close.cookie, event.time, false, false);
+    }
+
+    /// An attempt for which no SYN ever left: there was no way.
+    pub(super) fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
+        let own = attempt.is_of(self.own);
+        self.count(&self.ledger.kernel.connect, own);
+        if !own {
+            let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
+            self.settling.hold(told, cookie, event.time, false, false);
+        }
+    }
+
+    /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
+    pub(super) fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
+        let own = attempt.is_of(self.own);
+        if attempt.again.is_some() || own {
+            self.ledger.kernel.connect.unused.add(1);
+            return;
+        }
+        self.ledger.kernel.connect.joined.add(1);
+        let wall = crate::capture::Clock::measure().wall(now);
+        let at = Stamp { time: now, wall, observed: wall };
+        let told = FlowEvent { at, ..never_sent(&self.boot, cookie, attempt) };
+        self.settling.hold(told, cookie, now, false, false);
+    }
+}
+
+/// The failure of an attempt for which no SYN left; its time is the caller's to set.
+fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
+    let nowhere = match attempt.destination {
+        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+        SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+    };
+    let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
+    flow.owner = attempt.owner;
+    flow.community_id = None::<CommunityId>;
+    FlowEvent {
+        at: Stamp { time: attempt.asked, wall: WallTime(0), observed: WallTime(0) },
+        flow,
+        what: What::Failed { reason: FailReason::Unreachable, attempts: 0, fold: None },
+    }
+}
+
+/// The end that a closed socket tells.
+pub(in crate::flow) fn ended(
+    event: &KernelEvent,
+    close: &Close,
+    seen: &Seen,
+    direction: Option<Direction>,
+    active: bool,
+    began: Option<KernelTime>,
+) -> What {
+    let Counters { bytes_acked, bytes_received, segments_in, segments_out, retransmits, srtt_us } = close.counters;
+    let rtt = Duration::from_micros(srtt_us.into());
+    let reason = reason::end(close.old_state, event.time, seen, rtt, retransmits);
+    // SYN and FIN take a sequence number each: of what was acknowledged, the own ones; of what was received, the peer's
+    // FIN (its SYN is not counted).
+    let own_fin = reason::own_fin_acknowledged(close.old_state, reason);
+    let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
+    let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, seen)));
+    let own = Sent { bytes: sent, segments: segments_out };
+    let peer = Sent { bytes: received, segments: segments_in };
+    What::End {
+        reason,
+        duration: began.map(|began| Duration::from_nanos(event.time.since(began))),
+        traffic: Traffic::new(direction, own, peer, retransmits, rtt),
+    }
+}
