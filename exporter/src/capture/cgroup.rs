@@ -50,15 +50,28 @@ impl Cgroup {
     }
 }
 
-/// The ids of the cgroup `root` and of all below it, a million at most. One that comes or goes meanwhile may be missing.
+/// The ids of the cgroup `root` and of all below it, a million at most. One that comes or goes meanwhile may be missing; that
+/// more are missing is said in the log.
 pub fn tree(root: &Path) -> HashSet<u64> {
     const MOST: usize = 1 << 20;
     let mut ids: HashSet<u64> = fs::metadata(root).map(|root| root.ino()).into_iter().collect();
     let mut unread = vec![root.to_owned()];
-    while let Some(path) = unread.pop().filter(|_| ids.len() < MOST) {
-        // What can't be read is gone meanwhile. Links are not followed: of a link this is no directory.
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        for entry in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+    while let Some(path) = unread.pop() {
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) if ids.len() < MOST => entries,
+            Ok(_) => {
+                tracing::warn!("more than a million cgroups: open connections of some are not told");
+                break;
+            }
+            Err(e) if path == root => {
+                tracing::warn!("open connections below {} are not told: {e}", root.display());
+                break;
+            }
+            // Gone meanwhile.
+            Err(_) => continue,
+        };
+        // Links are not followed: of a link this is no directory.
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
             ids.insert(entry.ino());
             unread.push(entry.path());
         }

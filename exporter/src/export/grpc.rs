@@ -1,8 +1,8 @@
 //! OTLP/gRPC (OTLP specification, "OTLP/gRPC"): one unary call a batch, many at once over one HTTP/2 connection.
 //!
 //! A codec puts the batch's bytes on the wire as they are. The connection is made at the first request and made anew,
-//! name look-up included, after it broke, a request got no answer in time, or the name points elsewhere. HTTP_PROXY, HTTPS_PROXY and NO_PROXY are
-//! obeyed; a proxy has to let CONNECT through.
+//! name look-up included, after it broke, a request got no answer in time, or the name points elsewhere. HTTP_PROXY,
+//! HTTPS_PROXY and NO_PROXY are obeyed; a proxy has to let CONNECT through.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},

@@ -1,7 +1,8 @@
 //! Whom a receiver's connection reaches in, whether the receiver's name still says so out. A connection that works may last
 //! for weeks, and receivers are replaced by letting their name point elsewhere. So while requests are sent the name is asked
-//! for anew now and then; where the peer's address is no longer among its addresses, the next request makes a new connection,
-//! and what is in flight goes on over the old one. Addresses that come beside the peer's change nothing.
+//! for now and then; where the peer's address was among its addresses and no longer is, the next request makes a new
+//! connection, and what is in flight goes on over the old one. Addresses that come beside the peer's change nothing, and a
+//! peer that the name never told of (somebody on the way translates addresses) is left alone.
 //!
 //! Must never hold up a request, nor give up a working connection for a look-up that failed.
 
@@ -37,6 +38,8 @@ struct State {
     address: Option<IpAddr>,
     /// When the name was last asked for.
     asked: Option<Instant>,
+    /// The name said so, too.
+    told: bool,
     /// The name no longer says so.
     gone: bool,
 }
@@ -67,8 +70,7 @@ impl Peer {
         let address = Some(address.to_canonical());
         let mut state = watched.lock();
         if state.address != address {
-            // The name was asked for to get there.
-            *state = State { address, asked: Some(Instant::now()), gone: false };
+            *state = State { address, ..State::default() };
         }
     }
 
@@ -106,13 +108,17 @@ impl Watched {
         // Without an answer nothing is known to have changed.
         let Ok(Ok(addresses)) = tokio::time::timeout(PATIENCE, (self.lookup)()).await else { return };
         let mut state = self.lock();
-        let is_told = |peer: IpAddr| addresses.iter().any(|address| address.to_canonical() == peer);
-        state.gone = !addresses.is_empty() && state.address.is_some_and(|peer| !is_told(peer));
+        let Some(peer) = state.address.filter(|_| !addresses.is_empty()) else { return };
+        let is_told = addresses.iter().any(|address| address.to_canonical() == peer);
+        state.gone = state.told && !is_told;
+        state.told |= is_told;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     type Answer = Arc<Mutex<Result<Vec<IpAddr>, io::ErrorKind>>>;
@@ -142,6 +148,10 @@ mod tests {
         let peer = peer(&answer);
         assert_eq!(moves(&peer).await, 0, "there is no connection yet");
         peer.reached(ip("192.0.2.1"));
+        assert_eq!(moves(&peer).await, 0, "the name never told of it");
+        *answer.lock().expect("no panic") = Ok(vec![ip("192.0.2.1")]);
+        assert_eq!(moves(&peer).await, 0);
+        *answer.lock().expect("no panic") = Ok(vec![ip("192.0.2.2")]);
         assert_eq!(moves(&peer).await, 1);
         for still in [vec!["192.0.2.1"], vec!["192.0.2.9", "::ffff:192.0.2.1"], vec![]] {
             *answer.lock().expect("no panic") = Ok(still.into_iter().map(ip).collect());
@@ -154,9 +164,15 @@ mod tests {
 
     #[tokio::test]
     async fn the_name_is_asked_for_seldom_and_an_address_or_a_proxied_name_never() {
-        let peer = Peer::asking(Duration::from_secs(3600), || panic!("it is not due"));
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        let peer = Peer::asking(Duration::from_secs(3600), move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async { Ok(vec![]) })
+        });
         peer.reached([192, 0, 2, 1].into());
         assert_eq!(moves(&peer).await, 0);
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "for what it says at first");
         for (host, proxied) in [("192.0.2.1", false), ("[2001:db8::1]", false), ("name.example", true)] {
             assert!(Peer::of(host, 4317, proxied).0.is_none(), "{host}");
         }

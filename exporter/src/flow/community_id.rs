@@ -26,7 +26,7 @@ impl Hash for CommunityId {
 /// The seed that everybody uses who does not agree on another.
 const SEED: [u8; 2] = [0, 0];
 const TCP: u8 = 6;
-/// RFC 4648, 4. (The crate for base64 took three times as long for these few bytes, in each record.)
+/// RFC 4648, 4. Written out, for it is in each record.
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 impl CommunityId {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     schema,
-    text::{self, is_plain, shown},
+    text::{self, shown},
     wire::{self, constant_attribute},
 };
 use crate::{
@@ -115,11 +115,7 @@ impl Encoded {
             }
         }
         let mut body = vec![b' '];
-        if is_plain(comm.as_bytes()) {
-            body.extend_from_slice(comm.as_bytes());
-        } else {
-            shown(&mut body, &comm);
-        }
+        shown(&mut body, &comm);
         body.push(b'[');
         text::decimal(&mut body, owner.pid);
         body.push(b']');
@@ -199,5 +195,8 @@ mod tests {
         let escaped = event(Some(owner(7, b"a\x1bb")));
         let body = &owners.of(&Enriched::bare(&escaped)).expect("there is an owner").body;
         assert_eq!(String::from_utf8_lossy(body), " a\\u{1b}b[7]");
+        let turned = event(Some(owner(7, "a\u{202e}b".as_bytes())));
+        let body = &owners.of(&Enriched::bare(&turned)).expect("there is an owner").body;
+        assert_eq!(String::from_utf8_lossy(body), " a\\u{202e}b[7]");
     }
 }

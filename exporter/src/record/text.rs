@@ -3,6 +3,8 @@
 
 use std::{io::Write as _, net::IpAddr};
 
+use crate::escape::Escaped;
+
 /// Appends `number` in decimal.
 pub(super) fn decimal(out: &mut Vec<u8>, mut number: u32) {
     let mut digits = [0; 10];
@@ -18,23 +20,13 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u32) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// Whether there is nothing to escape: printable ASCII.
-pub(super) fn is_plain(text: &[u8]) -> bool {
-    text.iter().all(|b| matches!(b, b' '..=b'~'))
-}
-
-/// Appends `text` with its control characters escaped: a body is shown on terminals.
+/// Appends `text` as it may be shown on a terminal, for that is what a body is for.
 pub(super) fn shown(out: &mut Vec<u8>, text: &str) {
-    if is_plain(text.as_bytes()) {
+    if text.bytes().all(|b| matches!(b, b' '..=b'~')) {
         return out.extend_from_slice(text.as_bytes());
     }
-    for c in text.chars() {
-        if c.is_control() {
-            out.extend(c.escape_default().map(|c| c as u8)); // ASCII by definition
-        } else {
-            out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
+    // A Vec takes all that is written.
+    let _ = write!(out, "{}", Escaped(text));
 }
 
 /// The 256 octets in decimal with a dot behind, and the length of that.

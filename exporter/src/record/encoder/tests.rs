@@ -86,8 +86,15 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
             ("thread.name", text(&name)),
             ("flowtel.process.role", text(role)),
         ]);
+        // Neither controls nor marks that turn the direction of writing, as of U+061C and U+202E.
+        let acts = |c: char| {
+            c.is_control()
+                || "\u{61c}\u{200e}\u{200f}".contains(c)
+                || ('\u{2028}'..='\u{202e}').contains(&c)
+                || ('\u{2066}'..='\u{2069}').contains(&c)
+        };
         let shown: String =
-            name.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() }).collect();
+            name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect();
         body += &format!(" {shown}[{}]", o.pid);
     }
     match &event.what {
