@@ -1,7 +1,8 @@
 //! What every stage took in, passed on and lost, each under a name. Balances follow from it, exact whenever the
 //! pipeline is idle:
 //!
-//! - kernel events, by kind: seen = read + ring full; read = joined + each named loss;
+//! - kernel events, by kind: seen = read + ring full; read + carried over from the last run (attempts that were open then,
+//!   where the programs stayed) = joined + each named loss;
 //! - packets of a replay: read = joined + unused + names + others + unreadable;
 //! - records: made + carried over from the last run = delivered + queued + rejected + filtered + sampled + folded + each
 //!   named loss. A record that stands for n alike stands for n made, of which n - 1 are folded and one goes on its way.
@@ -95,6 +96,8 @@ pub struct KernelEvents {
 /// The fate of one kind of kernel event.
 #[derive(Debug, Default)]
 pub struct Kind {
+    /// Left unsettled by the flowtel before, which had read them.
+    pub carried_over: Counter,
     /// Met by the programs (the kernel's own count, summed over CPUs).
     pub seen: Counter,
     /// Lost because the ring had no room (the kernel's own count).
@@ -330,7 +333,7 @@ impl Kind {
 
     /// Events read whose fate is not settled yet: attempts that are still open.
     pub fn open(&self) -> i128 {
-        i128::from(self.read.get())
+        i128::from(self.read.get()) + i128::from(self.carried_over.get())
             - [&self.joined, &self.own, &self.unused, &self.evicted].iter().map(|c| i128::from(c.get())).sum::<i128>()
     }
 
@@ -412,7 +415,7 @@ impl Records {
 
 impl Ledger {
     /// How much was lost, and of that how much no gap record has told yet.
-    fn lost(&self) -> (u64, i128) {
+    pub fn lost(&self) -> (u64, i128) {
         let lost = LOSSES.iter().map(|loss| loss.count(self)).sum();
         (lost, i128::from(lost) - i128::from(self.gaps.told.get()))
     }
@@ -427,7 +430,11 @@ impl Ledger {
                 continue;
             }
             let [(_, joined), losses @ ..] = kind.fates();
-            write!(f, "{separator} {name} {} seen = {joined} joined", kind.seen.get())?;
+            write!(f, "{separator} {name} {} seen", kind.seen.get())?;
+            if kind.carried_over.get() > 0 {
+                write!(f, " + {} carried over", kind.carried_over.get())?;
+            }
+            write!(f, " = {joined} joined")?;
             separator = ";";
             terms(f, &losses.map(|(name, n)| (name, n.into())))?;
             terms(f, &[("open", kind.open()), ("unread", kind.unread())])?;

@@ -35,7 +35,7 @@ pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
 pub struct Pipeline {
-    /// The attached programs: detached first at a stop.
+    /// The attached programs: detached first at a stop, unless they are to stay.
     pub programs: Programs,
     /// Their rings.
     pub rings: Rings,
@@ -131,7 +131,9 @@ impl Pipeline {
             if stop {
                 // Nothing new comes from here on; what is in the rings still counts, however many readings it takes.
                 self.programs.detach();
-                for _ in 0..LAST_ROUNDS {
+                // Where programs stay, what comes from here on is for the next flowtel.
+                let rounds = if self.programs.stay() { 0 } else { LAST_ROUNDS };
+                for _ in 0..rounds {
                     if !self.round(&mut events, &mut older, Round::Thorough) {
                         break;
                     }
@@ -148,14 +150,20 @@ impl Pipeline {
             }
             if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
-                self.programs.count(&self.ledger.kernel);
+                if stop {
+                    self.programs.count_last(&self.ledger.kernel);
+                } else {
+                    self.programs.count(&self.ledger.kernel);
+                }
                 self.tell_gaps(from, stop);
+                self.note();
             }
             if due {
                 self.encoder.rest();
             }
             pulse.beat(self.tables());
             if stop {
+                self.programs.leave(|| self.flows.leave());
                 return;
             }
         }
@@ -182,6 +190,8 @@ impl Pipeline {
         stop: &mut bool,
     ) -> Option<Older> {
         let start = KernelTime::now();
+        // What a flowtel before left unread does not count.
+        let most = events.len() + SNAPSHOT_EVENTS;
         let mut taken: Option<Snapshot> = None;
         loop {
             let read = events.len();
@@ -204,7 +214,7 @@ impl Pipeline {
                         tracing::warn!("{e}; connections that are open already are not told");
                         return None;
                     }
-                    None if waited > SNAPSHOT_PATIENCE.as_nanos() || events.len() > SNAPSHOT_EVENTS => {
+                    None if waited > SNAPSHOT_PATIENCE.as_nanos() || events.len() > most => {
                         tracing::warn!("listing the open connections takes too long; they are not told");
                         return None;
                     }
@@ -222,15 +232,17 @@ impl Pipeline {
     fn round(&mut self, events: &mut Vec<KernelEvent>, older: &mut Option<Older>, round: Round) -> bool {
         // What happened before this is read now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = KernelTime::now();
-        let any = self.rings.read() | !events.is_empty();
+        let last = round == Round::Last;
+        let read = if last && self.programs.stay() { self.rings.read_last() } else { self.rings.read() };
+        let any = read | !events.is_empty();
+        self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
+        self.note();
         let Self { rings, flows, overload, enricher, select, encoder, queue, ledger, .. } = self;
-        rings.answers(&ledger.kernel, |head, message| enricher.answer(head, message));
         let waits = older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
         if round == Round::Usual && !any && !waits {
             // Most rounds of a quiet host: they are to cost nothing.
             return false;
         }
-        let last = round == Round::Last;
         let clock = Clock::measure();
         let mut on = |event: &KernelEvent| {
             enricher.notice(event);
@@ -276,6 +288,16 @@ impl Pipeline {
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
         any
+    }
+
+    /// Leaves word for the flowtel after this one, where one is to read on. Before anything is processed, so that what a
+    /// killed one has told was read by it.
+    fn note(&mut self) {
+        let Self { programs, rings, flows, ledger, gaps, .. } = self;
+        if programs.stay() {
+            let told = gaps.is_none() || ledger.lost().1 == 0;
+            programs.note(rings, &ledger.kernel, flows.own(), told);
+        }
     }
 
     /// Tells the stream what was lost, here and wherever records have gone since. The counts began to be read at `from`.

@@ -532,6 +532,10 @@ impl Balance {
             // `syn again 10 seen = …`
             let at = kind.find(|c: char| c.is_ascii_digit()).filter(|at| *at > 0);
             let (name, rest) = kind.split_at(at.with_context(|| format!("a kind has a name and numbers: {kind:?}"))?);
+            if name.trim() == "unknown" {
+                // Of no kind: a loss, and nothing to balance.
+                continue;
+            }
             kernel.insert(name.trim().to_owned(), Account::read(rest, "seen")?);
         }
         for (name, verb) in LOOKUPS {

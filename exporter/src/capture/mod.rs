@@ -2,6 +2,7 @@
 //!
 //! - [`cgroup`]: where the tree of cgroups is;
 //! - `programs`: the kernel object, loaded and attached;
+//! - [`pins`]: what of them stays in the kernel, on request;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`snapshot`]: what was there before flowtel;
@@ -12,6 +13,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod pcap;
+pub mod pins;
 mod programs;
 pub mod rights;
 mod rings;
@@ -23,6 +25,7 @@ use std::{io, path::PathBuf};
 
 pub use clock::{Clock, KernelTime, WallTime};
 pub use flowtel_common::event::{self, Event};
+pub use pins::{Earlier, Note, Pins};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
 pub use rings::{Rings, kind_of};
 pub use snapshot::Snapshot;
@@ -93,6 +96,20 @@ pub enum Error {
         reason: String,
         /// What may help.
         hint: &'static str,
+    },
+    /// Maps and links can't be pinned where they are to be.
+    #[error("can't keep anything in {path} (capture.pin): {reason}")]
+    Pins {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another flowtel has the pins.
+    #[error("another flowtel uses {path} (capture.pin): stop that one first, or give this one a directory of its own")]
+    PinsHeld {
+        /// The directory.
+        path: PathBuf,
     },
     /// A system call failed that should not.
     #[error("{what}: {source}")]

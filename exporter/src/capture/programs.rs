@@ -1,5 +1,5 @@
 //! The kernel object, loaded and attached. Dropping [`Programs`] detaches everything: links die with their descriptors,
-//! also when flowtel is killed, and the host is as before.
+//! also when flowtel is killed, and the host is as before; unless they are to stay ([`Pins`]).
 
 use std::os::fd::AsFd;
 
@@ -7,16 +7,22 @@ use aya::{
     Ebpf, EbpfError, EbpfLoader,
     maps::{Map, MapData, PerCpuArray, RingBuf},
     programs::{
-        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, Program as AyaProgram,
-        ProgramError, SockOps,
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program as AyaProgram, ProgramError,
+        links::{FdLink, Link, LinkError},
     },
 };
 use flowtel_common::tally;
 
-use super::{Error, cgroup::Cgroup, rights, snapshot::Cookies};
+use super::{
+    Error, Note, Pins, Rings,
+    cgroup::Cgroup,
+    pins::{self, Counts},
+    rights,
+    snapshot::Cookies,
+};
 use crate::{
     config::{self, Events},
-    ledger::KernelEvents,
+    ledger::{KernelEvents, Kind},
 };
 
 /// The kernel object, a build product of exporter-ebpf that is checked in: every machine runs the bytes that were tested.
@@ -183,6 +189,9 @@ const MOST_OLDER: u32 = 1 << 18;
 pub struct Programs {
     ebpf: Ebpf,
     tallies: PerCpuArray<MapData, tally::Words>,
+    pins: Option<Pins>,
+    /// What the kernel had counted before, and flowtels before this one have accounted for.
+    before: Counts,
 }
 
 // === impl Program
@@ -213,19 +222,25 @@ impl Wants {
 // === impl Programs
 
 impl Programs {
-    /// Creates the maps, with rings of the configured sizes, and room for at most `max_flows` older connections. Nothing is
-    /// attached yet.
+    /// Creates the maps, with rings of the configured sizes, and room for at most `max_flows` older connections; or takes
+    /// those that `pins` has. Nothing is attached yet.
     ///
     /// # Errors
     /// The kernel is too old, a capability is missing, or the kernel refuses a map.
-    pub fn load(capture: &config::Capture, max_flows: u32) -> Result<Self, Error> {
+    pub fn load(capture: &config::Capture, max_flows: u32, mut pins: Option<Pins>) -> Result<Self, Error> {
         rights::kernel()?;
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
         let rings = &capture.rings;
         // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
         let older = if capture.takes_snapshot() { max_flows.clamp(1, MOST_OLDER) } else { 1 };
-        let mut ebpf = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if let Some(pins) = &pins {
+            for name in pins::MAPS {
+                loader.map_pin_path(name, pins.path(name));
+            }
+        }
+        let mut ebpf = loader
             .map_max_entries("OLDER", older)
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
@@ -233,7 +248,11 @@ impl Programs {
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
-        Ok(Self { ebpf, tallies })
+        if let Some(pins) = &mut pins {
+            pins.open()?;
+        }
+        let before = pins.as_ref().map(Pins::counted).unwrap_or_default();
+        Ok(Self { ebpf, tallies, pins, before })
     }
 
     /// Takes a ring out of the object, to be read.
@@ -246,10 +265,11 @@ impl Programs {
     /// # Errors
     /// The object does not hold it: never in a sound build.
     pub fn older(&mut self) -> Result<Cookies, Error> {
-        Ok(Cookies::new(take(&mut self.ebpf, "OLDER")?, take(&mut self.ebpf, "ANY_OLDER")?))
+        Ok(Cookies::new(take(&mut self.ebpf, "OLDER")?, take(&mut self.ebpf, "ANY_OLDER")?, self.pins.is_some()))
     }
 
-    /// Loads one program and attaches it to `cgroup` by a link, beside whatever else is attached there.
+    /// Loads one program and attaches it to `cgroup` by a link, beside whatever else is attached there; or makes it what the
+    /// pinned link of its place runs.
     ///
     /// # Errors
     /// The kernel refuses to load or to attach it.
@@ -264,7 +284,7 @@ impl Programs {
             reason: program_error(&e),
             hint: hint(&e),
         })?;
-        attach(found, cgroup).map_err(|e| Error::Attach {
+        attach(found, program.attach, cgroup, self.pins.as_mut()).map_err(|e| Error::Attach {
             program: program.name,
             cgroup: cgroup.path.clone(),
             reason: program_error(&e),
@@ -272,16 +292,69 @@ impl Programs {
         })
     }
 
-    /// Attaches those of [`PROGRAMS`] that `config` needs.
+    /// Attaches those of [`PROGRAMS`] that `config` needs. What another flowtel left and nobody needs any more goes then; what
+    /// of it nobody can read is counted.
     ///
     /// # Errors
-    /// As [`Self::attach`]; those already attached are detached when `self` is dropped.
-    pub fn attach_all(&mut self, config: &config::Config, cgroup: &Cgroup) -> Result<(), Error> {
-        PROGRAMS.iter().filter(|p| p.is_needed(config)).try_for_each(|program| self.attach(program, cgroup))
+    /// As [`Self::attach`]; those already attached are detached when `self` is dropped, unless they are to stay.
+    pub fn attach_all(&mut self, config: &config::Config, cgroup: &Cgroup, ledger: &KernelEvents) -> Result<(), Error> {
+        PROGRAMS.iter().filter(|p| p.is_needed(config)).try_for_each(|program| self.attach(program, cgroup))?;
+        let unread = self.pins.as_mut().map_or(0, Pins::tidy);
+        if unread > 0 {
+            tracing::warn!(
+                "a flowtel of another version or with other settings (capture.rings, .cgroup, .events) left \
+                 {unread} events, which can't be read"
+            );
+            ledger.unknown.add(unread);
+        }
+        Ok(())
     }
 
-    /// Detaches and unloads all programs; maps and rings stay, so that what is in them can still be read.
+    /// Whether programs and rings stay when this goes.
+    pub fn stay(&self) -> bool {
+        self.pins.is_some()
+    }
+
+    /// Notes for the flowtel after this one how far `rings` were read: to be called after each reading, before what was read
+    /// is processed. `own` are flowtel's own process id and sockets; `told`: all losses that `ledger` has were told. Nothing
+    /// happens where nothing stays.
+    pub fn note(
+        &mut self,
+        rings: &Rings,
+        ledger: &KernelEvents,
+        (tgid, sockets): (Option<u32>, impl Iterator<Item = u64>),
+        told: bool,
+    ) {
+        let Some(pins) = &mut self.pins else { return };
+        let mut read = rings.pending();
+        let mut lost = Counts::default();
+        for (index, kind) in by_tally(ledger) {
+            let index = index as usize;
+            let add = |counts: &mut [u64], n: u64| {
+                if let Some(count) = counts.get_mut(index) {
+                    *count += n;
+                }
+            };
+            add(&mut read, kind.read.get());
+            add(&mut lost.ring_full, kind.ring_full.get());
+            add(&mut lost.limited, kind.limited.get());
+        }
+        pins.note(tgid.unwrap_or_default(), read, told.then_some(&lost), sockets);
+    }
+
+    /// Leaves what is known of open flows to the flowtel after this one. Nothing happens where nothing stays.
+    pub fn leave(&self, notes: impl FnOnce() -> Vec<Note>) {
+        if let Some(pins) = &self.pins {
+            pins.leave(&notes());
+        }
+    }
+
+    /// Detaches and unloads all programs; maps and rings stay, so that what is in them can still be read. Nothing happens
+    /// where the programs are to stay.
     pub fn detach(&mut self) {
+        if self.stay() {
+            return;
+        }
         for (_, program) in self.ebpf.programs_mut() {
             // Fails only for a program that was never loaded.
             let _ = match program {
@@ -299,30 +372,49 @@ impl Programs {
         self.ebpf.program(name).and_then(|p| p.try_into().ok())
     }
 
-    /// Copies the kernel's counts into the ledger.
-    pub fn count(&self, ledger: &KernelEvents) {
-        let kinds = [
-            (tally::CONNECT, &ledger.connect),
-            (tally::SYN_AGAIN, &ledger.syn_again),
-            (tally::ESTABLISHED, &ledger.established),
-            (tally::LISTEN, &ledger.listen),
-            (tally::ACCEPT, &ledger.accept),
-            (tally::FIN, &ledger.fin),
-            (tally::RESET, &ledger.reset),
-            (tally::RELEASE, &ledger.release),
-            (tally::CLOSE, &ledger.close),
-            (tally::REFUSED, &ledger.refused),
-            (tally::DNS, &ledger.dns),
-        ];
-        // The map is an array of one: the look-up can't miss. Should it be refused, the old counts stay.
-        let Ok(per_cpu) = self.tallies.get(&0, 0) else { return };
-        let sum = |word: u32| per_cpu.iter().filter_map(|cpu| cpu.get(word as usize)).sum();
-        for (index, kind) in kinds {
-            kind.seen.set(sum(tally::SEEN + index));
-            kind.ring_full.set(sum(tally::SEEN + tally::LEN + index));
-            kind.limited.set(sum(tally::SEEN + 2 * tally::LEN + index));
+    /// Copies the kernel's counts into the ledger, for the last time. Where the programs stay, what is in the rings by now
+    /// is the next flowtel's to account for.
+    pub fn count_last(&self, ledger: &KernelEvents) {
+        self.count(ledger);
+        if self.stay() {
+            for (_, kind) in by_tally(ledger) {
+                kind.seen.set(kind.read.get() + kind.ring_full.get() + kind.limited.get());
+            }
         }
     }
+
+    /// Copies the kernel's counts into the ledger.
+    pub fn count(&self, ledger: &KernelEvents) {
+        // The map is an array of one: the look-up can't miss. Should it be refused, the old counts stay.
+        let Ok(per_cpu) = self.tallies.get(&0, 0) else { return };
+        let sum = |word: u32| per_cpu.iter().filter_map(|cpu| cpu.get(word as usize)).sum::<u64>();
+        for (index, kind) in by_tally(ledger) {
+            let before = |counts: &[u64]| counts.get(index as usize).copied().unwrap_or_default();
+            let Counts { read, ring_full, limited } = &self.before;
+            let [read, ring_full, limited] = [before(read), before(ring_full), before(limited)];
+            // Each event that was seen before was read, or lost in one way.
+            kind.seen.set(sum(tally::SEEN + index).saturating_sub(read + ring_full + limited));
+            kind.ring_full.set(sum(tally::SEEN + tally::LEN + index).saturating_sub(ring_full));
+            kind.limited.set(sum(tally::SEEN + 2 * tally::LEN + index).saturating_sub(limited));
+        }
+    }
+}
+
+/// The kinds of events that the kernel side counts, each with its index.
+fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
+    [
+        (tally::CONNECT, &ledger.connect),
+        (tally::SYN_AGAIN, &ledger.syn_again),
+        (tally::ESTABLISHED, &ledger.established),
+        (tally::LISTEN, &ledger.listen),
+        (tally::ACCEPT, &ledger.accept),
+        (tally::FIN, &ledger.fin),
+        (tally::RESET, &ledger.reset),
+        (tally::RELEASE, &ledger.release),
+        (tally::CLOSE, &ledger.close),
+        (tally::REFUSED, &ledger.refused),
+        (tally::DNS, &ledger.dns),
+    ]
 }
 
 fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, Error> {
@@ -342,19 +434,47 @@ fn load(program: &mut AyaProgram) -> Result<(), ProgramError> {
 }
 
 /// Links always allow other programs beside them: BPF_F_ALLOW_MULTI is implied, and an error if given.
-fn attach(program: &mut AyaProgram, cgroup: &Cgroup) -> Result<(), ProgramError> {
+fn attach(
+    program: &mut AyaProgram,
+    place: &'static str,
+    cgroup: &Cgroup,
+    mut pins: Option<&mut Pins>,
+) -> Result<(), ProgramError> {
+    if let Some(pins) = &mut pins
+        && pins.replace(place, program.fd()?.as_fd())?
+    {
+        return Ok(());
+    }
     let directory = cgroup.directory.as_fd();
+    let mode = CgroupAttachMode::Single;
     match program {
         AyaProgram::CgroupSkb(p) => {
             // The object says which way each program looks; without a word it would be all the same to the kernel.
             let way = p.expected_attach_type().unwrap_or(CgroupSkbAttachType::Ingress);
-            CgroupSkb::attach(p, directory, way, CgroupAttachMode::Single).map(drop)
+            let link = p.attach(directory, way, mode)?;
+            pins.map_or(Ok(()), |pins| keep(pins, place, p.take_link(link)?))
         }
-        AyaProgram::CgroupSock(p) => CgroupSock::attach(p, directory, CgroupAttachMode::Single).map(drop),
-        AyaProgram::CgroupSockAddr(p) => CgroupSockAddr::attach(p, directory, CgroupAttachMode::Single).map(drop),
-        AyaProgram::SockOps(p) => SockOps::attach(p, directory, CgroupAttachMode::Single).map(drop),
+        AyaProgram::CgroupSock(p) => {
+            let link = p.attach(directory, mode)?;
+            pins.map_or(Ok(()), |pins| keep(pins, place, p.take_link(link)?))
+        }
+        AyaProgram::CgroupSockAddr(p) => {
+            let link = p.attach(directory, mode)?;
+            pins.map_or(Ok(()), |pins| keep(pins, place, p.take_link(link)?))
+        }
+        AyaProgram::SockOps(p) => {
+            let link = p.attach(directory, mode)?;
+            pins.map_or(Ok(()), |pins| keep(pins, place, p.take_link(link)?))
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     }
+}
+
+fn keep<L: Link>(pins: &mut Pins, place: &'static str, link: L) -> Result<(), ProgramError>
+where
+    FdLink: TryFrom<L, Error = LinkError>,
+{
+    Ok(pins.keep(place, link)?)
 }
 
 /// Creating maps and reading the object failed.
@@ -428,7 +548,7 @@ fn program_error(error: &ProgramError) -> String {
     }
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,9 +1,12 @@
 //! Reading the rings: everything that happened up to now, in the order of kernel time.
 
 use aya::maps::{MapData, RingBuf};
-use flowtel_common::event::{Dns, Event};
+use flowtel_common::{
+    event::{Dns, Event},
+    tally,
+};
 
-use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait};
+use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, pins};
 use crate::ledger::{KernelEvents, Kind};
 
 /// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
@@ -82,6 +85,26 @@ impl Rings {
         !self.read.order.is_empty()
     }
 
+    /// As [`Self::read`], for the last time, where another flowtel will read on: what happened later than this call stays in
+    /// the rings. All that was read is handed out next.
+    pub fn read_last(&mut self) -> bool {
+        self.cut = KernelTime::now();
+        self.read.fill_until(&mut self.flows, self.cut);
+        self.read.fill_until(&mut self.owners, self.cut);
+        !self.read.order.is_empty()
+    }
+
+    /// How many events were read and not handed out yet, by kind: indices of [`flowtel_common::tally`].
+    pub(super) fn pending(&self) -> [u64; tally::LEN as usize] {
+        let mut pending = [0; tally::LEN as usize];
+        for record in &self.read.order {
+            if let Some(count) = pins::kind_of(self.read.bytes(record)).and_then(|kind| pending.get_mut(kind)) {
+                *count += 1;
+            }
+        }
+        pending
+    }
+
     /// Gives `take` what was read and happened up to the last [`Self::read`], in the order of kernel time, and counts it;
     /// what happened while that ran stays for the next one.
     pub fn hand_out(&mut self, clock: &Clock, ledger: &KernelEvents, mut take: impl FnMut(&KernelEvent)) {
@@ -146,6 +169,22 @@ impl Records {
         }
     }
 
+    /// Appends what is in a ring up to the first record that is later than `cut`.
+    fn fill_until(&mut self, ring: &mut RingBuf<MapData>, cut: KernelTime) {
+        while let Some(record) = ring.next() {
+            if KernelTime(Event::time_in(&record)) > cut {
+                // Dropped, it would count as read.
+                std::mem::forget(record);
+                return;
+            }
+            self.push(&record);
+        }
+    }
+
+    fn bytes(&self, record: &Record) -> &[u8] {
+        self.bytes.get(record.start as usize..record.end as usize).unwrap_or_default()
+    }
+
     fn push(&mut self, record: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(record);
@@ -163,11 +202,10 @@ impl Records {
         self.order.sort_by_key(|record| record.time);
         let kept = self.order.partition_point(|record| record.time <= cut);
         let (now, later) = self.order.split_at(kept);
-        let bytes = |record: &Record| self.bytes.get(record.start as usize..record.end as usize).unwrap_or_default();
-        now.iter().for_each(|record| take(bytes(record)));
+        now.iter().for_each(|record| take(self.bytes(record)));
         // Few: what came in the microseconds of the reading itself.
         let mut rest = Self::default();
-        later.iter().for_each(|record| rest.push(bytes(record)));
+        later.iter().for_each(|record| rest.push(self.bytes(record)));
         self.bytes.clear();
         self.order.clear();
         // One very busy tick should not be paid for in memory for ever.

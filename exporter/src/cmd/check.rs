@@ -9,7 +9,7 @@ use crate::{
     capture::{
         Error, PROGRAMS, Programs, Rings,
         cgroup::{self, Cgroup},
-        rights, selftest,
+        pins, rights, selftest,
         snapshot::Pending,
     },
     config::{self, Loaded},
@@ -79,7 +79,7 @@ impl Report {
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs = self.result("object", Programs::load(capture, loaded.config.flow.max_flows), |_| {
+        let programs = self.result("object", Programs::load(capture, loaded.config.flow.max_flows, None), |_| {
             "maps and rings can be made".into()
         });
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
@@ -89,6 +89,9 @@ impl Report {
             self.line("self-test", &NO_PROGRAMS);
             return;
         };
+        if let Some(pin) = &capture.pin {
+            self.result("pins", pins::look(pin), String::clone);
+        }
         let ledger = Ledger::default();
         let rings = self.result("rings", Rings::take(&mut programs), |_| {
             let config::Rings { flows, owners, answers } = &capture.rings;
@@ -103,7 +106,7 @@ impl Report {
         }
         match rings {
             Some(mut rings) if all => {
-                let test = selftest::run(&mut rings, &ledger.kernel);
+                let test = selftest::run(&mut rings, &ledger.kernel, &mut Vec::new());
                 self.result("self-test", test, |test| {
                     format!("a connection over 127.0.0.1 came back from the kernel in {:.1?}", test.took)
                 });

@@ -9,9 +9,9 @@ use tokio::{signal::unix, sync::watch};
 
 use crate::{
     capture::{
-        self, Clock, KernelTime, Programs, Rings, Snapshot,
+        self, Clock, KernelTime, Pins, Programs, Rings, Snapshot,
         cgroup::{self, Cgroup},
-        rights, selftest,
+        pins, rights, selftest,
         snapshot::Pending,
     },
     config::{self, Config, Loaded, Sources},
@@ -52,7 +52,8 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
     let beside = Prepared::new(None, &config).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
-    let pipeline = pipeline(&config, &target, &queue, &ledger)?;
+    // Held to the end: until then connections are made that the flowtel after this one leaves out.
+    let (pipeline, _pinned) = pipeline(&config, &target, &queue, &ledger)?;
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
     let running = pipeline.start().map_err(refused)?;
@@ -104,37 +105,53 @@ fn pipeline(
     target: &config::Target,
     queue: &Queue,
     ledger: &Arc<Ledger>,
-) -> Result<Pipeline, Failure> {
+) -> Result<(Pipeline, Option<pins::Lock>), Failure> {
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
     let start = KernelTime::now();
     let wanted = config.capture.events.has(config::Events::GAPS);
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
-    let mut programs = Programs::load(&config.capture, config.flow.max_flows).map_err(refused)?;
+    let mut pins = match &config.capture.pin {
+        Some(path) => Some(Pins::take(path, pins::Layout::of(&config.capture, &cgroup)).map_err(refused)?),
+        None => None,
+    };
+    let lock = pins.as_ref().map(Pins::lock);
+    let earlier = pins.as_ref().and_then(Pins::earlier);
+    let notes = pins.as_mut().map(Pins::take_notes).unwrap_or_default();
+    let mut programs = Programs::load(&config.capture, config.flow.max_flows, pins).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
-    programs.attach_all(config, &cgroup).map_err(refused)?;
+    programs.attach_all(config, &cgroup, &ledger.kernel).map_err(refused)?;
     tracing::info!(
         cgroup = %cgroup.path.display(),
         kernel = %rights::kernel().map_err(refused)?,
         "watching TCP connections{}",
         if cgroup.is_host_root() { " of the whole host" } else { " below a cgroup" }
     );
-    let (own, first) = match selftest::run(&mut rings, &ledger.kernel) {
-        Ok(test) => (config.capture.exclude_self.then_some(test.tgid), test.events),
+    let mut first = Vec::new();
+    let own = match selftest::run(&mut rings, &ledger.kernel, &mut first) {
+        Ok(test) => config.capture.exclude_self.then_some(test.tgid),
         Err(e) => {
             tracing::warn!("{e}; going on, but connections may be missing, and flowtel's own are recorded too");
-            (None, Vec::new())
+            None
         }
     };
     let resource = resource::build(&config.record, &resource::Host::read());
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, &cgroup)?) } else { None };
-    Ok(Pipeline {
+    let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
+    if let (Some(earlier), Some(_)) = (&earlier, own) {
+        flows.inherit(earlier);
+    }
+    let open = flows.take_up(&notes);
+    if let Some(earlier) = &earlier {
+        tracing::info!("reading on where process {} stopped, with {open} open flows and attempts of its", earlier.tgid);
+    }
+    let pipeline = Pipeline {
         programs,
         rings,
         snapshot,
-        flows: Flows::new(config, boot, own, Arc::clone(ledger)),
+        flows,
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
@@ -147,7 +164,8 @@ fn pipeline(
         tick: config.capture.tick.0,
         seal_each_tick: matches!(target, config::Target::Stdout { .. }),
         first,
-    })
+    };
+    Ok((pipeline, lock))
 }
 
 /// Starts to look for what is open already, and who holds it. After the programs were attached: what begins meanwhile they

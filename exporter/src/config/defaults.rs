@@ -19,6 +19,7 @@ impl Default for Capture {
             filter_default: None,
             sample: 1.0,
             snapshot: true,
+            pin: None,
             exclude_self: true,
             rings: Rings::default(),
         }

@@ -64,6 +64,12 @@ pub struct Capture {
     /// At the start, list the connections that are open already: each becomes a record, and is followed to its end. In
     /// flowtel's own network namespace, and with CAP_SYS_ADMIN in all others.
     pub snapshot: bool,
+    /// A directory on a BPF file system, such as `/sys/fs/bpf/flowtel`, in which programs and rings stay when flowtel ends:
+    /// the next flowtel reads on there, so a restart or an upgrade misses no flow, as long as the rings have room for what
+    /// happens meanwhile. `rm -r` of the directory detaches all. When not set nothing stays.
+    #[schemars(example = &"/sys/fs/bpf/flowtel")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pin: Option<PathBuf>,
     /// Leave out the connections that flowtel itself makes: to the receivers of records and of metrics.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is

@@ -80,6 +80,10 @@ fn capture(config: &Config, check: &mut Check<'_>) {
     let cgroup = &config.capture.cgroup;
     let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
     check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
+    if let Some(pin) = &config.capture.pin {
+        let message = format!("expected an absolute path, found \"{}\"", pin.display());
+        check.require(pin.is_absolute(), "capture.pin", message);
+    }
     check.require(!config.capture.events.is_empty(), "capture.events", "expected at least one event, found none");
     // The kernel takes rings of a power of two of pages only; the limits are above the largest page size, 64 KiB.
     let rings = &config.capture.rings;

@@ -25,13 +25,6 @@ pub(super) struct Attempt {
     pub owner: Option<Owner>,
 }
 
-impl Attempt {
-    /// Whether the process `pid` asked, where there is one to ask for.
-    pub fn is_of(&self, pid: Option<u32>) -> bool {
-        pid.is_some() && self.owner.map(|owner| owner.pid) == pid
-    }
-}
-
 /// Open attempts.
 #[derive(Debug)]
 pub(super) struct Attempts {
@@ -78,6 +71,11 @@ impl Attempts {
             self.by_age.retain(|(asked, cookie)| self.by_cookie.get(cookie).is_some_and(|a| a.asked == *asked));
         }
         replaced
+    }
+
+    /// All of them, each with its cookie.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Attempt)> {
+        self.by_cookie.iter().map(|(cookie, attempt)| (*cookie, attempt))
     }
 
     /// The attempt on this socket that something at `time` can belong to: not one that was asked for later.

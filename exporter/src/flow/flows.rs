@@ -11,11 +11,12 @@ use super::{
     listeners::Listeners,
     older::OlderFlows,
     open::OpenFlows,
+    own::{Own, OwnSockets},
     refusals::{self, Refusal, Refusals},
     settle::{Place, Settling},
 };
 use crate::{
-    capture::{KernelEvent, KernelTime, WallTime},
+    capture::{Earlier, KernelEvent, KernelTime, WallTime},
     config,
     ledger::{Kind, Ledger},
 };
@@ -31,8 +32,8 @@ const KEEP: usize = 1 << 12;
 /// The flow stage.
 #[derive(Debug)]
 pub struct Flows {
-    attempts: Attempts,
-    open: OpenFlows,
+    pub(super) attempts: Attempts,
+    pub(super) open: OpenFlows,
     pub(super) older: OlderFlows,
     pub(super) listeners: Listeners,
     pub(super) settling: Settling,
@@ -47,7 +48,8 @@ pub struct Flows {
     pub(super) events: config::Events,
     pub(super) acceptors: bool,
     pub(super) boot: BootId,
-    own: Option<u32>,
+    own: Own,
+    pub(super) own_sockets: OwnSockets,
     pub(super) ledger: Arc<Ledger>,
 }
 
@@ -71,9 +73,22 @@ impl Flows {
             events: config.capture.events,
             acceptors: config.owner.acceptor,
             boot,
-            own,
+            own: Own::new(own),
+            own_sockets: OwnSockets::default(),
             ledger,
         }
+    }
+
+    /// Leaves out the connections of the flowtel before this one too, as far as they are its own. To be called before any
+    /// event, where its own are left out.
+    pub fn inherit(&mut self, earlier: &Earlier) {
+        self.own.inherit(earlier);
+        self.own_sockets.inherit(earlier);
+    }
+
+    /// flowtel's own process id, where its connections are left out, and their sockets that are open.
+    pub fn own(&self) -> (Option<u32>, impl Iterator<Item = u64>) {
+        (self.own.id(), self.own_sockets.iter())
     }
 
     /// Takes one event. Events come in the order of kernel time, but some may be missing or late.
@@ -170,6 +185,9 @@ impl Flows {
                         && *closed.get() == place
                     {
                         closed.remove();
+                    }
+                    if held.own {
+                        self.own_sockets.remove(held.cookie);
                     }
                 }
                 What::Open | What::Failed { .. } => {}

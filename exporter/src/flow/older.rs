@@ -86,7 +86,7 @@ impl OlderFlows {
 
 impl Flows {
     /// Takes what was there at the start: connections, each told once as open, and listeners. `began` says of which the
-    /// programs have told the begin, or will: those are no news. To be called before anything else.
+    /// programs have told the begin, or will: those are no news, nor are those that are followed already. To be called before anything else.
     pub fn found(&mut self, listing: &Listing, clock: &Clock, began: impl Fn(u64) -> bool) {
         for listener in &listing.listeners {
             if let Some(owner) = listener_owner(listener, listing.time) {
@@ -108,8 +108,12 @@ impl Flows {
         kind.seen.add(listing.connections.len() as u64);
         kind.read.add(listing.connections.len() as u64);
         for found in &listing.connections {
-            if began(found.cookie) {
+            if began(found.cookie) || self.open.contains(found.cookie) {
                 self.ledger.kernel.found.unused.add(1);
+                continue;
+            }
+            if self.own_sockets.is_inherited(found.cookie) {
+                self.ledger.kernel.found.own.add(1);
                 continue;
             }
             let Found { cookie, local, remote, .. } = *found;

@@ -52,6 +52,15 @@ impl OpenFlows {
         full
     }
 
+    /// All of them, each with its cookie.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &Open)> {
+        self.by_cookie.iter().map(|(cookie, open)| (*cookie, &**open))
+    }
+
+    pub fn contains(&self, cookie: u64) -> bool {
+        self.by_cookie.contains_key(&cookie)
+    }
+
     pub fn get(&mut self, cookie: u64) -> Option<&mut Open> {
         self.by_cookie.get_mut(&cookie).map(|open| &mut **open)
     }

@@ -59,6 +59,15 @@ impl Settling {
         }
     }
 
+    /// A place of something that was told before anything was held here.
+    pub fn past(&mut self) -> Place {
+        let past = Place(self.base);
+        if self.held.is_empty() {
+            self.base += 1;
+        }
+        past
+    }
+
     /// Gives a begin its owner, if it is still held.
     pub fn give_owner(&mut self, place: Place, owner: Owner) {
         if let Some(held) = self.get(place) {

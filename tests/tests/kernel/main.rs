@@ -11,6 +11,7 @@ mod life;
 mod lives;
 mod names;
 mod open;
+mod pins;
 mod queue;
 mod reached;
 mod replay;
@@ -56,6 +57,7 @@ const PROOFS: &[&str] = &[
     "a client in a container's cgroup",
     "older connections, closed by either side",
     "older connections reset by either side",
+    "pinned: ",
 ];
 
 fn main() -> ExitCode {
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         ("life", life::ALL),
         ("names", names::ALL),
         ("open", open::ALL),
+        ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
         ("queue", queue::ALL),

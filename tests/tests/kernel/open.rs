@@ -82,7 +82,7 @@ fn start(scene: &Scene, launch: Launch) -> Result<(Watching, Start)> {
 }
 
 /// Waits until flowtel has found what was there, and returns the time then.
-fn found(flowtel: &Flowtel) -> Result<u64> {
+pub(crate) fn found(flowtel: &Flowtel) -> Result<u64> {
     until("the snapshot", PATIENCE, || Ok(flowtel.says(" open connections and ").then_some(())))
         .with_context(|| flowtel.stderr())?;
     Ok(wall())
@@ -133,7 +133,7 @@ fn ended(collector: &Collector, n: usize, about: impl Fn(&Record) -> bool, limit
 }
 
 /// Both sides of a connection that was open when flowtel started.
-fn open(talk: &Talk, started: Start) -> Result<[Side; 2]> {
+pub(crate) fn open(talk: &Talk, started: Start) -> Result<[Side; 2]> {
     let holder = holder()?;
     Ok(talk.sides().map(|side| side.open(&holder, started)))
 }

@@ -223,16 +223,20 @@ pub fn sweep() {
     }
 }
 
-/// A file system of its own, as small as wanted.
-struct SmallDisk(PathBuf);
+/// A file system of its own.
+pub struct Mounted(pub PathBuf);
 
-impl SmallDisk {
-    fn mount(at: PathBuf, options: &str) -> Result<Self> {
+impl Mounted {
+    /// Mounts one of this kind there.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn new(kind: &str, at: PathBuf, options: &str) -> Result<Self> {
         fs::create_dir_all(&at)?;
         let options = std::ffi::CString::new(options)?;
         let name = format!("{MOUNTS}{}", std::process::id());
-        mount(&name, &at, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
-            .context("mounting a tmpfs")?;
+        mount(&name, &at, kind, MountFlags::NOSUID | MountFlags::NODEV, Some(options.as_c_str()))
+            .with_context(|| format!("mounting {kind}"))?;
         Ok(Self(at))
     }
 
@@ -245,7 +249,7 @@ impl SmallDisk {
     }
 }
 
-impl Drop for SmallDisk {
+impl Drop for Mounted {
     fn drop(&mut self) {
         // Whoever still has a file open keeps it until he ends; the name is free at once.
         let _ = unmount(&self.0, UnmountFlags::DETACH);
@@ -254,7 +258,7 @@ impl Drop for SmallDisk {
 
 fn full(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
-    let disk = SmallDisk::mount(scene.directory().join("disk"), "size=4m")?;
+    let disk = Mounted::new("tmpfs", scene.directory().join("disk"), "size=4m")?;
     let directory = disk.0.join("queue");
     let mut collector = Collector::prepare(scene)?;
     let launch = on_disk(&directory)?

@@ -10,14 +10,16 @@ pub struct Cookies {
     /// Whether the kernel side looks at the list at all: nearly always nothing would be there.
     any: Array<MapData, u32>,
     looks: bool,
+    /// The programs stay when this goes, and go on telling.
+    stays: bool,
 }
 
 // === impl Cookies
 
 impl Cookies {
-    /// The maps of the kernel object, empty yet.
-    pub fn new(list: HashMap<MapData, u64, u32>, any: Array<MapData, u32>) -> Self {
-        Self { list, any, looks: false }
+    /// The maps of the kernel object, empty yet. `stays`: the programs are there after this is gone, and are to go on.
+    pub fn new(list: HashMap<MapData, u64, u32>, any: Array<MapData, u32>, stays: bool) -> Self {
+        Self { list, any, looks: false, stays }
     }
 
     /// Each FIN of this one is told from here on. In a full list there is no room: its end is found by looking, later.
@@ -44,7 +46,7 @@ impl fmt::Debug for Cookies {
 impl Drop for Cookies {
     /// None is left, or nobody asks any more.
     fn drop(&mut self) {
-        if self.looks {
+        if self.looks && !self.stays {
             // Should it fail, each FIN costs a look-up more.
             let _ = self.any.set(0, 0, 0);
         }

@@ -27,6 +27,9 @@ impl Flows {
             owner: (!is_kernel_worker(&call.caller)).then(|| owner(event, &call.caller, Role::Connector)),
         };
         let cookie = call.caller.cookie;
+        if self.own.asked(&attempt) {
+            self.own_sockets.add(cookie);
+        }
         if let Some(replaced) = self.attempts.open(cookie, attempt, &self.ledger.kernel) {
             // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
             self.no_way(event, cookie, &replaced);
@@ -93,7 +96,7 @@ impl Flows {
             return;
         };
         attempt.released = true;
-        let own = attempt.is_of(self.own);
+        let own = self.own.asked(attempt);
         self.count(&self.ledger.kernel.release, own);
         // Closed, and no end from SYN_SENT came before: no SYN ever left.
         if release.state == state::CLOSE
@@ -115,7 +118,7 @@ impl Flows {
         match self.attempts.get(cookie, event.time) {
             Some(attempt) => {
                 note(attempt, event.time);
-                let own = attempt.is_of(self.own);
+                let own = self.own.asked(attempt);
                 if own { kind.own.add(1) } else { kind.joined.add(1) }
             }
             None => kind.unused.add(1),
@@ -147,12 +150,15 @@ impl Flows {
             (None, Direction::Incoming) => incoming_handshake(established),
             _ => None,
         };
-        let mut own = attempt.is_some_and(|a| a.is_of(self.own));
+        let mut own = attempt.is_some_and(|a| self.own.asked(&a)) || self.own_sockets.is_inherited(cookie);
         if attempt.is_some() {
             self.count(&self.ledger.kernel.connect, own);
         }
         let other_end = self.meets_other_end(&mut flow, own);
         own |= other_end == Some(true);
+        if own {
+            self.own_sockets.add(cookie);
+        }
         if acceptor.is_some() {
             self.count(&self.ledger.kernel.accept, own);
         } else if early.is_some() {
@@ -190,6 +196,9 @@ impl Flows {
         other.event.flow.local = true;
         other.own |= own;
         let (cookie, other_own) = (other.cookie, other.own);
+        if own {
+            self.own_sockets.add(cookie);
+        }
         if let Some(open) = self.open.get(cookie) {
             open.flow.local = true;
             open.own |= own;

@@ -44,7 +44,7 @@ impl Flows {
             if open.own { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
         } else if let Some(attempt) = self.attempts.get(segment.cookie, event.time) {
             attempt.reset_in |= segment.way == event::IN;
-            if attempt.is_of(self.own) { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
+            if self.own.asked(attempt) { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
         } else if let Some(place) = self.closed.get(&segment.cookie).copied() {
             if segment.way == event::OUT {
                 self.settling.correct_end(place, EndReason::ResetLocal);
@@ -76,6 +76,10 @@ impl Flows {
 
     /// A socket was closed whose begin was not seen, or not followed.
     fn closes_unfollowed(&mut self, event: &KernelEvent, close: &Close) {
+        if self.own_sockets.take_inherited(close.cookie) {
+            self.ledger.kernel.close.own.add(1);
+            return;
+        }
         let local = SocketAddr::new(event::ip(close.local), close.local_port);
         let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
         if close.old_state == state::SYN_RECV {
@@ -108,7 +112,8 @@ impl Flows {
     /// A socket in SYN_SENT was closed: the attempt failed.
     fn fails(&mut self, event: &KernelEvent, close: &Close) {
         let attempt = self.attempts.take(close.cookie, event.time);
-        let own = attempt.is_some_and(|a| a.is_of(self.own));
+        let inherited = self.own_sockets.take_inherited(close.cookie);
+        let own = inherited || attempt.is_some_and(|a| self.own.asked(&a));
         self.count(&self.ledger.kernel.close, own);
         if attempt.is_some() {
             self.count(&self.ledger.kernel.connect, own);
@@ -116,6 +121,7 @@ impl Flows {
         let local = SocketAddr::new(event::ip(close.local), close.local_port);
         let remote = SocketAddr::new(event::ip(close.remote), close.remote_port);
         if own {
+            self.own_sockets.remove(close.cookie);
             self.refusals.forget(local, remote);
             return;
         }
@@ -138,7 +144,7 @@ impl Flows {
 
     /// An attempt for which no SYN ever left: there was no way.
     pub(super) fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
-        let own = attempt.is_of(self.own);
+        let own = self.own.asked(attempt);
         self.count(&self.ledger.kernel.connect, own);
         if !own {
             let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
@@ -148,7 +154,7 @@ impl Flows {
 
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
     pub(super) fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
-        let own = attempt.is_of(self.own);
+        let own = self.own.asked(attempt);
         if attempt.again.is_some() || own {
             self.ledger.kernel.connect.unused.add(1);
             return;

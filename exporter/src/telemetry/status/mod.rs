@@ -159,7 +159,7 @@ impl Status {
         let ledger = &instance.ledger;
         let kernel_events = ledger.kernel.kinds().map(|(name, kind)| {
             let rest = [("open", unsigned(kind.open())), ("unread", unsigned(kind.unread()))];
-            Account::of(name, kind.seen.get(), kind.fates().into_iter().chain(rest))
+            Account::of(name, kind.seen.get() + kind.carried_over.get(), kind.fates().into_iter().chain(rest))
         });
         let (fates, made) = (ledger.records.fates(), ledger.records.made.get());
         // Of the same reading, for records are delivered meanwhile. What is settled was made before.

@@ -1,0 +1,296 @@
+//! Open flows and attempts as words, for the flowtel after this one: it goes on as if there had been no change. In: one, or
+//! words that an earlier flowtel of the same boot wrote; out: the other. Words that are none give nothing.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use super::{BootId, Direction, Flow, Flows, Owner, Role, attempts::Attempt, open::Open, reason::Seen, settle::Place};
+use crate::capture::{KernelTime, Note};
+
+// Where in a note what is.
+const COOKIE: usize = 0;
+const BEGAN: usize = 1;
+const LOCAL: usize = 2;
+const REMOTE: usize = 4;
+const PORTS: usize = 6;
+const WHAT: usize = 7;
+const PROCESS: usize = 8;
+const COMM: usize = 9;
+const CGROUP: usize = 11;
+const SINCE: usize = 12;
+/// FIN in, FIN or SYN again, reset in.
+const TIMES: usize = 13;
+
+// Bits of WHAT.
+const OPEN: u64 = 1 << 0;
+const ATTEMPT: u64 = 1 << 1;
+const INCOMING: u64 = 1 << 2;
+const KNOWN_DIRECTION: u64 = 1 << 3;
+const BOTH_HERE: u64 = 1 << 4;
+const ACTIVE: u64 = 1 << 5;
+const OWN: u64 = 1 << 6;
+const RESET_IN: u64 = 1 << 7;
+const RESET_OUT: u64 = 1 << 8;
+const RELEASED: u64 = 1 << 9;
+const CONNECTOR: u64 = 1 << 10;
+const ACCEPTOR: u64 = 2 << 10;
+const LISTENER: u64 = 3 << 10;
+const ROLE: u64 = 3 << 10;
+
+impl Flows {
+    /// The flows and attempts that are open, for the flowtel after this one. What waits to be told is no part of it.
+    pub fn leave(&self) -> Vec<Note> {
+        let attempts = self.attempts.iter().map(|(cookie, attempt)| of_attempt(cookie, attempt));
+        self.open.iter().map(|(cookie, open)| of_open(cookie, open)).chain(attempts).collect()
+    }
+
+    /// Follows what the flowtel before this one had open: the flows' begin was told. To be called before any event. Returns
+    /// how many there are.
+    pub fn take_up(&mut self, notes: &[Note]) -> usize {
+        let mut taken = 0;
+        let mut attempts = Vec::new();
+        for note in notes {
+            let words = Words(note);
+            if words.is(OPEN) {
+                taken += 1;
+                let begin = self.settling.past();
+                if self.open.insert(words.at(COOKIE), words.open(&self.boot, begin)) {
+                    self.ledger.flows_forgotten.add(1);
+                }
+            } else if words.is(ATTEMPT) {
+                taken += 1;
+                attempts.push((words.at(COOKIE), words.attempt()));
+            }
+        }
+        attempts.sort_unstable_by_key(|(_, attempt)| attempt.asked);
+        for (cookie, attempt) in attempts {
+            self.ledger.kernel.connect.carried_over.add(1);
+            if self.attempts.open(cookie, attempt, &self.ledger.kernel).is_some() {
+                // Two of one socket: never in what a flowtel wrote.
+                self.ledger.kernel.connect.unused.add(1);
+            }
+        }
+        taken
+    }
+}
+
+fn of_open(cookie: u64, open: &Open) -> Note {
+    let Open { flow, began, seen, active, own, .. } = open;
+    let (local, remote) = match flow.direction {
+        Some(Direction::Incoming) => (flow.destination, flow.source),
+        _ => (flow.source, flow.destination),
+    };
+    let what = [
+        OPEN,
+        flag(flow.direction == Some(Direction::Incoming), INCOMING),
+        flag(flow.direction.is_some(), KNOWN_DIRECTION),
+        flag(flow.local, BOTH_HERE),
+        flag(*active, ACTIVE),
+        flag(*own, OWN),
+        flag(seen.reset_out, RESET_OUT),
+    ];
+    let times = [seen.fin_in, seen.fin_again, seen.reset_in];
+    write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times)
+}
+
+fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
+    let Attempt { asked, destination, again, reset_in, released, owner } = attempt;
+    let what = [ATTEMPT, flag(*reset_in, RESET_IN), flag(*released, RELEASED)];
+    write((cookie, *asked), *destination, *destination, &what, owner.as_ref(), [None, *again, None])
+}
+
+fn flag(is: bool, bit: u64) -> u64 {
+    if is { bit } else { 0 }
+}
+
+fn write(
+    (cookie, since): (u64, KernelTime),
+    local: SocketAddr,
+    remote: SocketAddr,
+    what: &[u64],
+    owner: Option<&Owner>,
+    times: [Option<KernelTime>; 3],
+) -> Note {
+    let mut words = [0; _];
+    let mut set = |at: usize, values: &[u64]| words.iter_mut().skip(at).zip(values).for_each(|(word, n)| *word = *n);
+    set(COOKIE, &[cookie, since.0]);
+    set(LOCAL, &address(local.ip()));
+    set(REMOTE, &address(remote.ip()));
+    let role = owner.map_or(0, |owner| match owner.role {
+        Role::Connector => CONNECTOR,
+        Role::Acceptor => ACCEPTOR,
+        Role::Listener => LISTENER,
+    });
+    let what = what.iter().fold(role, |all, bit| all | bit);
+    set(PORTS, &[u64::from(local.port()) << 16 | u64::from(remote.port()), what]);
+    if let Some(Owner { pid, uid, comm, cgroup, since, role: _ }) = owner {
+        let (first, second) = comm.split_at(8);
+        let word = |half: &[u8]| half.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
+        set(PROCESS, &[u64::from(*uid) << 32 | u64::from(*pid), word(first), word(second), *cgroup, since.0]);
+    }
+    set(TIMES, &times.map(|time| time.map_or(0, |time| time.0)));
+    words
+}
+
+/// A note that is read.
+#[derive(Clone, Copy)]
+struct Words<'a>(&'a Note);
+
+impl Words<'_> {
+    fn at(self, at: usize) -> u64 {
+        self.0.get(at).copied().unwrap_or_default()
+    }
+
+    fn is(self, bit: u64) -> bool {
+        self.at(WHAT) & bit != 0
+    }
+
+    fn time(self, at: usize) -> Option<KernelTime> {
+        Some(KernelTime(self.at(at))).filter(|time| time.0 != 0)
+    }
+
+    fn end(self, address: usize, port: u64) -> SocketAddr {
+        SocketAddr::new(ip(self.at(address), self.at(address + 1)), (port & 0xffff) as u16)
+    }
+
+    fn owner(self) -> Option<Owner> {
+        let role = match self.at(WHAT) & ROLE {
+            CONNECTOR => Role::Connector,
+            ACCEPTOR => Role::Acceptor,
+            LISTENER => Role::Listener,
+            _ => return None,
+        };
+        let mut comm = [0; _];
+        let bytes = [self.at(COMM), self.at(COMM + 1)].into_iter().flat_map(u64::to_ne_bytes);
+        comm.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        let (pid, uid) = (self.at(PROCESS) as u32, (self.at(PROCESS) >> 32) as u32);
+        Some(Owner { pid, uid, comm, cgroup: self.at(CGROUP), since: KernelTime(self.at(SINCE)), role })
+    }
+
+    fn open(self, boot: &BootId, begin: Place) -> Open {
+        let (local, remote) = (self.end(LOCAL, self.at(PORTS) >> 16), self.end(REMOTE, self.at(PORTS)));
+        let way = if self.is(INCOMING) { Direction::Incoming } else { Direction::Outgoing };
+        let way = self.is(KNOWN_DIRECTION).then_some(way);
+        let mut flow = Flow::new(boot, self.at(COOKIE), local, remote, way);
+        flow.local |= self.is(BOTH_HERE);
+        flow.owner = self.owner();
+        let seen = Seen {
+            fin_in: self.time(TIMES),
+            fin_again: self.time(TIMES + 1),
+            reset_in: self.time(TIMES + 2),
+            reset_out: self.is(RESET_OUT),
+        };
+        let began = KernelTime(self.at(BEGAN));
+        Open { flow, began, seen, begin, active: self.is(ACTIVE), own: self.is(OWN) }
+    }
+
+    fn attempt(self) -> Attempt {
+        Attempt {
+            asked: KernelTime(self.at(BEGAN)),
+            destination: self.end(REMOTE, self.at(PORTS)),
+            again: self.time(TIMES + 1),
+            reset_in: self.is(RESET_IN),
+            released: self.is(RELEASED),
+            owner: self.owner(),
+        }
+    }
+}
+
+/// IPv4 as `::ffff:a.b.c.d`.
+fn address(ip: IpAddr) -> [u64; 2] {
+    let bits = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+    .to_bits();
+    [(bits >> 64) as u64, bits as u64]
+}
+
+fn ip(high: u64, low: u64) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))).to_canonical()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{config::Config, flow::settle::Settling, ledger::Ledger};
+
+    fn boot() -> BootId {
+        BootId::new([1; 16])
+    }
+
+    fn owner() -> impl Strategy<Value = Owner> {
+        let role = prop_oneof![Just(Role::Connector), Just(Role::Acceptor), Just(Role::Listener)];
+        (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), any::<u64>(), any::<u64>(), role).prop_map(
+            |(pid, uid, comm, cgroup, since, role)| Owner { pid, uid, comm, cgroup, since: KernelTime(since), role },
+        )
+    }
+
+    fn open() -> impl Strategy<Value = (u64, Open)> {
+        let end = |v4: bool| {
+            (any::<[u8; 16]>(), any::<u16>()).prop_map(move |(bytes, port)| {
+                let [a, b, c, d, ..] = bytes;
+                let ip = if v4 { IpAddr::from([a, b, c, d]) } else { IpAddr::from(bytes).to_canonical() };
+                SocketAddr::new(ip, port)
+            })
+        };
+        let ends = any::<bool>().prop_flat_map(move |v4| (end(v4), end(v4)));
+        let way = prop_oneof![Just(None), Just(Some(Direction::Incoming)), Just(Some(Direction::Outgoing))];
+        let time = || proptest::option::of((1..u64::MAX).prop_map(KernelTime));
+        let seen = (time(), time(), time(), any::<bool>()).prop_map(|(fin_in, fin_again, reset_in, reset_out)| Seen {
+            fin_in,
+            fin_again,
+            reset_in,
+            reset_out,
+        });
+        let flags = any::<(bool, bool, bool)>();
+        (any::<u64>(), any::<u64>(), ends, way, proptest::option::of(owner()), seen, flags).prop_map(
+            |(cookie, began, (local, remote), way, owner, seen, (here, active, own))| {
+                let mut flow = Flow::new(&boot(), cookie, local, remote, way);
+                flow.local |= here;
+                flow.owner = owner;
+                let begin = Settling::default().past();
+                (cookie, Open { flow, began: KernelTime(began), seen, begin, active, own })
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_noted_is_read((cookie, open) in open()) {
+            let note = of_open(cookie, &open);
+            let words = Words(&note);
+            let again = words.open(&boot(), open.begin);
+            prop_assert!(words.is(OPEN) && !words.is(ATTEMPT) && words.at(COOKIE) == cookie);
+            prop_assert_eq!((again.seen, again.began, again.active, again.own), (open.seen, open.began, open.active, open.own));
+            prop_assert_eq!(again.flow, open.flow);
+        }
+
+        #[test]
+        fn an_attempt_that_is_noted_is_read((cookie, open) in open(), released: bool, reset_in: bool) {
+            let Open { flow, began, seen, .. } = open;
+            let destination = flow.destination;
+            let attempt = Attempt { asked: began, destination, again: seen.fin_in, reset_in, released, owner: flow.owner };
+            let note = of_attempt(cookie, &attempt);
+            let words = Words(&note);
+            prop_assert!(words.is(ATTEMPT) && !words.is(OPEN) && words.at(COOKIE) == cookie);
+            prop_assert_eq!(words.attempt(), attempt);
+        }
+
+        #[test]
+        fn any_words_are_a_flow_or_none(note: Note) {
+            let flows = &mut Flows::new(&Config::default(), boot(), None, Arc::<Ledger>::default());
+            prop_assert!(flows.take_up(&[note]) <= 1);
+        }
+    }
+
+    #[test]
+    fn a_note_without_a_flow_is_none() {
+        let mut flows = Flows::new(&Config::default(), boot(), None, Arc::<Ledger>::default());
+        assert_eq!(flows.take_up(&[[0; _]; 3]), 0);
+        assert_eq!(flows.open_flows(), 0);
+    }
+}
