@@ -122,6 +122,7 @@ fn pipeline(
     let mut programs = Programs::load(&config.capture, config.flow.max_flows, pins).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
     programs.attach_all(config, &cgroup, &ledger.kernel).map_err(refused)?;
+    let attached = KernelTime::now();
     tracing::info!(
         cgroup = %cgroup.path.display(),
         kernel = %rights::kernel().map_err(refused)?,
@@ -140,6 +141,9 @@ fn pipeline(
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, &cgroup)?) } else { None };
     let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
+    if earlier.is_none() {
+        flows.watches_since(attached);
+    }
     if let (Some(earlier), Some(_)) = (&earlier, own) {
         flows.inherit(earlier);
     }

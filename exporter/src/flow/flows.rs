@@ -48,6 +48,8 @@ pub struct Flows {
     pub(super) events: config::Events,
     pub(super) acceptors: bool,
     pub(super) boot: BootId,
+    /// When all programs were attached. What became of an attempt that was made before may have happened unseen.
+    pub(super) watched: KernelTime,
     own: Own,
     pub(super) own_sockets: OwnSockets,
     pub(super) ledger: Arc<Ledger>,
@@ -73,10 +75,17 @@ impl Flows {
             events: config.capture.events,
             acceptors: config.owner.acceptor,
             boot,
+            watched: KernelTime::default(),
             own: Own::new(own),
             own_sockets: OwnSockets::default(),
             ledger,
         }
+    }
+
+    /// Programs are attached one after the other: the last was at `since`. Of an attempt that was made before, nothing more
+    /// may ever be told, though it succeeded. To be called before any event.
+    pub fn watches_since(&mut self, since: KernelTime) {
+        self.watched = since;
     }
 
     /// Leaves out the connections of the flowtel before this one too, as far as they are its own. To be called before any

@@ -39,7 +39,11 @@ const ROLE: u64 = 3 << 10;
 impl Flows {
     /// The flows and attempts that are open, for the flowtel after this one. What waits to be told is no part of it.
     pub fn leave(&self) -> Vec<Note> {
-        let attempts = self.attempts.iter().map(|(cookie, attempt)| of_attempt(cookie, attempt));
+        let attempts = self
+            .attempts
+            .iter()
+            .filter(|(_, attempt)| attempt.asked >= self.watched)
+            .map(|(cookie, attempt)| of_attempt(cookie, attempt));
         self.open.iter().map(|(cookie, open)| of_open(cookie, open)).chain(attempts).collect()
     }
 

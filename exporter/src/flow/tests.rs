@@ -20,16 +20,29 @@ struct Scene {
     flows: Flows,
     ledger: Arc<Ledger>,
     told: Vec<FlowEvent>,
+    recording: Option<Vec<(u64, Event)>>,
 }
 
 impl Scene {
+    /// The events that a script tells.
+    fn recorded(script: impl FnOnce(&mut Self)) -> Vec<(u64, Event)> {
+        let mut scene = Self::new();
+        scene.recording = Some(Vec::new());
+        script(&mut scene);
+        scene.recording.unwrap_or_default()
+    }
+
     fn new() -> Self {
         let ledger = Arc::new(Ledger::default());
         let flows = Flows::new(&config::Config::default(), BootId::new([1; 16]), Some(OWN), Arc::clone(&ledger));
-        Self { flows, ledger, told: Vec::new() }
+        Self { flows, ledger, told: Vec::new(), recording: None }
     }
 
     fn on(&mut self, time: u64, event: Event) {
+        if let Some(recording) = &mut self.recording {
+            recording.push((time, event));
+            return;
+        }
         kind_of(&event, &self.ledger.kernel).read.add(1);
         let wall = WallTime(1_000_000 * MS + time);
         self.flows.on(&KernelEvent { time: KernelTime(time), wall, read: WallTime(0), event });
@@ -618,5 +631,56 @@ proptest! {
         }
         scene.settle(now + 700_000 * MS);
         prop_assert_eq!(kernel.connect.open(), 0);
+    }
+}
+
+#[test]
+fn of_an_attempt_from_before_all_programs_were_attached_nobody_knows_what_became() {
+    let mut scene = Scene::new();
+    scene.flows.watches_since(KernelTime(2 * MS));
+    scene.on(MS, connect(5, 99));
+    scene.on(MS + 1, connect(6, 99));
+    scene.on(3 * MS, connect(7, 99));
+    // All three may have been connections that were closed in order.
+    for cookie in [5, 7] {
+        scene.on(4 * MS, release(cookie, state::CLOSE));
+    }
+    scene.settle(700_000 * MS);
+    let [never_sent] = scene.flush() else { panic!("one failure: {:?}", scene.told) };
+    assert_eq!(failure(never_sent).0, FailReason::Unreachable);
+    assert_eq!(never_sent.at.time, KernelTime(4 * MS));
+    let kind = &scene.ledger.kernel.connect;
+    assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (1, 2, 0));
+    assert!(scene.flows.leave().is_empty());
+}
+
+#[test]
+fn what_one_flowtel_leaves_another_goes_on_with() {
+    let mut whole = Scene::new();
+    a_whole_life(&mut whole);
+    whole.flush();
+    let [_, _, ends @ ..] = &whole.told[..] else { panic!("two begins and two ends") };
+    for cut in 1..=6 {
+        let (mut first, mut second) = (Scene::new(), Scene::new());
+        let mut life = Scene::recorded(a_whole_life);
+        let rest = life.split_off(cut);
+        life.into_iter().for_each(|(time, event)| first.on(time, event));
+        first.flush();
+        second.flows.take_up(&first.flows.leave());
+        rest.into_iter().for_each(|(time, event)| second.on(time, event));
+        second.flush();
+        let told: Vec<_> = first.told.iter().chain(&second.told).collect();
+        let begins = told.iter().filter(|event| matches!(event.what, What::Begin { .. })).count();
+        let ended: Vec<_> = told.iter().filter(|event| matches!(event.what, What::End { .. })).collect();
+        assert_eq!((begins, ended.len(), told.len()), (2, 2, 4), "cut after {cut}: {told:#?}");
+        for (end, whole) in ended.into_iter().zip(ends) {
+            assert_eq!((&end.what, end.flow.id), (&whole.what, whole.flow.id), "cut after {cut}");
+            assert_eq!(end.flow.direction, whole.flow.direction, "cut after {cut}");
+        }
+        for scene in [&first, &second] {
+            let kinds = scene.ledger.kernel.kinds();
+            let open: i128 = kinds.iter().map(|(_, kind)| kind.open()).sum();
+            assert_eq!(open, i128::from(cut == 1 && std::ptr::eq(scene, &first)), "cut after {cut}");
+        }
     }
 }

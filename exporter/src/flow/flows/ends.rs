@@ -145,6 +145,10 @@ impl Flows {
     /// An attempt for which no SYN ever left: there was no way.
     pub(super) fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
         let own = self.own.asked(attempt);
+        if attempt.asked < self.watched {
+            self.ledger.kernel.connect.unused.add(1);
+            return;
+        }
         self.count(&self.ledger.kernel.connect, own);
         if !own {
             let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
@@ -155,7 +159,7 @@ impl Flows {
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
     pub(super) fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
         let own = self.own.asked(attempt);
-        if attempt.again.is_some() || own {
+        if attempt.again.is_some() || own || attempt.asked < self.watched {
             self.ledger.kernel.connect.unused.add(1);
             return;
         }
