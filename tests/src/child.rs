@@ -15,7 +15,7 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     expect::Owner,
-    load,
+    hoard, load,
     netns::Namespace,
     scene::{Belongings, Scene},
     traffic, wait,
@@ -43,7 +43,7 @@ impl Child {
     /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
     /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
     ///
-    /// `serve IP N` and `load PER_SECOND ADDRESS...`: see [`load`].
+    /// `serve IP N` and `load PER_SECOND ADDRESS...`: see [`load`]. `keep IP` and `hoard N ADDRESS...`: see [`hoard`].
     ///
     /// # Errors
     /// It does not start.
@@ -136,7 +136,8 @@ impl Drop for Child {
 /// Does what this process was started for, where it is such a one.
 pub fn main() -> Option<ExitCode> {
     let words = std::env::var(VARIABLE).ok()?;
-    let life = if words.starts_with("serve ") || words.starts_with("load ") { LONG_LIFE } else { LIFE };
+    let lasts = ["serve ", "load ", "keep ", "hoard "].iter().any(|verb| words.starts_with(verb));
+    let life = if lasts { LONG_LIFE } else { LIFE };
     let limit = std::thread::spawn(move || {
         wait::pause(wait::patient(life));
         kill_process(getpid(), Signal::KILL)
@@ -163,6 +164,8 @@ fn work(words: &str) -> Result<()> {
         "ask" | "churn" | "fork" => return annoy(verb, address),
         "serve" => return load::serve(address),
         "load" => return load::load(address),
+        "keep" => return hoard::keep(address),
+        "hoard" => return hoard::hoard(address),
         _ => {}
     }
     let address: SocketAddr = address.parse()?;

@@ -102,6 +102,8 @@ pub struct Ended {
 pub struct Balance {
     /// By kind of kernel event: how many were seen, and their fates.
     pub kernel: BTreeMap<String, Account>,
+    /// Open flows that were forgotten for others.
+    pub forgotten: i128,
     /// Events of flows, where some were not asked for.
     pub events: Option<Account>,
     /// How many records were made, and their fates.
@@ -528,7 +530,12 @@ impl Balance {
             }
         };
         let mut kernel = BTreeMap::new();
+        let mut forgotten = 0;
         for kind in line("kernel events:")?.split("; ") {
+            if let Some(n) = kind.strip_suffix(" open flows forgotten (flow.max_flows)") {
+                forgotten = n.trim().parse()?;
+                continue;
+            }
             // `syn again 10 seen = …`
             let at = kind.find(|c: char| c.is_ascii_digit()).filter(|at| *at > 0);
             let (name, rest) = kind.split_at(at.with_context(|| format!("a kind has a name and numbers: {kind:?}"))?);
@@ -558,7 +565,7 @@ impl Balance {
             let gaps = words.split(' ').nth(2).context("how many gap records")?.parse()?;
             losses = Some(Losses { counted: account.total, told: *told, gaps });
         }
-        Ok(Self { kernel, events, records: Account::read(&line("records:")?, "made")?, losses })
+        Ok(Self { kernel, forgotten, events, records: Account::read(&line("records:")?, "made")?, losses })
     }
 
     /// What was lost of kinds of events for this reason.

@@ -21,6 +21,7 @@ pub mod collector;
 pub mod expect;
 pub mod flowtel;
 pub mod forge;
+pub mod hoard;
 pub mod load;
 pub mod machine;
 pub mod netns;

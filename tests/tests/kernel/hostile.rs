@@ -22,6 +22,8 @@ use flowtel_tests::{
     },
     flowtel::{Flowtel, Launch},
     forge::{FLOOD, Forge, SYN, Segment, syn_flood},
+    hoard::Hoard,
+    machine,
     netns::{Pair, joined},
     record::{Record, Value},
     scene::{Scenario, Scene},
@@ -55,6 +57,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("hostile: a thousand forged answers name nothing", 60, forged),
     Scenario::new("hostile: names without end for one address: sixteen are told", 180, names),
     Scenario::new("hostile: processes that come and go: each connection has its own", 180, forks),
+    Scenario::new("hostile: more connections of one process than the table holds: the others are told", 600, hoard),
 ];
 
 /// What flowtel may grow by: its rings as they are filled for the first time, and tables that have a limit.
@@ -126,6 +129,7 @@ fn gaps_are_right(told: &Told) -> Result<()> {
         ("kernel", "answers_ring_full", balance.lost(&["dns"], "ring full")),
         ("kernel", "rate_limited", balance.lost(&all, "rate limited")),
         ("flow", "attempts_full", balance.lost(&all, "evicted")),
+        ("flow", "flows_full", balance.forgotten),
     ];
     for (stage, reason, lost) in wanted {
         let is = gaps.get(&(stage.to_owned(), reason.to_owned())).copied().unwrap_or_default();
@@ -514,4 +518,45 @@ fn forks(scene: &Scene) -> Result<()> {
     let others = outgoing.iter().filter(|r| r.int("process.user.id").is_some_and(|uid| uid != 65_534)).count();
     ensure!(others == 0, "{others} begins are another user's");
     Ok(())
+}
+
+fn hoard(scene: &Scene) -> Result<()> {
+    /// What the kernel takes for both ends of a connection, generously.
+    const EACH: u64 = 12 << 10;
+    let (wanted, table, others) = if slow() { (1_000_000, 16_384, 250) } else { (6000, 4096, 25) };
+    let room = usize::try_from(machine::available_memory()? / 2 / EACH)?;
+    let net = Pair::new(scene)?;
+    // Followed as all are, and not recorded: it is the others' records that count.
+    let launch = launch()?
+        .argument(&format!("--exclude=destination={}/128", net.server_v6))
+        .set("flow.max_flows", &table.to_string());
+    let watching = Watching::with(scene, Grpc, launch)?;
+    let server = Server::start(&net.server, (net.server_v4, 0))?;
+    let dials = || burst(&net.client, server.address, 2, others / 2);
+    let mut connections = dials()?;
+    let (memory, cpu) = (Memory::of(&watching.flowtel)?, watching.flowtel.cpu()?);
+    let hoard = Hoard::open(scene, &net, net.server_v6.into(), wanted.min(room).min(Hoard::MOST))?;
+    let (n, held) = (hoard.made, hoard.held);
+    ensure!(2 * held > table, "{held} connections are not more than the table holds");
+    eprintln!(
+        "{n}, {held} at once, in {}; flowtel used {:.1?} of CPU",
+        hoard.took,
+        watching.flowtel.cpu()?.saturating_sub(cpu)
+    );
+    connections.extend(dials()?);
+    pause(Duration::from_secs(2));
+    memory.has_bounds(&watching.flowtel)?;
+    hoard.close()?;
+    connections.extend(dials()?);
+    over(&net)?;
+    pause(Duration::from_secs(1));
+    memory.has_bounds(&watching.flowtel)?;
+    let told = watching.finish_with_losses()?;
+    gaps_are_right(&told)?;
+    let balance = &told.balance;
+    let forgotten = i128::try_from(2 * held - table)?;
+    ensure!(balance.forgotten >= forgotten, "{} forgotten of at least {forgotten}", balance.forgotten);
+    let seen = balance.kernel["established"].total;
+    ensure!(seen >= 2 * i128::try_from(n)?, "{seen} begins seen of {n} on each side");
+    each_once(&told.records, server.address, &connections)
 }

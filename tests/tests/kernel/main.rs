@@ -57,7 +57,9 @@ const PROOFS: &[&str] = &[
     "a client in a container's cgroup",
     "older connections, closed by either side",
     "older connections reset by either side",
-    "pinned: ",
+    "pinned: what begins, ends and fails",
+    "pinned: a flowtel that is killed",
+    "pinned: fewer programs are wanted",
 ];
 
 fn main() -> ExitCode {
