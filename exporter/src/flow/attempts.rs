@@ -2,11 +2,9 @@
 //! forgotten, for it is the least likely to be answered still, and a process that connects in a loop costs others at most
 //! the time and the owner of very slow handshakes, never a flow.
 
-use std::{collections::VecDeque, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use hashbrown::{HashMap, hash_map::Entry};
-
-use super::Owner;
+use super::{Owner, aged::Aged};
 use crate::{capture::KernelTime, ledger::KernelEvents};
 
 /// A connection that was asked for.
@@ -28,49 +26,35 @@ pub(super) struct Attempt {
 /// Open attempts.
 #[derive(Debug)]
 pub(super) struct Attempts {
-    by_cookie: HashMap<u64, Attempt, foldhash::fast::RandomState>,
-    /// Cookies by age. An entry is stale when its attempt is gone or was asked at another time.
-    by_age: VecDeque<(KernelTime, u64)>,
+    open: Aged<Attempt>,
     most: usize,
     age: u64,
 }
 
 impl Attempts {
     pub fn new(most: usize, age: Duration) -> Self {
-        Self {
-            by_cookie: HashMap::default(),
-            by_age: VecDeque::new(),
-            most: most.max(1),
-            age: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX),
-        }
+        Self { open: Aged::default(), most: most.max(1), age: u64::try_from(age.as_nanos()).unwrap_or(u64::MAX) }
     }
 
     /// Goes on with other limits; the oldest that are over them are forgotten at once.
     pub fn set_limits(&mut self, most: usize, age: Duration, ledger: &KernelEvents) {
         self.most = most.max(1);
         self.age = u64::try_from(age.as_nanos()).unwrap_or(u64::MAX);
-        while self.by_cookie.len() > self.most {
+        while self.open.len() > self.most {
             self.evict_oldest(ledger);
         }
     }
 
     pub fn len(&self) -> usize {
-        self.by_cookie.len()
+        self.open.len()
     }
 
     /// Opens an attempt. Returns the one on the same socket that it replaces: that one led to nothing.
     pub fn open(&mut self, cookie: u64, attempt: Attempt, ledger: &KernelEvents) -> Option<Attempt> {
-        if self.by_cookie.len() >= self.most && !self.by_cookie.contains_key(&cookie) {
+        if self.open.len() >= self.most && !self.open.contains(cookie) {
             self.evict_oldest(ledger);
         }
-        self.by_age.push_back((attempt.asked, cookie));
-        let replaced = self.by_cookie.insert(cookie, attempt);
-        // Attempts end in any order, so stale entries stay behind; sweeping when they are the majority keeps the cost
-        // of an attempt constant and the list at twice its use.
-        if self.by_age.len() > 2 * self.by_cookie.len() + 1024 {
-            self.by_age.retain(|(asked, cookie)| self.by_cookie.get(cookie).is_some_and(|a| a.asked == *asked));
-        }
-        replaced
+        self.open.insert(cookie, attempt)
     }
 
     /// All of them, each with its cookie.
@@ -80,45 +64,31 @@ impl Attempts {
 
     /// The attempt on this socket that something at `time` can belong to: not one that was asked for later.
     pub fn get(&mut self, cookie: u64, time: KernelTime) -> Option<&mut Attempt> {
-        self.by_cookie.get_mut(&cookie).filter(|attempt| attempt.asked <= time)
+        self.open.get_mut(cookie).filter(|attempt| attempt.asked <= time)
     }
 
     /// Ends the attempt on this socket that something at `time` can belong to, and hands it out.
     pub fn take(&mut self, cookie: u64, time: KernelTime) -> Option<Attempt> {
-        match self.by_cookie.entry(cookie) {
-            Entry::Occupied(attempt) if attempt.get().asked <= time => Some(attempt.remove()),
-            _ => None,
-        }
+        self.open.remove_if(cookie, |attempt| attempt.asked <= time)
     }
 
     /// Ends an attempt and hands it out.
     pub fn close(&mut self, cookie: u64) -> Option<Attempt> {
-        self.by_cookie.remove(&cookie)
+        self.open.remove(cookie)
     }
 
     /// Forgets one attempt that is older than the age limit at `now` and hands it out; `None` when there is none left.
     pub fn expire(&mut self, now: KernelTime) -> Option<(u64, Attempt)> {
-        while let Some((asked, cookie)) = self.by_age.front().copied() {
-            let live = self.by_cookie.get(&cookie).is_some_and(|a| a.asked == asked);
-            if live && now.since(asked) <= self.age {
-                return None;
-            }
-            self.by_age.pop_front();
-            if live {
-                return self.by_cookie.remove(&cookie).map(|attempt| (cookie, attempt));
-            }
+        let oldest = self.open.oldest()?;
+        if now.since(oldest.asked) <= self.age {
+            return None;
         }
-        None
+        self.open.pop_oldest()
     }
 
     fn evict_oldest(&mut self, ledger: &KernelEvents) {
-        while let Some((asked, cookie)) = self.by_age.pop_front() {
-            if self.by_cookie.get(&cookie).is_none_or(|a| a.asked != asked) {
-                continue;
-            }
-            self.by_cookie.remove(&cookie);
+        if self.open.pop_oldest().is_some() {
             ledger.connect.evicted.add(1);
-            return;
         }
     }
 }
@@ -163,20 +133,6 @@ mod tests {
         attempts.set_limits(3, Duration::from_secs(1), &ledger);
         assert_eq!((attempts.len(), ledger.connect.evicted.get()), (3, 5));
         assert!(attempts.close(5).is_none() && attempts.close(6).is_some());
-    }
-
-    #[test]
-    fn a_million_attempts_that_all_end_leave_no_list_behind() {
-        let ledger = KernelEvents::default();
-        let mut attempts = Attempts::new(1000, Duration::from_secs(1));
-        // One that stays, so that the list can't be emptied from its front.
-        attempts.open(u64::MAX, attempt(0), &ledger);
-        for cookie in 0..1_000_000 {
-            attempts.open(cookie, attempt(cookie + 1), &ledger);
-            attempts.close(cookie);
-        }
-        assert_eq!(attempts.len(), 1);
-        assert!(attempts.by_age.len() < 2048);
     }
 
     proptest! {

@@ -3,6 +3,7 @@
 //! - [`Flows`] joins events by socket cookie and decides;
 //! - `attempts`: connections that were asked for and are not established yet, bounded;
 //! - `open`: flows between their begin and their end, bounded;
+//! - `aged`: the table of both, which knows the oldest;
 //! - `older`: flows that are older than flowtel;
 //! - `listeners`: who listens on which port, for flows that nobody was seen to accept;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
@@ -13,6 +14,7 @@
 //!
 //! It never blocks and looks nothing up. Everything is told once; every wait has a limit; what led to nothing is counted.
 
+mod aged;
 mod attempts;
 pub mod community_id;
 pub mod flags;

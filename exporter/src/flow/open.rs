@@ -2,11 +2,7 @@
 //! told all the same, for the kernel tells addresses with it, but without what its begin knew. (Not the newest: flows
 //! whose end was lost would fill the table for ever.)
 
-use std::collections::VecDeque;
-
-use hashbrown::HashMap;
-
-use super::{Flow, reason::Seen, settle::Place};
+use super::{Flow, aged::Aged, reason::Seen, settle::Place};
 use crate::capture::KernelTime;
 
 /// A flow that has begun.
@@ -25,30 +21,23 @@ pub(super) struct Open {
 /// All of them.
 #[derive(Debug)]
 pub(super) struct OpenFlows {
-    by_cookie: HashMap<u64, Box<Open>, foldhash::fast::RandomState>,
-    /// Cookies by age. An entry is stale when its flow is gone, or another one has its cookie.
-    by_age: VecDeque<(Place, u64)>,
+    flows: Aged<Open>,
     most: usize,
 }
 
 impl OpenFlows {
     pub fn new(most: usize) -> Self {
-        Self { by_cookie: HashMap::default(), by_age: VecDeque::new(), most: most.max(1) }
+        Self { flows: Aged::default(), most: most.max(1) }
     }
 
     /// Follows a flow. Returns whether another one had to be forgotten for it.
     pub fn insert(&mut self, cookie: u64, open: Open) -> bool {
-        let full = self.by_cookie.len() >= self.most && !self.by_cookie.contains_key(&cookie);
+        let full = self.flows.len() >= self.most && !self.flows.contains(cookie);
         if full {
-            self.forget_oldest();
+            self.flows.pop_oldest();
         }
-        self.by_age.push_back((open.begin, cookie));
         // One that had the same cookie has ended unseen.
-        self.by_cookie.insert(cookie, Box::new(open));
-        // Flows end in any order, so stale entries stay behind: sweep when they are the majority.
-        if self.by_age.len() > 2 * self.by_cookie.len() + 1024 {
-            self.by_age.retain(|(begin, cookie)| self.by_cookie.get(cookie).is_some_and(|open| open.begin == *begin));
-        }
+        self.flows.insert(cookie, open);
         full
     }
 
@@ -62,33 +51,24 @@ impl OpenFlows {
     }
 
     pub fn get(&mut self, cookie: u64) -> Option<&mut Open> {
-        self.by_cookie.get_mut(&cookie).map(|open| &mut **open)
+        self.flows.get_mut(cookie)
     }
 
-    pub fn remove(&mut self, cookie: u64) -> Option<Box<Open>> {
-        self.by_cookie.remove(&cookie)
+    pub fn remove(&mut self, cookie: u64) -> Option<Open> {
+        self.flows.remove(cookie)
     }
 
     /// Goes on with another limit. Returns how many had to be forgotten for it.
     pub fn set_limit(&mut self, most: usize) -> u64 {
         self.most = most.max(1);
-        let over = self.by_cookie.len().saturating_sub(self.most);
+        let over = self.flows.len().saturating_sub(self.most);
         for _ in 0..over {
-            self.forget_oldest();
+            self.flows.pop_oldest();
         }
         over as u64
     }
 
     pub fn len(&self) -> usize {
-        self.by_cookie.len()
-    }
-
-    fn forget_oldest(&mut self) {
-        while let Some((begin, cookie)) = self.by_age.pop_front() {
-            if self.by_cookie.get(&cookie).is_some_and(|open| open.begin == begin) {
-                self.by_cookie.remove(&cookie);
-                return;
-            }
-        }
+        self.flows.len()
     }
 }

@@ -69,7 +69,7 @@ impl Flows {
             return;
         };
         self.count(&self.ledger.kernel.close, open.own);
-        let Open { flow, began, seen, active, own, .. } = *open;
+        let Open { flow, began, seen, active, own, .. } = open;
         let what = ended(event, close, &seen, flow.direction, active, Some(began));
         self.hold_end(event, close.cookie, flow, what, own);
     }
