@@ -69,8 +69,9 @@ impl Hosts {
 
     /// The names of an address, in the order of the file.
     pub fn names(&self, address: IpAddr) -> Option<Names<'_>> {
+        let names = self.names.get(&address.to_canonical())?;
         let mut gather = Gather::new();
-        self.names.get(&address.to_canonical())?.iter().for_each(|name| gather.add(name));
+        names.iter().for_each(|name| gather.add(name));
         gather.done(State::Static, None)
     }
 

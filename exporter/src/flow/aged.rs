@@ -68,6 +68,13 @@ impl<V> Aged<V> {
         self.table.find(self.hasher.hash_one(cookie), |at| self.slots.is(*at, cookie)).is_some()
     }
 
+    /// All of them, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &V)> {
+        let slot = |at: u32| self.slots.get(at);
+        let slots = std::iter::successors(slot(self.oldest), move |before| slot(before.younger));
+        slots.filter_map(|slot| Some((slot.cookie, slot.value.as_ref()?)))
+    }
+
     pub fn get_mut(&mut self, cookie: u64) -> Option<&mut V> {
         let Self { table, slots, hasher, .. } = self;
         let at = *table.find(hasher.hash_one(cookie), |at| slots.is(*at, cookie))?;
@@ -233,6 +240,7 @@ mod tests {
                 }
                 prop_assert_eq!(aged.contains(cookie), model.iter().any(|(is, _)| *is == cookie));
                 prop_assert_eq!(aged.oldest(), model.front().map(|(_, value)| value));
+                prop_assert!(aged.iter().map(|(cookie, value)| (cookie, *value)).eq(model.iter().copied()));
                 prop_assert_eq!(aged.len(), model.len());
                 prop_assert!(aged.slots.0.iter().map(Vec::len).sum::<usize>() <= 12, "free slots are used again");
             }

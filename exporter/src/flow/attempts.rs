@@ -57,9 +57,9 @@ impl Attempts {
         self.open.insert(cookie, attempt)
     }
 
-    /// All of them, each with its cookie.
+    /// All of them, each with its cookie, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &Attempt)> {
-        self.by_cookie.iter().map(|(cookie, attempt)| (*cookie, attempt))
+        self.open.iter()
     }
 
     /// The attempt on this socket that something at `time` can belong to: not one that was asked for later.

@@ -37,7 +37,8 @@ const LISTENER: u64 = 3 << 10;
 const ROLE: u64 = 3 << 10;
 
 impl Flows {
-    /// The flows and attempts that are open, for the flowtel after this one. What waits to be told is no part of it.
+    /// The flows and attempts that are open, for the flowtel after this one, each the oldest first. What waits to be told is
+    /// no part of it.
     pub fn leave(&self) -> Vec<Note> {
         let attempts = self
             .attempts
@@ -51,7 +52,6 @@ impl Flows {
     /// how many there are.
     pub fn take_up(&mut self, notes: &[Note]) -> usize {
         let mut taken = 0;
-        let mut attempts = Vec::new();
         for note in notes {
             let words = Words(note);
             if words.is(OPEN) {
@@ -62,15 +62,11 @@ impl Flows {
                 }
             } else if words.is(ATTEMPT) {
                 taken += 1;
-                attempts.push((words.at(COOKIE), words.attempt()));
-            }
-        }
-        attempts.sort_unstable_by_key(|(_, attempt)| attempt.asked);
-        for (cookie, attempt) in attempts {
-            self.ledger.kernel.connect.carried_over.add(1);
-            if self.attempts.open(cookie, attempt, &self.ledger.kernel).is_some() {
-                // Two of one socket: never in what a flowtel wrote.
-                self.ledger.kernel.connect.unused.add(1);
+                self.ledger.kernel.connect.carried_over.add(1);
+                if self.attempts.open(words.at(COOKIE), words.attempt(), &self.ledger.kernel).is_some() {
+                    // Two of one socket: never in what a flowtel wrote.
+                    self.ledger.kernel.connect.unused.add(1);
+                }
             }
         }
         taken

@@ -41,13 +41,13 @@ impl OpenFlows {
         full
     }
 
-    /// All of them, each with its cookie.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (u64, &Open)> {
-        self.by_cookie.iter().map(|(cookie, open)| (*cookie, &**open))
+    /// All of them, each with its cookie, the oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, &Open)> {
+        self.flows.iter()
     }
 
     pub fn contains(&self, cookie: u64) -> bool {
-        self.by_cookie.contains_key(&cookie)
+        self.flows.contains(cookie)
     }
 
     pub fn get(&mut self, cookie: u64) -> Option<&mut Open> {
