@@ -258,11 +258,11 @@ impl Drop for Mounted {
 
 fn full(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
-    let disk = Mounted::new("tmpfs", scene.directory().join("disk"), "size=4m")?;
+    let disk = Mounted::new("tmpfs", scene.directory().join("disk"), "size=64m")?;
     let directory = disk.0.join("queue");
     let mut collector = Collector::prepare(scene)?;
     let launch = on_disk(&directory)?
-        .set("queue.max_bytes", "64MiB")
+        .set("queue.max_bytes", "256MiB")
         .set("queue.max_memory", "128KiB")
         .set("export.batch.max_bytes", "64KiB");
     let flowtel = collector.receive_from(launch, Grpc).start(scene)?;

@@ -146,6 +146,17 @@ pub const METRICS: &[Metric] = &[
         }
     }),
     counter(
+        "flowtel.kernel.events.carried_over",
+        "{event}",
+        "Events that the flowtel before had read and left open (`capture.pin`): they settle here.",
+        &[KIND],
+        |i, p| {
+            for (name, kind) in i.ledger.kernel.kinds() {
+                p.count_of(word(name), kind.carried_over.get());
+            }
+        },
+    ),
+    counter(
         "flowtel.kernel.events.settled",
         "{event}",
         "Fates of events: `joined` became part of a flow; `ring_full`, `rate_limited` and `evicted` are losses.",
