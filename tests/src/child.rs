@@ -43,7 +43,7 @@ impl Child {
     /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
     /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
     ///
-    /// `serve IP N` and `load PER_SECOND ADDRESS...`: see [`load`]. `keep IP` and `hoard N ADDRESS...`: see [`hoard`].
+    /// `serve IP N` and `load PER_SECOND ADDRESS...`: see [`load`]. `keep IP` and `hoard N ROOM ADDRESS...`: see [`hoard`].
     ///
     /// # Errors
     /// It does not start.

@@ -40,18 +40,16 @@ pub struct Hoard {
 // === impl Hoard
 
 impl Hoard {
-    /// The most that one has.
-    pub const MOST: usize = THREADS * PORTS;
-
-    /// Opens `n` connections to `to`, an address of the server's namespace: at once as many of them as a process may have here.
+    /// Opens `n` connections to `to`, an address of the server's namespace: at once `room` of them, or as many as a process may
+    /// have here.
     ///
     /// # Errors
     /// One could not be opened.
-    pub fn open(scene: &Scene, net: &Pair, to: IpAddr, n: usize) -> Result<Self> {
+    pub fn open(scene: &Scene, net: &Pair, to: IpAddr, n: usize, room: usize) -> Result<Self> {
         net.client.sysctl("net.ipv4.ip_local_port_range", "1024 65535")?;
         let mut servers = Child::start(scene, &net.server, &format!("keep {to}"), None)?;
         let at = servers.line()?;
-        let mut clients = Child::start(scene, &net.client, &format!("hoard {n} {at}"), None)?;
+        let mut clients = Child::start(scene, &net.client, &format!("hoard {n} {room} {at}"), None)?;
         let said = clients.line()?;
         let [made, held, took] = said.split(' ').collect::<Vec<_>>()[..] else { bail!("the hoard says {said:?}") };
         Ok(Self { made: made.parse()?, held: held.parse()?, took: took.into(), clients, _servers: servers })
@@ -110,22 +108,25 @@ pub(crate) fn keep(ip: &str) -> Result<()> {
     Ok(())
 }
 
-/// `hoard N ADDRESS...`: opens so many connections, at once as many of them as it may have: before more are opened those are
+/// `hoard N ROOM ADDRESS...`: opens so many connections, at once `ROOM` of them or as many as it may have: before more are opened those are
 /// closed, without a trace. Says how many it made and has, and how long it took, and keeps the last until its input ends.
 ///
 /// # Errors
 /// One connection fails.
 pub(crate) fn hoard(words: &str) -> Result<()> {
-    let (n, addresses) = words.split_once(' ').context("a number and addresses")?;
+    let [n, room, addresses] = words.splitn(3, ' ').collect::<Vec<_>>()[..] else { bail!("two numbers and addresses") };
     let addresses: Vec<SocketAddr> = addresses.split(' ').map(str::parse).collect::<Result<_, _>>()?;
     let n = n.parse::<usize>()?;
     // Some descriptors are for the rest.
     let most = usize::try_from(many_descriptors()?)?.saturating_sub(100).min(addresses.len() * PORTS);
+    let most = most.min(room.parse()?).max(1);
     let start = Instant::now();
     let (mut made, mut kept) = (0, Vec::new());
     while made < n {
         kept.clear();
-        kept = wave(&addresses, most.min(n - made))?;
+        // What does not fill a wave comes first: the last one is as large as can be.
+        let rest = (n - made) % most;
+        kept = wave(&addresses, if rest > 0 { rest } else { most })?;
         made += kept.len();
     }
     writeln!(std::io::stdout(), "{made} {} {:.1?}", kept.len(), start.elapsed())?;

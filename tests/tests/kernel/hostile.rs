@@ -535,7 +535,7 @@ fn hoard(scene: &Scene) -> Result<()> {
     let dials = || burst(&net.client, server.address, 2, others / 2);
     let mut connections = dials()?;
     let (memory, cpu) = (Memory::of(&watching.flowtel)?, watching.flowtel.cpu()?);
-    let hoard = Hoard::open(scene, &net, net.server_v6.into(), wanted.min(room).min(Hoard::MOST))?;
+    let hoard = Hoard::open(scene, &net, net.server_v6.into(), wanted, room)?;
     let (n, held) = (hoard.made, hoard.held);
     ensure!(2 * held > table, "{held} connections are not more than the table holds");
     eprintln!(
