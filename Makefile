@@ -31,6 +31,11 @@ test: need-cargo ## Unit tests, property tests, and tests with the real kernel a
 	@$(CARGO) build --locked -p flowtel
 	@$(CARGO) test --locked --workspace --all-features
 
+.PHONY: test-models
+CASES ?= 10000
+test-models: need-cargo ## The queues against their models, with CASES=10000 of operations, faults and crashes (a minute or two)
+	@PROPTEST_CASES=$(CASES) $(CARGO) test --locked -p flowtel --lib -- queue::
+
 .PHONY: test-slow
 test-slow: need-cargo release ## Hostile load as long and hard as the goals say, with the optimized flowtel; figures are printed (root)
 	@scripts/prepare-tests

@@ -132,7 +132,11 @@ impl Recovery {
             files.remove(&path)?;
             files.remove(&acks_path(directory, first))?;
         } else {
-            let bytes = end + acks_bytes.max(ACK as u64) + (batches.len() * ACK) as u64;
+            // A torn acknowledgement at the end is written over: its room is that of the one which is still to come.
+            let acks_bytes = (acks_bytes / ACK as u64).max(1) * ACK as u64;
+            // What is lost is acknowledged too.
+            let to_come = batches.len() + self.settle.iter().rev().take_while(|(segment, _)| *segment == first).count();
+            let bytes = end + acks_bytes + (to_come * ACK) as u64;
             self.segments.push(Recovered { segment: first, bytes, batches });
         }
         Ok(())

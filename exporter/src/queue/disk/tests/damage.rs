@@ -31,11 +31,11 @@ fn queue() -> (TempDir, config::Queue) {
 const LEFT: [u64; 4] = [1, 3, 5, 6];
 
 /// What a start finds: the batches, and how many were lost. The balance must hold, and a second start must not count
-/// the same loss again.
+/// the same loss again, nor give the budget more than the first did: what it acknowledges has its room already.
 fn found(config: &config::Queue) -> (Vec<u64>, u64) {
     let mut bench = Bench::open(config);
     let names = names(&bench.peek());
-    let lost = bench.ledger.queue.corrupt_batches.get();
+    let (lost, bytes) = (bench.ledger.queue.corrupt_batches.get(), bench.disk.waiting().bytes);
     let r = &bench.ledger.records;
     assert_eq!(r.waiting(), i128::from(bench.disk.waiting().records));
     assert!(r.corrupt.get() == 0 || lost > 0);
@@ -44,6 +44,8 @@ fn found(config: &config::Queue) -> (Vec<u64>, u64) {
     let mut again = Bench::open(config);
     assert_eq!(super::names(&again.peek()), names, "a second start finds the same");
     assert_eq!(again.ledger.queue.corrupt_batches.get(), 0, "and counts no loss twice");
+    let now = again.disk.waiting().bytes;
+    assert!(now <= bytes, "{now} bytes of the budget, {bytes} before");
     (names, lost)
 }
 
