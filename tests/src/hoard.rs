@@ -108,8 +108,9 @@ pub(crate) fn keep(ip: &str) -> Result<()> {
     Ok(())
 }
 
-/// `hoard N ROOM ADDRESS...`: opens so many connections, at once `ROOM` of them or as many as it may have: before more are opened those are
-/// closed, without a trace. Says how many it made and has, and how long it took, and keeps the last until its input ends.
+/// `hoard N ROOM ADDRESS...`: opens so many connections, at once `ROOM` of them or as many as it may have: before more are
+/// opened those are closed, without a trace. Says how many it made and has, and how long it took, and keeps the last until
+/// its input ends.
 ///
 /// # Errors
 /// One connection fails.

@@ -8,13 +8,14 @@
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
 //! - [`sniffer`]: captures of a wire;
 //! - [`child`]: processes of their own; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
-//! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together;
+//! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together; [`balance`]: what flowtel says at its end;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
 //!   at one by one;
 //! - [`status`]: what flowtel says of itself while it runs;
 //! - [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
+pub mod balance;
 pub mod cgroup;
 pub mod child;
 pub mod collector;

@@ -56,8 +56,7 @@ impl Flows {
             let words = Words(note);
             if words.is(OPEN) {
                 taken += 1;
-                let begin = self.settling.past();
-                if self.open.insert(words.at(COOKIE), words.open(&self.boot, begin)) {
+                if self.open.insert(words.at(COOKIE), words.open(&self.boot)) {
                     self.ledger.flows_forgotten.add(1);
                 }
             } else if words.is(ATTEMPT) {
@@ -166,7 +165,7 @@ impl Words<'_> {
         Some(Owner { pid, uid, comm, cgroup: self.at(CGROUP), since: KernelTime(self.at(SINCE)), role })
     }
 
-    fn open(self, boot: &BootId, begin: Place) -> Open {
+    fn open(self, boot: &BootId) -> Open {
         let (local, remote) = (self.end(LOCAL, self.at(PORTS) >> 16), self.end(REMOTE, self.at(PORTS)));
         let way = if self.is(INCOMING) { Direction::Incoming } else { Direction::Outgoing };
         let way = self.is(KNOWN_DIRECTION).then_some(way);
@@ -180,7 +179,7 @@ impl Words<'_> {
             reset_out: self.is(RESET_OUT),
         };
         let began = KernelTime(self.at(BEGAN));
-        Open { flow, began, seen, begin, active: self.is(ACTIVE), own: self.is(OWN) }
+        Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
     }
 
     fn attempt(self) -> Attempt {
@@ -216,7 +215,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{config::Config, flow::settle::Settling, ledger::Ledger};
+    use crate::{config::Config, ledger::Ledger};
 
     fn boot() -> BootId {
         BootId::new([1; 16])
@@ -252,8 +251,7 @@ mod tests {
                 let mut flow = Flow::new(&boot(), cookie, local, remote, way);
                 flow.local |= here;
                 flow.owner = owner;
-                let begin = Settling::default().past();
-                (cookie, Open { flow, began: KernelTime(began), seen, begin, active, own })
+                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own })
             },
         )
     }
@@ -263,7 +261,7 @@ mod tests {
         fn what_is_noted_is_read((cookie, open) in open()) {
             let note = of_open(cookie, &open);
             let words = Words(&note);
-            let again = words.open(&boot(), open.begin);
+            let again = words.open(&boot());
             prop_assert!(words.is(OPEN) && !words.is(ATTEMPT) && words.at(COOKIE) == cookie);
             prop_assert_eq!((again.seen, again.began, again.active, again.own), (open.seen, open.began, open.active, open.own));
             prop_assert_eq!(again.flow, open.flow);

@@ -86,7 +86,8 @@ impl OlderFlows {
 
 impl Flows {
     /// Takes what was there at the start: connections, each told once as open, and listeners. `began` says of which the
-    /// programs have told the begin, or will: those are no news, nor are those that are followed already. To be called before anything else.
+    /// programs have told the begin, or will: those are no news, nor are those that are followed already. To be called
+    /// before anything else.
     pub fn found(&mut self, listing: &Listing, clock: &Clock, began: impl Fn(u64) -> bool) {
         for listener in &listing.listeners {
             if let Some(owner) = listener_owner(listener, listing.time) {

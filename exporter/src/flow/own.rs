@@ -4,10 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::attempts::Attempt;
-use crate::capture::{Earlier, KernelTime};
-
-/// The most sockets that are remembered: many times what flowtel has.
-const MOST: usize = 64;
+use crate::capture::{Earlier, KernelTime, pins::MOST_OWN as MOST};
 
 /// Who asks for flowtel's own connections.
 #[derive(Debug, Clone, Copy, Default)]

@@ -17,6 +17,11 @@ pub(super) const OWNER_WAIT: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u64);
 
+impl Place {
+    /// Of what another flowtel has told: nothing is held there.
+    pub const ELSEWHERE: Self = Self(u64::MAX);
+}
+
 /// What is held.
 #[derive(Debug)]
 pub(super) struct Held {
@@ -57,15 +62,6 @@ impl Settling {
         if let Some(held) = self.get(place) {
             held.unmatched = true;
         }
-    }
-
-    /// A place of something that was told before anything was held here.
-    pub fn past(&mut self) -> Place {
-        let past = Place(self.base);
-        if self.held.is_empty() {
-            self.base += 1;
-        }
-        past
     }
 
     /// Gives a begin its owner, if it is still held.

@@ -301,11 +301,22 @@ fn second(scene: &Scene) -> Result<()> {
     let refused = stage.launch(Grpc)?.to_end(scene)?;
     let said = &refused.stderr;
     ensure!(refused.status.code() == Some(69) && said.contains("another flowtel uses"), "{}: {said}", refused.status);
+    let check = |at: &Path| -> Result<String> {
+        let pin = format!("capture.pin={}", at.display());
+        let checked = Launch::bare()?.command("check").argument("--set").argument(&pin).to_end(scene)?;
+        Ok(checked.stdout.iter().map(|line| line.text.clone() + "\n").collect())
+    };
+    let said = check(&stage.directory())?;
+    ensure!(said.contains("is another flowtel's, which runs"), "{said}");
+    let said = check(scene.directory())?;
+    ensure!(said.contains("FAIL") && said.contains("mount -t bpf"), "{said}");
     let talk = Talk::begin(&stage.net, stage.net.server_v4)?;
     let of = talk.sides();
     let sides: Vec<_> = ends(&stage, talk, of, 0)?.collect();
     over(&stage.net)?;
     stopped(first)?;
+    let said = check(&stage.directory())?;
+    ensure!(said.contains("to be taken over"), "{said}");
     stage.finish(&sides, &[])
 }
 

@@ -12,7 +12,7 @@ const MAGIC: u64 = u64::from_be_bytes(*b"flowtel\0");
 
 /// Kinds of kernel events that are counted.
 pub(super) const KINDS: usize = tally::LEN as usize;
-/// The most of flowtel's own sockets that are told of.
+/// The most of flowtel's own sockets that are told of: many times what it has.
 pub const MOST_OWN: usize = 64;
 
 const FIXED: usize = 1 + 3 + 1 + 1 + 1 + 3 + 3 * KINDS + 1;

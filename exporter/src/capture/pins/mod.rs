@@ -34,8 +34,8 @@ use aya::{
     programs::links::{FdLink, LinkError},
 };
 pub use directory::Lock;
-pub use handover::{Counts, Layout};
-use handover::{Handover, KINDS, MOST_OWN, Words};
+pub use handover::{Counts, Layout, MOST_OWN};
+use handover::{Handover, KINDS, Words};
 pub use notes::Note;
 use position::Position;
 
