@@ -184,9 +184,8 @@ pub struct Counters {
     pub srtt_us: u32,
 }
 
-/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; a FIN that arrives while the
-/// own one is out, for the socket's states don't show it; a FIN that leaves again; and every FIN of a socket that is older
-/// than the programs, for its states are not told. Ring: flows.
+/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; a FIN that leaves again; and
+/// every FIN of a socket that is older than the programs, for its states are not told. Ring: flows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -241,8 +240,8 @@ pub struct Close {
     pub local_port: u16,
     /// The peer's port.
     pub remote_port: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: the peer's FIN came to it while the own one was out (FIN_WAIT1, FIN_WAIT2).
+    pub fin_in: u32,
     /// What it counted.
     pub counters: Counters,
 }

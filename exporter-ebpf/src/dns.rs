@@ -98,7 +98,7 @@ pub fn leaves(ctx: &SkBuffContext, transport: &Transport) {
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let server = if connected == PORT {
         // SAFETY: `sk` is a full socket.
-        unsafe { socket::addresses(sk) }.1
+        unsafe { socket::remote(sk) }
     } else {
         // SAFETY: the value is copied at once; another CPU may write it meanwhile, for the same socket.
         match unsafe { SERVERS.get(&cookie) } {

@@ -19,7 +19,7 @@
 
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![expect(internal_features, reason = "the only way to an atomic add on this target; see emit::add")]
 
 mod calls;

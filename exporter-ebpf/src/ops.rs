@@ -1,20 +1,21 @@
 //! The life cycle of sockets: the only proof on every kernel that a handshake was completed, and the end of it.
 
-use core::{intrinsics::likely, ptr::read_volatile};
+use core::{hint::black_box, intrinsics::likely};
 
 use aya_ebpf::{
-    bindings::bpf_sock_ops,
+    bindings::bpf_sock,
     helpers::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns},
     programs::SockOpsContext,
 };
 use flowtel_common::{
-    event::{self, Address, Close, Established, mapped, state},
+    event::{self, Close, Established, state},
+    packet::Flags,
     tally,
 };
 
 use crate::{
-    emit::{FLOWS, answered_at, emit},
-    socket::AF_INET,
+    emit::{Count, FLOWS, answered_at},
+    socket,
 };
 
 // include/uapi/linux/bpf.h: the callbacks ...
@@ -23,8 +24,12 @@ const ACTIVE_ESTABLISHED_CB: u32 = 4;
 const PASSIVE_ESTABLISHED_CB: u32 = 5;
 const STATE_CB: u32 = 10;
 const TCP_LISTEN_CB: u32 = 11;
-/// ... and the flag that asks for STATE_CB.
+const PARSE_HDR_OPT_CB: u32 = 13;
+/// ... and the flags that ask for STATE_CB and PARSE_HDR_OPT_CB.
 const STATE_CB_FLAG: i32 = 1 << 2;
+const PARSE_ALL_HDR_OPT_CB_FLAG: i32 = 1 << 4;
+/// The flag that asks for RTO_CB, in which nothing is done here: a socket's memory of one bit.
+const RTO_CB_FLAG: i32 = 1 << 0;
 
 /// Reports a completed handshake and, where `ENDS` are wanted, a socket's end. `NETNS`: bpf_get_netns_cookie is there for
 /// sockops (Linux 6.1 and newer).
@@ -35,32 +40,54 @@ const STATE_CB_FLAG: i32 = 1 << 2;
 pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
     const BEGINS_ONLY: u32 =
         1 << ACTIVE_ESTABLISHED_CB | 1 << PASSIVE_ESTABLISHED_CB | 1 << STATE_CB | 1 << TCP_LISTEN_CB;
-    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB;
+    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB | 1 << PARSE_HDR_OPT_CB;
     let op = ctx.op();
     // Most runs are the kernel's questions for a setting: out at once, on the first cache line of the program.
     if likely((if ENDS { ALL } else { BEGINS_ONLY }) >> (op & 31) & 1 == 0) {
         return;
     }
-    match op {
+    let how = match op {
         // Children inherit a listener's flag, and need not be given it one by one.
-        TCP_LISTEN_CB => watch(ctx),
-        TCP_CONNECT_CB if ENDS => watch(ctx),
+        TCP_LISTEN_CB => return watch(ctx),
+        TCP_CONNECT_CB if ENDS => return watch(ctx),
         ACTIVE_ESTABLISHED_CB => {
             if ENDS {
                 watch(ctx);
             }
-            established::<NETNS>(ctx, event::ACTIVE);
+            event::ACTIVE
         }
         // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
         // on the callback that does, for children of listeners that are older than flowtel.
-        PASSIVE_ESTABLISHED_CB => watch(ctx),
+        PASSIVE_ESTABLISHED_CB => return watch(ctx),
         STATE_CB => match (ctx.arg(0), ctx.arg(1)) {
-            (state::SYN_RECV, state::ESTABLISHED) => established::<NETNS>(ctx, event::PASSIVE),
-            (state::CLOSE, _) => {}
-            (old, state::CLOSE) if ENDS => close(ctx, old),
-            _ => {}
+            (state::SYN_RECV, state::ESTABLISHED) => event::PASSIVE,
+            (state::CLOSE, _) => return,
+            (old, state::CLOSE) if ENDS => return close(ctx, old),
+            (_, state::FIN_WAIT1) if ENDS => return await_fin(ctx),
+            _ => return,
         },
-        _ => {}
+        PARSE_HDR_OPT_CB if ENDS => return fin_came(ctx),
+        _ => return,
+    };
+    // One copy for both, which the compiler would make two of: cold code is what a run costs.
+    established::<NETNS>(ctx, black_box(how));
+}
+
+/// The own FIN leaves: asks for each segment that comes from now on, for one of them may be the peer's FIN. The states tell
+/// it everywhere but here: from FIN_WAIT2 a socket goes to CLOSE when the peer's FIN comes, and also when its process has
+/// dropped it and the FIN is left to a TIME_WAIT one.
+#[inline(always)]
+fn await_fin(ctx: &SockOpsContext) {
+    let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | PARSE_ALL_HDR_OPT_CB_FLAG);
+}
+
+/// A segment came that is within the window, and the socket is locked (tcp_validate_incoming, net/ipv4/tcp_input.c). With
+/// the peer's FIN nothing more is asked, and the socket remembers it. (Two bits, for other programs may use one of them.)
+#[inline(always)]
+fn fin_came(ctx: &SockOpsContext) {
+    // SAFETY: the program's context.
+    if unsafe { (*ctx.ops).skb_tcp_flags } & u32::from(Flags::FIN) != 0 {
+        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG);
     }
 }
 
@@ -73,72 +100,62 @@ fn watch(ctx: &SockOpsContext) {
     }
 }
 
+/// The socket. Its members are a load each, those of the context some ten instructions, and cold code is what a run costs.
+#[inline(always)]
+fn sock(ctx: &SockOpsContext) -> Option<*mut bpf_sock> {
+    // SAFETY: the program's context.
+    let sk = unsafe { (*ctx.ops).__bindgen_anon_2.sk };
+    if sk.is_null() { None } else { Some(sk) }
+}
+
 #[inline(always)]
 fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
-    let ops = ctx.ops;
-    emit::<Established>(&FLOWS, tally::ESTABLISHED, |record| {
-        // SAFETY: `record` is a reserved record of this type and `ops` the program's context; every field is written.
-        unsafe {
-            (*record).kind = event::ESTABLISHED;
-            (*record).how = how;
-            let cookie = bpf_get_socket_cookie(ops.cast());
-            (*record).time = if how == event::ACTIVE { answered_at(cookie) } else { bpf_ktime_get_boot_ns() };
-            (*record).cookie = cookie;
-            (*record).reserved = 0;
-            (*record).local = address(ops, &raw const (*ops).local_ip4, &raw const (*ops).local_ip6);
-            (*record).remote = address(ops, &raw const (*ops).remote_ip4, &raw const (*ops).remote_ip6);
-            // The local port is in host order, the remote one in network order in the upper half.
-            (*record).local_port = (*ops).local_port as u16;
-            (*record).remote_port = u32::from_be((*ops).remote_port) as u16;
-            (*record).srtt_us = (*ops).srtt_us >> 3;
-            (*record).retransmits = (*ops).total_retrans;
-            (*record).netns = if NETNS { bpf_get_netns_cookie(ops.cast()) } else { 0 };
-        }
-    });
+    let Some(sk) = sock(ctx) else { return };
+    let Some(count) = Count::seen(tally::ESTABLISHED) else { return };
+    // No closure: two programs use this, see `packets::segment`.
+    let Some(mut reserved) = FLOWS.reserve::<Established>(0) else { return count.lost() };
+    let record = reserved.as_mut_ptr();
+    // SAFETY: `record` is a reserved record of this type, `sk` a full socket and `ops` the program's context; every field is
+    // written.
+    unsafe {
+        (*record).kind = event::ESTABLISHED;
+        (*record).how = how;
+        let cookie = bpf_get_socket_cookie(ctx.ops.cast());
+        (*record).time = if how == event::ACTIVE { answered_at(cookie) } else { bpf_ktime_get_boot_ns() };
+        (*record).cookie = cookie;
+        (*record).reserved = 0;
+        socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
+        (*record).local_port = (*sk).src_port as u16;
+        (*record).remote_port = socket::remote_port(sk);
+        let (srtt_us, retransmits) = socket::trips(sk);
+        (*record).srtt_us = srtt_us;
+        (*record).retransmits = retransmits;
+        (*record).netns = if NETNS { bpf_get_netns_cookie(ctx.ops.cast()) } else { 0 };
+    }
+    reserved.submit(count.wake_up(&FLOWS));
 }
 
 #[inline(always)]
 fn close(ctx: &SockOpsContext, old_state: u32) {
-    let ops = ctx.ops;
     if old_state == state::LISTEN {
         return;
     }
-    emit::<Close>(&FLOWS, tally::CLOSE, |record| {
-        // SAFETY: `record` is a reserved record of this type and `ops` the program's context; every field is written.
-        unsafe {
-            (*record).kind = event::CLOSE;
-            (*record).old_state = old_state;
-            (*record).time = bpf_ktime_get_boot_ns();
-            (*record).cookie = bpf_get_socket_cookie(ops.cast());
-            (*record).local = address(ops, &raw const (*ops).local_ip4, &raw const (*ops).local_ip6);
-            (*record).remote = address(ops, &raw const (*ops).remote_ip4, &raw const (*ops).remote_ip6);
-            (*record).local_port = (*ops).local_port as u16;
-            (*record).remote_port = u32::from_be((*ops).remote_port) as u16;
-            (*record).reserved = 0;
-            (*record).counters.bytes_acked = (*ops).bytes_acked;
-            (*record).counters.bytes_received = (*ops).bytes_received;
-            (*record).counters.segments_in = (*ops).segs_in;
-            (*record).counters.segments_out = (*ops).segs_out;
-            (*record).counters.retransmits = (*ops).total_retrans;
-            (*record).counters.srtt_us = (*ops).srtt_us >> 3;
-        }
-    });
-}
-
-/// The address in whichever of two members of the context the socket's family says.
-///
-/// Both are read, and volatile: a load whose place in the context depends on a condition is refused by the verifier.
-///
-/// # Safety
-/// `v4` and `v6` point at members of `ops`, which is the program's context.
-#[inline(always)]
-unsafe fn address(ops: *const bpf_sock_ops, v4: *const u32, v6: *const [u32; 4]) -> Address {
-    let v6: *const u32 = v6.cast();
-    // SAFETY: as the caller promises; the four words are the array's.
-    let (v4, v6) = unsafe {
-        let word = |i: usize| read_volatile(v6.add(i));
-        (read_volatile(v4), [word(0), word(1), word(2), word(3)])
-    };
+    let Some(sk) = sock(ctx) else { return };
+    let flags = ctx.cb_flags() as i32;
+    let Some(count) = Count::seen(tally::CLOSE) else { return };
+    let Some(mut reserved) = FLOWS.reserve::<Close>(0) else { return count.lost() };
+    let record = reserved.as_mut_ptr();
     // SAFETY: as above.
-    if unsafe { (*ops).family } == AF_INET { mapped(v4) } else { v6 }
+    unsafe {
+        (*record).kind = event::CLOSE;
+        (*record).old_state = old_state;
+        (*record).time = bpf_ktime_get_boot_ns();
+        (*record).cookie = bpf_get_socket_cookie(ctx.ops.cast());
+        socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
+        (*record).local_port = (*sk).src_port as u16;
+        (*record).remote_port = socket::remote_port(sk);
+        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG) == RTO_CB_FLAG) as u32;
+        socket::counters(sk, &raw mut (*record).counters);
+    }
+    reserved.submit(count.wake_up(&FLOWS));
 }

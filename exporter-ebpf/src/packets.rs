@@ -44,7 +44,8 @@ pub fn arrives<const ENDS: bool, const NAMES: bool>(ctx: &SkBuffContext) {
             answered(cookie(ctx));
         }
     } else if ENDS
-        && flags.0 & (Flags::FIN | Flags::RST) != 0
+        // A FIN that comes is told by the socket's states and end, but for sockets whose states are not.
+        && (flags.0 & Flags::RST != 0 || flags.0 & Flags::FIN != 0 && any_older())
         && let Some(sk) = stream(ctx)
     {
         segment(ctx, sk, &transport, flags, event::IN);
@@ -128,12 +129,9 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
     let state = unsafe { (*sk).state };
     let wanted = if flags.0 & Flags::RST != 0 {
         state != state::LISTEN // strays at a listener end nothing
-    } else if way == event::IN {
-        // Elsewhere the socket's states tell that it came.
-        state == state::FIN_WAIT1 || state == state::FIN_WAIT2
     } else {
-        // SAFETY: `sk` is a full stream socket.
-        unsafe { socket::retransmits(sk) > 0 }
+        // That one came the socket's end tells. SAFETY: `sk` is a full stream socket.
+        way == event::OUT && unsafe { socket::retransmits(sk) > 0 }
     };
     if !wanted && (flags.0 & Flags::RST != 0 || !any_older()) {
         return;
@@ -168,9 +166,7 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
         (*record).time = bpf_ktime_get_boot_ns();
         (*record).cookie = cookie;
         (*record).cgroup = bpf_skb_cgroup_id(ctx.skb.skb);
-        let (local, remote) = socket::addresses(sk);
-        (*record).local = local;
-        (*record).remote = remote;
+        socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         // After a local reset the socket has no port any more: the packet has.
         let own = (*sk).src_port as u16;
         (*record).local_port = if own != 0 { own } else { u16::from_be_bytes(near) };

@@ -1,6 +1,6 @@
 //! What a packet's socket is, and what it has counted.
 
-use core::ptr::read_volatile;
+use core::{arch::asm, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -41,17 +41,52 @@ pub fn is_in(skb: *mut __sk_buff, state: u32) -> bool {
     }
 }
 
-/// The socket's own address and the peer's.
+/// Writes the socket's own address and the peer's.
+///
+/// # Safety
+/// `sk` is a full socket; `local` and `remote` point at memory for addresses, all of which is written.
+#[inline(always)]
+pub unsafe fn addresses(sk: *const bpf_sock, local: *mut Address, remote: *mut Address) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let words = |v6: *const [u32; 4]| {
+            let v6: *const u32 = v6.cast();
+            let word = |i: usize| read_volatile(v6.add(i));
+            [word(0), word(1), word(2), word(3)]
+        };
+        if (*sk).family == AF_INET {
+            *local = mapped(apart(read_volatile(&raw const (*sk).src_ip4)));
+            *remote = mapped(apart(read_volatile(&raw const (*sk).dst_ip4)));
+        } else {
+            *local = words(&raw const (*sk).src_ip6);
+            *remote = words(&raw const (*sk).dst_ip6);
+        }
+    }
+}
+
+/// Keeps the two branches of [`addresses`] two: the compiler would make one of them, with a choice for each word, or with a
+/// load whose place depends on a condition, which the verifier refuses.
+#[inline(always)]
+fn apart(value: u32) -> u32 {
+    let mut value = u64::from(value);
+    // SAFETY: moves a register into itself.
+    unsafe { asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
+    value as u32
+}
+
+/// The peer's address.
 ///
 /// # Safety
 /// `sk` is a full socket.
 #[inline(always)]
-pub unsafe fn addresses(sk: *const bpf_sock) -> (Address, Address) {
-    // SAFETY: as the caller promises.
+pub unsafe fn remote(sk: *const bpf_sock) -> Address {
+    // SAFETY: as the caller promises. All are read, and volatile: a load whose place depends on a condition is refused by
+    // the verifier.
     unsafe {
-        let local = choose(sk, &raw const (*sk).src_ip4, &raw const (*sk).src_ip6);
-        let remote = choose(sk, &raw const (*sk).dst_ip4, &raw const (*sk).dst_ip6);
-        (local, remote)
+        let v6: *const u32 = (&raw const (*sk).dst_ip6).cast();
+        let word = |i: usize| read_volatile(v6.add(i));
+        let (v4, v6) = (read_volatile(&raw const (*sk).dst_ip4), [word(0), word(1), word(2), word(3)]);
+        if (*sk).family == AF_INET { mapped(v4) } else { v6 }
     }
 }
 
@@ -63,19 +98,6 @@ pub unsafe fn addresses(sk: *const bpf_sock) -> (Address, Address) {
 pub unsafe fn remote_port(sk: *const bpf_sock) -> u16 {
     // SAFETY: as the caller promises.
     u16::from_be(unsafe { (*sk).dst_port })
-}
-
-/// Both members are read, and volatile: a load whose place depends on a condition is refused by the verifier.
-#[inline(always)]
-unsafe fn choose(sk: *const bpf_sock, v4: *const u32, v6: *const [u32; 4]) -> Address {
-    let v6: *const u32 = v6.cast();
-    // SAFETY: both point at members of the socket.
-    let (v4, v6) = unsafe {
-        let word = |i: usize| read_volatile(v6.add(i));
-        (read_volatile(v4), [word(0), word(1), word(2), word(3)])
-    };
-    // SAFETY: as the caller promises.
-    if unsafe { (*sk).family } == AF_INET { mapped(v4) } else { v6 }
 }
 
 /// Up to which sequence numbers a stream socket has counted.
@@ -98,12 +120,14 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
     unsafe {
         let tcp = bpf_tcp_sock(sk);
         if tcp.is_null() {
-            (*into).bytes_acked = 0;
-            (*into).bytes_received = 0;
-            (*into).segments_in = 0;
-            (*into).segments_out = 0;
-            (*into).retransmits = 0;
-            (*into).srtt_us = 0;
+            // Volatile, or it would be a call of a function.
+            let zero = |field: *mut u32| field.write_volatile(0);
+            (&raw mut (*into).bytes_acked).write_volatile(0);
+            (&raw mut (*into).bytes_received).write_volatile(0);
+            zero(&raw mut (*into).segments_in);
+            zero(&raw mut (*into).segments_out);
+            zero(&raw mut (*into).retransmits);
+            zero(&raw mut (*into).srtt_us);
             Counted { received: 0, acknowledged: 0 }
         } else {
             (*into).bytes_acked = (*tcp).bytes_acked;
@@ -114,6 +138,19 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
             (*into).srtt_us = (*tcp).srtt_us >> 3;
             Counted { received: (*tcp).rcv_nxt, acknowledged: (*tcp).snd_una }
         }
+    }
+}
+
+/// The smoothed round trip time in microseconds, and the segments that were sent again.
+///
+/// # Safety
+/// `sk` is a full socket of type [`STREAM`].
+#[inline(always)]
+pub unsafe fn trips(sk: *mut bpf_sock) -> (u32, u32) {
+    // SAFETY: as the caller promises; the answer is tested for null.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() { (0, 0) } else { ((*tcp).srtt_us >> 3, (*tcp).total_retrans) }
     }
 }
 

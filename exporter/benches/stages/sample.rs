@@ -73,7 +73,7 @@ pub fn close(n: u64, time: u64) -> KernelEvent {
         remote: mapped(server),
         local_port: port,
         remote_port: SERVER_PORT,
-        reserved: 0,
+        fin_in: 0,
         counters,
     };
     at(time, Event::Close(close))

@@ -95,11 +95,12 @@ pub fn own_fin_acknowledged(old_state: u32, reason: EndReason) -> bool {
 }
 
 /// Whether the peer's FIN had come, in order, when the socket went from `old_state` to CLOSE.
-pub fn peer_fin_came(old_state: u32, seen: &Seen) -> bool {
+/// `fin_in`: it came while the own one was out, as the socket remembers it ([`flowtel_common::event::Close::fin_in`]) or a FIN in time showed.
+pub fn peer_fin_came(old_state: u32, fin_in: bool) -> bool {
     match old_state {
         state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING | state::TIME_WAIT => true,
         // The FIN itself closes such a socket; after close() the rest is a TIME_WAIT that nobody sees, and no FIN came.
-        state::FIN_WAIT1 | state::FIN_WAIT2 => seen.fin_in.is_some(),
+        state::FIN_WAIT1 | state::FIN_WAIT2 => fin_in,
         _ => false,
     }
 }

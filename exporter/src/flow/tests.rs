@@ -162,7 +162,7 @@ fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), count
         remote: address(remote.0),
         local_port: local.1,
         remote_port: remote.1,
-        reserved: 0,
+        fin_in: 0,
         counters,
     })
 }

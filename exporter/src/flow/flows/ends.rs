@@ -203,7 +203,8 @@ pub(in crate::flow) fn ended(
     // FIN (its SYN is not counted).
     let own_fin = reason::own_fin_acknowledged(close.old_state, reason);
     let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
-    let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, seen)));
+    let fin_in = close.fin_in != 0 || seen.fin_in.is_some();
+    let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, fin_in)));
     let own = Sent { bytes: sent, segments: segments_out };
     let peer = Sent { bytes: received, segments: segments_in };
     What::End {
