@@ -61,16 +61,15 @@ impl CommunityId {
 
     /// The text form, `1:` and base64.
     pub fn text(&self) -> [u8; TEXT_LEN] {
+        // 20 bytes are 28 characters with one of padding.
+        let mut bytes = [0; 21];
+        bytes[..20].copy_from_slice(&self.0);
         let mut text = [0; TEXT_LEN];
         text[..2].copy_from_slice(b"1:");
-        for (four, three) in text[2..].chunks_exact_mut(4).zip(self.0.chunks(3)) {
-            let byte = |at: usize| u32::from(three.get(at).copied().unwrap_or_default());
-            let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-            for (at, character) in four.iter_mut().enumerate() {
-                *character = BASE64[(bits >> (18 - 6 * at)) as usize & 63];
-            }
+        for (four, three) in text[2..].chunks_exact_mut(4).zip(bytes.chunks_exact(3)) {
+            let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            four.copy_from_slice(&[18, 12, 6, 0].map(|at| BASE64[(bits >> at) as usize & 63]));
         }
-        // 20 bytes are 28 characters with one of padding.
         text[TEXT_LEN - 1] = b'=';
         text
     }

@@ -27,6 +27,7 @@ use crate::{
     flow::{BootId, Direction, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
 };
 
+mod fixed;
 mod gap;
 
 /// Where the lengths of `ExportLogsServiceRequest.resource_logs` and `ResourceLogs.scope_logs` go: a tag and at most five
@@ -65,7 +66,6 @@ pub struct Encoder {
     open: Open,
     buffers: Buffers,
     owners: Owners,
-    text: Text,
 }
 
 /// The open batch.
@@ -76,14 +76,6 @@ struct Open {
     first: u64,
     last: u64,
     opened: Option<u64>,
-}
-
-/// Texts that are used more than once in a record; kept for their memory.
-#[derive(Debug, Default)]
-struct Text {
-    source: Vec<u8>,
-    destination: Vec<u8>,
-    body: Vec<u8>,
 }
 
 impl Encoder {
@@ -109,7 +101,6 @@ impl Encoder {
             open: Open::default(),
             buffers: Buffers::default(),
             owners: Owners::default(),
-            text: Text::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
@@ -200,44 +191,39 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, text, owners, boot, event_name_attribute, groups, .. } = self;
+        let Self { open: Open { buffer: out, .. }, owners, boot, event_name_attribute, groups, .. } = self;
         let FlowEvent { at, flow, what } = event;
-        let name = name(what);
         let owner = owners.of(enriched);
-        text.set(enriched, owner);
+        let [source, destination] = [flow.source, flow.destination].map(|end| text::Address::new(end.ip()));
         let start = out.len();
-        out.extend_from_slice(&[0; RECORD_HEAD]);
-
-        wire::fixed64(out, wire::log_record::TIME, at.wall.0);
-        wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
         match what {
-            What::Failed { .. } => {
-                wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::WARN as u64);
-                wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::WARN_TEXT.as_bytes());
-            }
-            What::Begin { .. } | What::Open | What::End { .. } => {
-                wire::varint(out, wire::log_record::SEVERITY_NUMBER, schema::INFO as u64);
-                wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::INFO_TEXT.as_bytes());
-            }
+            What::Begin { .. } => fixed::begin(out, at),
+            What::End { .. } => fixed::end(out, at),
+            What::Open => front(out, at, schema::INFO, schema::INFO_TEXT, schema::OPEN),
+            What::Failed { .. } => front(out, at, schema::WARN, schema::WARN_TEXT, schema::FAILED),
         }
-        wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
-        wire::any_string(out, wire::log_record::BODY, &text.body);
+        let body_start = wire::open_string(out, wire::log_record::BODY);
+        body(out, enriched, &source, &destination, owner);
+        wire::close_string(out, body_start);
 
         if *event_name_attribute {
             match what {
                 What::Begin { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::BEGIN),
                 What::End { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::END),
-                What::Open | What::Failed { .. } => {
-                    wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
-                }
+                What::Open => constant_attribute!(out, schema::EVENT_NAME, schema::OPEN),
+                What::Failed { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::FAILED),
             }
         }
-        array_attribute!(out, schema::UID, text::hex(uid(boot, event)), 32);
-        if let Some(id) = flow.id {
-            array_attribute!(out, schema::FLOW_ID, text::hex(id.0), 32);
-        }
-        if let Some(id) = flow.community_id {
-            array_attribute!(out, schema::COMMUNITY_ID, id.text(), community_id::TEXT_LEN);
+        if let (Some(id), Some(connection)) = (flow.id, flow.community_id) {
+            fixed::ids(out, boot, event, id, connection);
+        } else {
+            array_attribute!(out, schema::UID, text::hex(uid(boot, event)), 32);
+            if let Some(id) = flow.id {
+                array_attribute!(out, schema::FLOW_ID, text::hex(id.0), 32);
+            }
+            if let Some(id) = flow.community_id {
+                array_attribute!(out, schema::COMMUNITY_ID, id.text(), community_id::TEXT_LEN);
+            }
         }
         match flow.direction {
             Some(Direction::Outgoing) => {
@@ -252,10 +238,10 @@ impl Encoder {
             wire::bool_attribute(out, schema::LOCAL, true);
         }
         if !flow.source.ip().is_unspecified() {
-            wire::string_attribute(out, schema::SOURCE_ADDRESS, &text.source);
+            wire::address_attribute(out, schema::SOURCE_ADDRESS, &source);
         }
         port(out, schema::SOURCE_PORT, &flow.source);
-        wire::string_attribute(out, schema::DESTINATION_ADDRESS, &text.destination);
+        wire::address_attribute(out, schema::DESTINATION_ADDRESS, &destination);
         port(out, schema::DESTINATION_PORT, &flow.destination);
         constant_attribute!(out, schema::TRANSPORT, "tcp");
         if flow.destination.is_ipv4() {
@@ -280,20 +266,20 @@ impl Encoder {
             folded(out, fold);
         }
         if !groups.is_empty() {
-            groups::write(out, *groups, enriched, &text.source, &text.destination);
+            groups::write(out, *groups, enriched, source.as_bytes(), destination.as_bytes());
         }
         close_record(out, start);
     }
 }
 
-/// The event's name.
-fn name(what: &What) -> &'static str {
-    match what {
-        What::Begin { .. } => schema::BEGIN,
-        What::Open => schema::OPEN,
-        What::End { .. } => schema::END,
-        What::Failed { .. } => schema::FAILED,
-    }
+/// What comes before the body.
+fn front(out: &mut Vec<u8>, at: &Stamp, severity: i32, severity_text: &str, name: &str) {
+    out.extend_from_slice(&[0; RECORD_HEAD]);
+    wire::fixed64(out, wire::log_record::TIME, at.wall.0);
+    wire::fixed64(out, wire::log_record::OBSERVED_TIME, at.observed.0);
+    wire::varint(out, wire::log_record::SEVERITY_NUMBER, severity as u64);
+    wire::bytes(out, wire::log_record::SEVERITY_TEXT, severity_text.as_bytes());
+    wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
 }
 
 /// Keys of names, their state and their age.
@@ -321,7 +307,10 @@ fn end(out: &mut Vec<u8>, reason: EndReason, duration: Option<Duration>, traffic
     if let Some(duration) = duration {
         wire::double_attribute(out, schema::DURATION, duration.as_secs_f64());
     }
-    wire::string_attribute(out, schema::END_REASON, reason.as_str().as_bytes());
+    match reason {
+        EndReason::Fin => constant_attribute!(out, schema::END_REASON, EndReason::Fin.as_str()),
+        _ => wire::string_attribute(out, schema::END_REASON, reason.as_str().as_bytes()),
+    }
     wire::int_attribute(out, schema::SOURCE_BYTES, traffic.source_bytes);
     wire::int_attribute(out, schema::DESTINATION_BYTES, traffic.destination_bytes);
     wire::int_attribute(out, schema::SOURCE_PACKETS, traffic.source_segments.into());
@@ -357,40 +346,41 @@ impl Open {
     }
 }
 
-// === impl Text
-
-impl Text {
-    /// Sets the texts of a record.
-    fn set(&mut self, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
-        for text in [&mut self.source, &mut self.destination, &mut self.body] {
-            text.clear();
-        }
-        let FlowEvent { flow, what, .. } = enriched.event;
-        text::ip(&mut self.source, flow.source.ip());
-        text::ip(&mut self.destination, flow.destination.ip());
-        let body = &mut self.body;
-        if let Some(direction) = flow.direction {
-            body.extend_from_slice(direction.as_str().as_bytes());
-            body.push(b' ');
-        }
-        body.extend_from_slice(b"tcp ");
-        if flow.source.ip().is_unspecified() {
-            body.push(b'?');
-        } else {
-            endpoint(body, &self.source, &flow.source);
-        }
-        body.extend_from_slice(b" -> ");
-        endpoint(body, &self.destination, &flow.destination);
-        if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
-            body.extend_from_slice(b" (");
-            // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
-            text::shown(body, name);
-            body.push(b')');
-        }
-        if let Some(owner) = owner {
-            body.extend_from_slice(&owner.body);
-        }
-        outcome(body, what, enriched.fold.as_ref());
+/// What a record says in words.
+#[inline(always)]
+fn body(
+    out: &mut Vec<u8>,
+    enriched: &Enriched<'_>,
+    source: &text::Address,
+    destination: &text::Address,
+    owner: Option<&Encoded>,
+) {
+    let FlowEvent { flow, what, .. } = enriched.event;
+    match flow.direction {
+        Some(Direction::Outgoing) => out.extend_from_slice(b"outgoing tcp "),
+        Some(Direction::Incoming) => out.extend_from_slice(b"incoming tcp "),
+        None => out.extend_from_slice(b"tcp "),
+    }
+    if flow.source.ip().is_unspecified() {
+        out.push(b'?');
+    } else {
+        endpoint(out, source, &flow.source);
+    }
+    out.extend_from_slice(b" -> ");
+    endpoint(out, destination, &flow.destination);
+    if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
+        out.extend_from_slice(b" (");
+        // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
+        text::shown(out, name);
+        out.push(b')');
+    }
+    if let Some(owner) = owner {
+        out.extend_from_slice(&owner.body);
+    }
+    match what {
+        What::Begin { .. } if enriched.fold.is_none() => {}
+        What::End { reason: EndReason::Fin, .. } if enriched.fold.is_none() => out.extend_from_slice(b" ended: fin"),
+        _ => outcome(out, what, enriched.fold.as_ref()),
     }
 }
 
@@ -420,18 +410,18 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
 }
 
 /// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.
-fn endpoint(out: &mut Vec<u8>, address: &[u8], end: &SocketAddr) {
+#[inline(always)]
+fn endpoint(out: &mut Vec<u8>, address: &text::Address, end: &SocketAddr) {
     let brackets = end.is_ipv6() && end.port() != 0;
     if brackets {
         out.push(b'[');
     }
-    out.extend_from_slice(address);
+    address.write(out);
     if brackets {
         out.push(b']');
     }
     if end.port() != 0 {
-        out.push(b':');
-        text::decimal(out, end.port().into());
+        text::port(out, end.port());
     }
 }
 

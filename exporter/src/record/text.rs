@@ -3,6 +3,7 @@
 
 use std::{io::Write as _, net::IpAddr};
 
+use super::wire;
 use crate::escape::Escaped;
 
 /// Appends `number` in decimal.
@@ -18,6 +19,16 @@ pub(super) fn decimal(out: &mut Vec<u8>, mut number: u32) {
         }
     }
     out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a port behind a colon. (The loop of [`decimal`] is as long as the number, which the CPU can't foresee.)
+#[inline(always)]
+pub(super) fn port(out: &mut Vec<u8>, port: u16) {
+    let digit = |power: u16| u64::from(port / power % 10) + u64::from(b'0');
+    let digits = digit(10_000) | digit(1000) << 8 | digit(100) << 16 | digit(10) << 24 | digit(1) << 32;
+    let zeros = u32::from(port < 10_000) + u32::from(port < 1000) + u32::from(port < 100) + u32::from(port < 10);
+    let text = digits >> (8 * zeros) << 8 | u64::from(b':');
+    wire::block(out, &text.to_le_bytes(), 6 - zeros as usize);
 }
 
 /// Appends `text` as it may be shown on a terminal, for that is what a body is for.
@@ -54,56 +65,96 @@ const OCTETS: [([u8; 4], u8); 256] = {
     all
 };
 
-/// Appends an address as the standard library shows it.
-pub(super) fn ip(out: &mut Vec<u8>, ip: IpAddr) {
-    match ip {
-        IpAddr::V4(v4) => {
-            let mut text = [0; 16];
-            let mut at = 0;
-            for octet in v4.octets() {
-                let (digits, len) = OCTETS[usize::from(octet)];
-                text[at..at + 4].copy_from_slice(&digits);
-                at += usize::from(len);
-            }
-            // Without the last dot.
-            out.extend_from_slice(&text[..at - 1]);
-        }
-        // A Vec takes all that is written.
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => _ = write!(out, "{v6}"),
-        IpAddr::V6(v6) => ipv6(out, v6.segments()),
-    }
+/// An address as the standard library shows it: it stands in a record more than once.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address {
+    bytes: [u8; LONGEST],
+    len: usize,
 }
 
-/// Eight groups, the longest run of zeros left out, the first of several (RFC 5952, 4.2).
-fn ipv6(out: &mut Vec<u8>, groups: [u16; 8]) {
-    let (mut longest, mut run) = (0..0, 0..0);
-    for (i, group) in groups.into_iter().enumerate() {
-        if group != 0 {
-            run = i + 1..i + 1;
-            continue;
+/// Eight groups of four digits; an IPv4 address within one of IPv6 is shorter.
+const LONGEST: usize = 8 * 4 + 7;
+/// Four octets with a dot behind each.
+const LONGEST_V4: usize = 16;
+
+impl Address {
+    pub fn new(ip: IpAddr) -> Self {
+        let mut text = Self { bytes: [0; LONGEST], len: 0 };
+        match ip {
+            IpAddr::V4(v4) => {
+                let mut at = 0;
+                for octet in v4.octets() {
+                    let (digits, len) = OCTETS[usize::from(octet)];
+                    text.bytes[at..at + 4].copy_from_slice(&digits);
+                    at += usize::from(len);
+                }
+                // Without the last dot.
+                text.len = at - 1;
+            }
+            IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+                Some(v4) => {
+                    text.push(b"::ffff:");
+                    text.push(Self::new(v4.into()).as_bytes());
+                }
+                None => text.groups(v6.segments()),
+            },
         }
-        run.end = i + 1;
-        // One zero alone is written.
-        if run.len() > longest.len().max(1) {
-            longest = run.clone();
+        text
+    }
+
+    /// Appends it to `out`.
+    #[inline(always)]
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self.bytes.first_chunk::<LONGEST_V4>() {
+            Some(short) if self.len <= LONGEST_V4 => wire::block(out, short, self.len),
+            _ => out.extend_from_slice(self.as_bytes()),
         }
     }
-    let written = |out: &mut Vec<u8>, groups: &[u16]| {
+
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Eight groups, the longest run of zeros left out, the first of several (RFC 5952, 4.2).
+    fn groups(&mut self, groups: [u16; 8]) {
+        let (mut longest, mut run) = (0..0, 0..0);
+        for (i, group) in groups.into_iter().enumerate() {
+            if group != 0 {
+                run = i + 1..i + 1;
+                continue;
+            }
+            run.end = i + 1;
+            // One zero alone is written.
+            if run.len() > longest.len().max(1) {
+                longest = run.clone();
+            }
+        }
+        if longest.is_empty() {
+            return self.written(&groups);
+        }
+        self.written(&groups[..longest.start]);
+        self.push(b"::");
+        self.written(&groups[longest.end..]);
+    }
+
+    fn written(&mut self, groups: &[u16]) {
         for (i, group) in groups.iter().enumerate() {
             if i > 0 {
-                out.push(b':');
+                self.push(b":");
             }
             let [high, low] = group.to_be_bytes().map(|byte| HEX[usize::from(byte)]);
             let digits = [high[0], high[1], low[0], low[1]];
-            out.extend_from_slice(&digits[(group.leading_zeros() as usize / 4).min(3)..]);
+            self.push(&digits[(group.leading_zeros() as usize / 4).min(3)..]);
         }
-    };
-    if longest.is_empty() {
-        return written(out, &groups);
     }
-    written(out, &groups[..longest.start]);
-    out.extend_from_slice(b"::");
-    written(out, &groups[longest.end..]);
+
+    fn push(&mut self, text: &[u8]) {
+        let end = self.len + text.len();
+        if let Some(place) = self.bytes.get_mut(self.len..end) {
+            place.copy_from_slice(text);
+            self.len = end;
+        }
+    }
 }
 
 /// 32 hex digits.
@@ -146,8 +197,9 @@ mod tests {
         ) {
             for (shown, write) in [
                 (number.to_string(), &(|out: &mut Vec<u8>| decimal(out, number)) as &dyn Fn(&mut Vec<u8>)),
-                (IpAddr::from(v4).to_string(), &|out| ip(out, v4.into())),
-                (IpAddr::from(v6).to_string(), &|out| ip(out, v6.into())),
+                (format!(":{}", number as u16), &|out| port(out, number as u16)),
+                (IpAddr::from(v4).to_string(), &|out| Address::new(v4.into()).write(out)),
+                (IpAddr::from(v6).to_string(), &|out| Address::new(v6.into()).write(out)),
             ] {
                 let mut out = b"before ".to_vec();
                 write(&mut out);

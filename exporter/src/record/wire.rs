@@ -3,13 +3,15 @@
 
 use prost::encoding::{encode_varint, encoded_len_varint};
 
+use super::text::Address;
+
 /// First byte of a field: number and wire type (protobuf encoding guide). All numbers here are below 16.
-const fn tag(number: u8, wire: u8) -> u8 {
+pub(super) const fn tag(number: u8, wire: u8) -> u8 {
     number << 3 | wire
 }
-const VARINT: u8 = 0;
-const FIXED64: u8 = 1;
-const LEN: u8 = 2;
+pub(super) const VARINT: u8 = 0;
+pub(super) const FIXED64: u8 = 1;
+pub(super) const LEN: u8 = 2;
 
 /// Numbers of `LogRecord`'s fields.
 pub(super) mod log_record {
@@ -71,6 +73,41 @@ pub(super) fn any_string(out: &mut Vec<u8>, number: u8, value: &[u8]) {
     out.extend_from_slice(value);
 }
 
+/// Begins a field that is an `AnyValue` with a string, which is written behind it. Returns where it begins, for
+/// [`close_string`].
+#[inline(always)]
+pub(super) fn open_string(out: &mut Vec<u8>, number: u8) -> usize {
+    let start = out.len();
+    out.extend_from_slice(&[tag(number, LEN), 0, STRING_VALUE, 0]);
+    start
+}
+
+/// Ends such a field with the end of `out`.
+#[inline(always)]
+pub(super) fn close_string(out: &mut Vec<u8>, start: usize) {
+    let len = out.len() - start - 4;
+    if len + 2 < 128 {
+        (out[start + 1], out[start + 3]) = (len as u8 + 2, len as u8);
+    } else {
+        close_long_string(out, start, len);
+    }
+}
+
+/// The same where its lengths do not fit into a byte each: the string moves on by as much.
+fn close_long_string(out: &mut Vec<u8>, start: usize, len: usize) {
+    let any = 1 + encoded_len_varint(len as u64) + len;
+    let more = encoded_len_varint(any as u64) + encoded_len_varint(len as u64) - 2;
+    let end = out.len();
+    out.resize(end + more, 0);
+    out.copy_within(start + 4..end, start + 4 + more);
+    let mut head = out.get_mut(start + 1..).unwrap_or_default();
+    encode_varint(any as u64, &mut head);
+    if let Some((first, mut rest)) = head.split_first_mut() {
+        *first = STRING_VALUE;
+        encode_varint(len as u64, &mut rest);
+    }
+}
+
 /// Key and value of an attribute are together shorter than this in all but odd cases: then each length in it is one byte,
 /// known without a look, and the constant key lets the compiler make it a few plain stores.
 const SHORT: usize = 128 - 8;
@@ -96,6 +133,19 @@ pub(super) const fn string<const N: usize, const HEAD: usize>(key: &str, value: 
     let mut all = [0; N];
     copy(&mut all, 0, &string_head::<HEAD>(key, value.len()));
     copy(&mut all, HEAD, value.as_bytes());
+    all
+}
+
+/// Fields one after the other, for constants: `N` is the sum of their lengths.
+pub(super) const fn concat<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
+    let mut all = [0; N];
+    let (mut at, mut i) = (0, 0);
+    while i < parts.len() {
+        copy(&mut all, at, parts[i]);
+        at += parts[i].len();
+        i += 1;
+    }
+    assert!(at == N, "as long as it was said to be");
     all
 }
 
@@ -143,6 +193,15 @@ pub(super) fn string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     }
 }
 
+/// An attribute with an address.
+#[inline(always)]
+pub(super) fn address_attribute(out: &mut Vec<u8>, key: &str, address: &Address) {
+    let len = address.as_bytes().len();
+    short_key(out, key, 2 + len);
+    out.extend_from_slice(&[STRING_VALUE, len as u8]);
+    address.write(out);
+}
+
 #[cold]
 fn long_string_attribute(out: &mut Vec<u8>, key: &str, value: &[u8]) {
     let any = 1 + encoded_len_varint(value.len() as u64) + value.len();
@@ -170,22 +229,30 @@ pub(super) fn strings_attribute(out: &mut Vec<u8>, key: &str, values: &[&str]) {
     }
 }
 
-/// An attribute with an integer.
+/// An attribute with an integer. To be used where the key is a constant.
 #[inline(always)]
 pub(super) fn int_attribute(out: &mut Vec<u8>, key: &str, value: u64) {
     let len = encoded_len_varint(value);
     short_key(out, key, 1 + len);
-    // Ports, process ids and small counts without a loop.
-    let byte = |n: u32| (value >> (7 * n)) as u8 | 0x80;
-    match len {
-        1 => out.extend_from_slice(&[INT_VALUE, value as u8]),
-        2 => out.extend_from_slice(&[INT_VALUE, byte(0), (value >> 7) as u8]),
-        3 => out.extend_from_slice(&[INT_VALUE, byte(0), byte(1), (value >> 14) as u8]),
-        _ => {
-            out.push(INT_VALUE);
-            encode_varint(value, out);
-        }
+    if value >= 1 << 28 {
+        out.push(INT_VALUE);
+        encode_varint(value, out);
+        return;
     }
+    // Ports, process ids and counts without a loop: seven bits in each byte, and in all but the last the eighth too.
+    let seven = value & 0x7f | (value & 0x3f80) << 1 | (value & 0x1f_c000) << 2 | (value & 0xfe0_0000) << 3;
+    let more = 0x0080_8080 & ((1 << (8 * (len - 1))) - 1);
+    let bytes = (seven | more) << 8 | u64::from(INT_VALUE);
+    block(out, &bytes.to_le_bytes(), 1 + len);
+}
+
+/// Appends the first `len` bytes of `block`. All of it is copied, and the rest taken back: that is a store or two, where to
+/// copy a length that is not known is a call.
+#[inline(always)]
+pub(super) fn block<const N: usize>(out: &mut Vec<u8>, block: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(block);
+    out.truncate(end);
 }
 
 /// An attribute with a floating-point number.
