@@ -167,6 +167,14 @@ fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), count
     })
 }
 
+/// From FIN_WAIT2, by the peer's FIN.
+fn close_by_fin(cookie: u64, local: (u8, u16), remote: (u8, u16), counters: Counters) -> Event {
+    let Event::Close(close) = close(cookie, state::FIN_WAIT2, local, remote, counters) else {
+        unreachable!("it is one")
+    };
+    Event::Close(Close { fin_in: 1, ..close })
+}
+
 fn refused(remote: (u8, u16), port: u16) -> Event {
     let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
     Event::Refused(Refused {
@@ -346,8 +354,6 @@ fn a_whole_life(scene: &mut Scene) {
     scene.on(2 * MS + 1, established(5, ACTIVE, CLIENT, SERVER, 0));
     scene.on(2 * MS + 2, established(6, PASSIVE, SERVER, CLIENT, 77));
     scene.on(2 * MS + 3, accept(6, 44));
-    // The server's FIN meets a socket whose own is out; what the server sees its states tell.
-    scene.on(3 * MS, fin(5, IN));
     let counters = |bytes_acked, bytes_received| Counters {
         bytes_acked,
         bytes_received,
@@ -356,7 +362,8 @@ fn a_whole_life(scene: &mut Scene) {
         retransmits: 0,
         srtt_us: 40,
     };
-    scene.on(3 * MS + 6, close(5, state::FIN_WAIT2, CLIENT, SERVER, counters(102, 201)));
+    // The server's FIN meets a socket whose own is out, which its end tells; what the server sees its states tell.
+    scene.on(3 * MS + 6, close_by_fin(5, CLIENT, SERVER, counters(102, 201)));
     scene.on(3 * MS + 7, close(6, state::LAST_ACK, SERVER, CLIENT, counters(201, 101)));
 }
 
@@ -380,6 +387,25 @@ fn a_flow_that_ends_by_fin_tells_its_bytes_its_duration_and_its_owner_on_both_si
         assert_eq!((kind.open(), kind.unused.get()), (0, 0), "{name}");
     }
     assert_eq!(scene.flows.open_flows(), 0);
+}
+
+#[test]
+fn of_what_came_to_a_socket_that_was_closing_the_fin_is_no_byte_where_it_came() {
+    let counters = Counters { bytes_acked: 102, bytes_received: 201, ..Counters::default() };
+    let received = |after: Option<Event>, closed: Event| {
+        let mut scene = Scene::new();
+        scene.on(MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+        after.into_iter().for_each(|event| scene.on(2 * MS, event));
+        scene.on(3 * MS, closed);
+        end(&scene.flush()[1]).2.destination_bytes
+    };
+    assert_eq!(received(None, close_by_fin(5, CLIENT, SERVER, counters)), 200);
+    // Dropped by its process: the FIN will come to a TIME_WAIT one, or never.
+    assert_eq!(received(None, close(5, state::FIN_WAIT2, CLIENT, SERVER, counters)), 201);
+    // The FIN of one that a flowtel before this one followed.
+    assert_eq!(received(Some(fin(5, IN)), close(5, state::FIN_WAIT2, CLIENT, SERVER, counters)), 200);
+    // Where its states tell that a FIN came it counts once.
+    assert_eq!(received(None, close(5, state::CLOSING, CLIENT, SERVER, counters)), 200);
 }
 
 #[test]
