@@ -27,6 +27,7 @@ use crate::{handshakes::half_fast_open, lived, over};
 pub const ALL: &[Scenario] = &[
     Scenario::new("a life closed by the client: every byte told on both sides, IPv4 and IPv6", 60, by_client),
     Scenario::new("a life closed by the server", 60, by_server),
+    Scenario::new("a life closed by close() on one side, and much later on the other", 60, long_after),
     Scenario::new("a life closed by one half, then by the other", 60, by_halves),
     Scenario::new("a life closed by both at once", 60, at_once),
     Scenario::new("a reset by either side is one's own on the one and the peer's on the other", 60, resets),
@@ -175,6 +176,31 @@ fn by_server(scene: &Scene) -> Result<()> {
             end_of(&talk.client)?;
             drop(talk.client);
             sides.extend(both_fin(of, [250_000, 100_000], (before, over(net)?)));
+        }
+        Ok(())
+    })
+}
+
+/// The socket that is closed first is gone before the peer's FIN comes: no byte that it received was that FIN.
+fn long_after(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        for (to, by_client) in [(IpAddr::from(net.server_v4), true), (net.server_v6.into(), false)] {
+            let talk = Talk::begin(net, to)?;
+            talk.up(3000)?;
+            talk.down(5000)?;
+            let (of, before) = (talk.sides(), wall());
+            let (first, last, namespace) = if by_client {
+                (talk.client, talk.server, &net.client)
+            } else {
+                (talk.server, talk.client, &net.server)
+            };
+            drop(first);
+            end_of(&last)?;
+            flowtel_tests::wait::until("the end of the first", PATIENCE, || {
+                Ok(namespace.run("looker", crate::open_sockets)?.is_empty().then_some(()))
+            })?;
+            drop(last);
+            sides.extend(both_fin(of, [3000, 5000], (before, over(net)?)));
         }
         Ok(())
     })
