@@ -131,6 +131,10 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     let said = flowtel.stop()?;
     let balance = said.lines().find(|line| line.starts_with("records:")).unwrap_or("no balance").to_owned();
     let got = if variant == Variant::Stdout { None } else { Some(sink.got()?) };
+    if got.as_ref().is_some_and(|got| !got.is_exact(connections)) {
+        // The reason why stands there, if anywhere.
+        eprintln!("not exact, peak {peak_mib:.1} MiB; flowtel said:\n{said}");
+    }
     let count = connections as f64;
     Ok(Run {
         per_second: count / took.as_secs_f64(),

@@ -29,7 +29,7 @@ pub const LISTEN: u32 = 9;
 pub const RELEASE: u32 = 10;
 /// First word of an event: [`Dns`].
 pub const DNS: u32 = 11;
-/// First word of an [`Instant`]: a SYN leaves again (cgroup_skb egress).
+/// First word of an [`Instant`]: a SYN leaves again (BPF_SOCK_OPS_RETRANS_CB).
 pub const SYN_AGAIN: u32 = 12;
 
 /// States of a TCP socket (include/net/tcp_states.h).
@@ -184,8 +184,8 @@ pub struct Counters {
     pub srtt_us: u32,
 }
 
-/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; a FIN that leaves again; and
-/// every FIN of a socket that is older than the programs, for its states are not told. Ring: flows.
+/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; and each FIN of a socket that
+/// is older than the programs, for its states are not told. Ring: flows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -241,7 +241,9 @@ pub struct Close {
     /// The peer's port.
     pub remote_port: u16,
     /// 1: the peer's FIN came to it while the own one was out (FIN_WAIT1, FIN_WAIT2).
-    pub fin_in: u32,
+    pub fin_in: u16,
+    /// 1: the peer has acknowledged all that was sent; the own FIN too, where the state says that one was.
+    pub all_acknowledged: u16,
     /// What it counted.
     pub counters: Counters,
 }

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
-//! | [`flowtel_ops`] | sockops | `Established`, `Close` |
+//! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
 //! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
 //! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Listen` |
@@ -12,7 +12,8 @@
 //! | [`flowtel_send4`], [`flowtel_send6`] | cgroup/sendmsg4, sendmsg6 | notes where an unconnected socket sends DNS queries |
 //!
 //! Those of begins have lean forms (`_lean`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
-//! without ends (`_names`), and `flowtel_ops` ones for kernels before 6.1 (`_old`). User space chooses.
+//! without ends (`_names`), and `flowtel_ops` ones for where the network namespace is not asked for, or sockops can't tell it:
+//! before Linux 6.1 (`_nonetns`). User space chooses.
 //!
 //! Every program allows: no packet and no call is ever changed, held or denied. Everything used is UAPI of Linux 5.10
 //! (no kprobe, no CO-RE), and every event is lost or written whole, and counted either way.
@@ -89,16 +90,16 @@ pub fn flowtel_ops_lean(ctx: SockOpsContext) -> u32 {
     ALLOW as u32
 }
 
-/// As [`flowtel_ops`], on kernels before 6.1.
+/// As [`flowtel_ops`], without network namespaces.
 #[sock_ops]
-pub fn flowtel_ops_old(ctx: SockOpsContext) -> u32 {
+pub fn flowtel_ops_nonetns(ctx: SockOpsContext) -> u32 {
     ops::callback::<true, false>(&ctx);
     ALLOW as u32
 }
 
-/// As [`flowtel_ops_lean`], on kernels before 6.1.
+/// As [`flowtel_ops_lean`], without network namespaces.
 #[sock_ops]
-pub fn flowtel_ops_old_lean(ctx: SockOpsContext) -> u32 {
+pub fn flowtel_ops_lean_nonetns(ctx: SockOpsContext) -> u32 {
     ops::callback::<false, false>(&ctx);
     ALLOW as u32
 }

@@ -14,7 +14,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{Count, FLOWS, answered_at},
+    emit::{Count, FLOWS, answered_at, instant},
     socket,
 };
 
@@ -22,10 +22,12 @@ use crate::{
 const TCP_CONNECT_CB: u32 = 3;
 const ACTIVE_ESTABLISHED_CB: u32 = 4;
 const PASSIVE_ESTABLISHED_CB: u32 = 5;
+const RETRANS_CB: u32 = 9;
 const STATE_CB: u32 = 10;
 const TCP_LISTEN_CB: u32 = 11;
 const PARSE_HDR_OPT_CB: u32 = 13;
-/// ... and the flags that ask for STATE_CB and PARSE_HDR_OPT_CB.
+/// ... and the flags that ask for RETRANS_CB, STATE_CB and PARSE_HDR_OPT_CB.
+const RETRANS_CB_FLAG: i32 = 1 << 1;
 const STATE_CB_FLAG: i32 = 1 << 2;
 const PARSE_ALL_HDR_OPT_CB_FLAG: i32 = 1 << 4;
 /// The flag that asks for RTO_CB, in which nothing is done here: a socket's memory of one bit.
@@ -40,7 +42,7 @@ const RTO_CB_FLAG: i32 = 1 << 0;
 pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
     const BEGINS_ONLY: u32 =
         1 << ACTIVE_ESTABLISHED_CB | 1 << PASSIVE_ESTABLISHED_CB | 1 << STATE_CB | 1 << TCP_LISTEN_CB;
-    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB | 1 << PARSE_HDR_OPT_CB;
+    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB | 1 << RETRANS_CB | 1 << PARSE_HDR_OPT_CB;
     let op = ctx.op();
     // Most runs are the kernel's questions for a setting: out at once, on the first cache line of the program.
     if likely((if ENDS { ALL } else { BEGINS_ONLY }) >> (op & 31) & 1 == 0) {
@@ -48,17 +50,17 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
     }
     let how = match op {
         // Children inherit a listener's flag, and need not be given it one by one.
-        TCP_LISTEN_CB => return watch(ctx),
-        TCP_CONNECT_CB if ENDS => return watch(ctx),
+        TCP_LISTEN_CB => return watch(ctx, STATE_CB_FLAG),
+        TCP_CONNECT_CB if ENDS => return watch(ctx, STATE_CB_FLAG | RETRANS_CB_FLAG),
         ACTIVE_ESTABLISHED_CB => {
             if ENDS {
-                watch(ctx);
+                watch(ctx, STATE_CB_FLAG);
             }
             event::ACTIVE
         }
         // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
         // on the callback that does, for children of listeners that are older than flowtel.
-        PASSIVE_ESTABLISHED_CB => return watch(ctx),
+        PASSIVE_ESTABLISHED_CB => return watch(ctx, STATE_CB_FLAG),
         STATE_CB => match (ctx.arg(0), ctx.arg(1)) {
             (state::SYN_RECV, state::ESTABLISHED) => event::PASSIVE,
             (state::CLOSE, _) => return,
@@ -67,6 +69,7 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
             _ => return,
         },
         PARSE_HDR_OPT_CB if ENDS => return fin_came(ctx),
+        RETRANS_CB if ENDS => return again(ctx),
         _ => return,
     };
     // One copy for both, which the compiler would make two of: cold code is what a run costs.
@@ -91,12 +94,23 @@ fn fin_came(ctx: &SockOpsContext) {
     }
 }
 
-/// Asks for the socket's changes of state. Flags that other programs have set stay.
+/// Asks for what is `wanted`: the socket's changes of state, and its retransmissions. Flags that other programs have set
+/// stay.
 #[inline(always)]
-fn watch(ctx: &SockOpsContext) {
+fn watch(ctx: &SockOpsContext, wanted: i32) {
     let flags = ctx.cb_flags() as i32;
-    if flags & STATE_CB_FLAG == 0 {
-        let _ = ctx.set_cb_flags(flags | STATE_CB_FLAG);
+    if flags & wanted != wanted {
+        let _ = ctx.set_cb_flags(flags | wanted);
+    }
+}
+
+/// A segment was sent again (__tcp_retransmit_skb, net/ipv4/tcp_output.c): of interest where that is a SYN.
+#[inline(always)]
+fn again(ctx: &SockOpsContext) {
+    let Some(sk) = sock(ctx) else { return };
+    // SAFETY: `sk` is a full socket, and `ops` the program's context.
+    if unsafe { (*sk).state } == state::SYN_SENT {
+        instant(tally::SYN_AGAIN, event::SYN_AGAIN, unsafe { bpf_get_socket_cookie(ctx.ops.cast()) });
     }
 }
 
@@ -154,8 +168,9 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         (*record).local_port = (*sk).src_port as u16;
         (*record).remote_port = socket::remote_port(sk);
-        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG) == RTO_CB_FLAG) as u32;
-        socket::counters(sk, &raw mut (*record).counters);
+        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG) == RTO_CB_FLAG) as u16;
+        let counted = socket::counters(sk, &raw mut (*record).counters);
+        (*record).all_acknowledged = (counted.sent == counted.acknowledged) as u16;
     }
     reserved.submit(count.wake_up(&FLOWS));
 }

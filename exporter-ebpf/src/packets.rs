@@ -16,7 +16,7 @@ use flowtel_common::{
 use crate::{
     direct::{Direct, load},
     dns,
-    emit::{Count, FLOWS, answered, emit_counted, instant},
+    emit::{Count, FLOWS, answered, emit_counted},
     socket,
 };
 
@@ -65,14 +65,8 @@ pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
         return;
     }
     let Some(flags) = flags(&bytes, &transport) else { return };
-    if flags.0 & (Flags::FIN | Flags::RST) == 0 {
-        if flags.is_syn()
-            && let Some(sk) = stream(ctx)
-            // SAFETY: `sk` is a full stream socket.
-            && unsafe { (*sk).state == state::SYN_SENT && socket::retransmits(sk) > 0 }
-        {
-            instant(tally::SYN_AGAIN, event::SYN_AGAIN, cookie(ctx));
-        }
+    // A FIN that leaves, too, is told by the socket's states and end, but for sockets whose states are not.
+    if flags.0 & Flags::RST == 0 && (flags.0 & Flags::FIN == 0 || !any_older()) {
         return;
     }
     if let Some(sk) = stream(ctx) {
@@ -127,18 +121,13 @@ fn any_older() -> bool {
 fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags: Flags, way: u32) {
     // SAFETY: `sk` is a full socket.
     let state = unsafe { (*sk).state };
-    let wanted = if flags.0 & Flags::RST != 0 {
-        state != state::LISTEN // strays at a listener end nothing
-    } else {
-        // That one came the socket's end tells. SAFETY: `sk` is a full stream socket.
-        way == event::OUT && unsafe { socket::retransmits(sk) > 0 }
-    };
-    if !wanted && (flags.0 & Flags::RST != 0 || !any_older()) {
-        return;
+    let reset = flags.0 & Flags::RST != 0;
+    if reset && state == state::LISTEN {
+        return; // strays at a listener end nothing
     }
     let cookie = cookie(ctx);
     // SAFETY: only whether there is a value counts.
-    if !wanted && unsafe { OLDER.get(cookie) }.is_none() {
+    if !reset && unsafe { OLDER.get(cookie) }.is_none() {
         return;
     }
     let Some(tcp) = load::<16>(ctx, transport.at) else { return };
@@ -151,7 +140,7 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
     let end = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])
         .wrapping_add(payload)
         .wrapping_add(u32::from(flags.0 & Flags::FIN));
-    let kind = if flags.0 & Flags::RST != 0 { event::RESET } else { event::FIN };
+    let kind = if reset { event::RESET } else { event::FIN };
     // A constant for each kind: the verifier must know which counter it is.
     let count = if kind == event::RESET { Count::seen(tally::RESET) } else { Count::seen(tally::FIN) };
     // No closure, although two programs use this: it would become a function with a name that holds a hash of this folder's

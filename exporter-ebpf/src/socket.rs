@@ -107,6 +107,8 @@ pub struct Counted {
     pub received: u32,
     /// The first that was not acknowledged.
     pub acknowledged: u32,
+    /// The next one that it sends.
+    pub sent: u32,
 }
 
 /// What a stream socket has counted, and up to where. (Of the kernel's own socket it would be garbage on some kernels: ask for the type
@@ -128,7 +130,7 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
             zero(&raw mut (*into).segments_out);
             zero(&raw mut (*into).retransmits);
             zero(&raw mut (*into).srtt_us);
-            Counted { received: 0, acknowledged: 0 }
+            Counted { received: 0, acknowledged: 0, sent: 0 }
         } else {
             (*into).bytes_acked = (*tcp).bytes_acked;
             (*into).bytes_received = (*tcp).bytes_received;
@@ -136,7 +138,7 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
             (*into).segments_out = (*tcp).segs_out;
             (*into).retransmits = (*tcp).total_retrans;
             (*into).srtt_us = (*tcp).srtt_us >> 3;
-            Counted { received: (*tcp).rcv_nxt, acknowledged: (*tcp).snd_una }
+            Counted { received: (*tcp).rcv_nxt, acknowledged: (*tcp).snd_una, sent: (*tcp).snd_nxt }
         }
     }
 }
@@ -151,18 +153,5 @@ pub unsafe fn trips(sk: *mut bpf_sock) -> (u32, u32) {
     unsafe {
         let tcp = bpf_tcp_sock(sk);
         if tcp.is_null() { (0, 0) } else { ((*tcp).srtt_us >> 3, (*tcp).total_retrans) }
-    }
-}
-
-/// Segments that the socket has sent again.
-///
-/// # Safety
-/// `sk` is a full socket of type [`STREAM`].
-#[inline(always)]
-pub unsafe fn retransmits(sk: *mut bpf_sock) -> u32 {
-    // SAFETY: as the caller promises; the answer is tested for null.
-    unsafe {
-        let tcp = bpf_tcp_sock(sk);
-        if tcp.is_null() { 0 } else { (*tcp).total_retrans }
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     flowtel::Launch,
-    machine,
+    machine, ports,
     record::{self, Record},
     scene::{Belongings, Scene},
     sys, wait,
@@ -83,7 +83,7 @@ impl Collector {
         let program = machine::otelcol()?;
         let directory = scene.directory().join(name);
         fs::create_dir_all(&directory)?;
-        let [grpc, http, health] = free_ports()?;
+        let [grpc, http, health] = ports::free()?;
         let form = Form::Json;
         let collector =
             Self { program, directory, grpc, http, health, form, child: None, belongings: scene.belongings() };
@@ -301,14 +301,4 @@ impl Drop for Collector {
 
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display())
-}
-
-/// Ports that are free now.
-fn free_ports() -> Result<[u16; 3]> {
-    let listeners = [(); 3].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)));
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.as_ref().map_err(|e| anyhow::anyhow!("no free port: {e}"))?.local_addr()?.port();
-    }
-    Ok(ports)
 }

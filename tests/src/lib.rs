@@ -12,7 +12,7 @@
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
 //!   at one by one;
 //! - [`status`]: what flowtel says of itself while it runs;
-//! - [`objects`]: the kernel's lists of BPF programs and links;
+//! - [`ports`]: where receivers can listen; [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
 pub mod balance;
@@ -27,6 +27,7 @@ pub mod load;
 pub mod machine;
 pub mod netns;
 pub mod objects;
+pub mod ports;
 pub mod record;
 pub mod scene;
 pub mod sniffer;

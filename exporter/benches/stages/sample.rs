@@ -74,6 +74,7 @@ pub fn close(n: u64, time: u64) -> KernelEvent {
         local_port: port,
         remote_port: SERVER_PORT,
         fin_in: 0,
+        all_acknowledged: 1,
         counters,
     };
     at(time, Event::Close(close))

@@ -169,13 +169,13 @@ pub const PROGRAMS: [Program; 20] = [
         when: |wants| !wants.ends && wants.netns,
     },
     Program {
-        name: "flowtel_ops_old",
+        name: "flowtel_ops_nonetns",
         attach: "cgroup_sock_ops",
         purpose: "begins and ends of connections, without their network namespace",
         when: |wants| wants.ends && !wants.netns,
     },
     Program {
-        name: "flowtel_ops_old_lean",
+        name: "flowtel_ops_lean_nonetns",
         attach: "cgroup_sock_ops",
         purpose: "begins of connections, without their network namespace",
         when: |wants| !wants.ends && !wants.netns,

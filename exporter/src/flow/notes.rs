@@ -17,7 +17,7 @@ const PROCESS: usize = 8;
 const COMM: usize = 9;
 const CGROUP: usize = 11;
 const SINCE: usize = 12;
-/// FIN in, FIN or SYN again, reset in.
+/// Of a flow, FIN in and reset in; of an attempt, SYN again.
 const TIMES: usize = 13;
 
 // Bits of WHAT.
@@ -87,7 +87,7 @@ fn of_open(cookie: u64, open: &Open) -> Note {
         flag(*own, OWN),
         flag(seen.reset_out, RESET_OUT),
     ];
-    let times = [seen.fin_in, seen.fin_again, seen.reset_in];
+    let times = [seen.fin_in, None, seen.reset_in];
     write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times)
 }
 
@@ -172,12 +172,7 @@ impl Words<'_> {
         let mut flow = Flow::new(boot, self.at(COOKIE), local, remote, way);
         flow.local |= self.is(BOTH_HERE);
         flow.owner = self.owner();
-        let seen = Seen {
-            fin_in: self.time(TIMES),
-            fin_again: self.time(TIMES + 1),
-            reset_in: self.time(TIMES + 2),
-            reset_out: self.is(RESET_OUT),
-        };
+        let seen = Seen { fin_in: self.time(TIMES), reset_in: self.time(TIMES + 2), reset_out: self.is(RESET_OUT) };
         let began = KernelTime(self.at(BEGAN));
         Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
     }
@@ -239,12 +234,8 @@ mod tests {
         let ends = any::<bool>().prop_flat_map(move |v4| (end(v4), end(v4)));
         let way = prop_oneof![Just(None), Just(Some(Direction::Incoming)), Just(Some(Direction::Outgoing))];
         let time = || proptest::option::of((1..u64::MAX).prop_map(KernelTime));
-        let seen = (time(), time(), time(), any::<bool>()).prop_map(|(fin_in, fin_again, reset_in, reset_out)| Seen {
-            fin_in,
-            fin_again,
-            reset_in,
-            reset_out,
-        });
+        let seen = (time(), time(), any::<bool>());
+        let seen = seen.prop_map(|(fin_in, reset_in, reset_out)| Seen { fin_in, reset_in, reset_out });
         let flags = any::<(bool, bool, bool)>();
         (any::<u64>(), any::<u64>(), ends, way, proptest::option::of(owner()), seen, flags).prop_map(
             |(cookie, began, (local, remote), way, owner, seen, (here, active, own))| {

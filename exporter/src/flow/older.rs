@@ -269,7 +269,6 @@ impl Older {
     fn seen(&self) -> Seen {
         Seen {
             fin_in: self.fin_in.map(|(at, _)| at.time),
-            fin_again: self.fin_again,
             reset_in: self.reset_in.map(|at| at.time),
             reset_out: self.reset_out.is_some(),
         }

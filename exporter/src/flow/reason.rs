@@ -38,8 +38,6 @@ pub enum FailReason {
 pub struct Seen {
     /// The peer's FIN, last.
     pub fin_in: Option<KernelTime>,
-    /// The own FIN, repeated, last.
-    pub fin_again: Option<KernelTime>,
     /// The peer's reset, last.
     pub reset_in: Option<KernelTime>,
     /// The own reset.
@@ -65,31 +63,26 @@ pub(super) const LEAST_RTO: Duration = Duration::from_millis(190);
 /// The time-out of a first SYN (TCP_TIMEOUT_INIT is 1 s), less some slack: timers were seen 8 ms early.
 const SYN_RTO: Duration = Duration::from_millis(900);
 
-/// Why a flow ended whose socket went from `old_state` to CLOSE at `at`. `srtt` is the socket's smoothed round trip time
-/// and `retransmits` its repeated segments. A local reset leaves after this: then [`EndReason::ResetLocal`] it was.
-pub fn end(old_state: u32, at: KernelTime, seen: &Seen, srtt: Duration, retransmits: u32) -> EndReason {
+/// Why a flow ended whose socket went from `old_state` to CLOSE at `at`. `all_acknowledged`: the peer had acknowledged all
+/// that was sent ([`flowtel_common::event::Close::all_acknowledged`]). A local reset leaves after this: then
+/// [`EndReason::ResetLocal`] it was.
+pub fn end(old_state: u32, at: KernelTime, seen: &Seen, all_acknowledged: bool) -> EndReason {
     if seen.reset_in.is_some_and(|t| within(t, at, RESET_CLOSES_WITHIN)) {
         return EndReason::ResetRemote;
     }
     if seen.reset_out {
         return EndReason::ResetLocal;
     }
-    match old_state {
-        state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT => EndReason::Fin,
-        // The last ACK closes it within a round trip of the FIN; a timer closes it a time-out after the last try.
-        state::LAST_ACK => {
-            let gave_up = retransmits > 0 && seen.fin_again.is_some_and(|t| !within(t, at, srtt + LEAST_RTO));
-            if gave_up { EndReason::Timeout } else { EndReason::Fin }
-        }
-        _ => EndReason::Timeout,
-    }
+    // Where the own FIN was not acknowledged, a timer gave up.
+    if own_fin_acknowledged(old_state, all_acknowledged) { EndReason::Fin } else { EndReason::Timeout }
 }
 
-/// Whether the own FIN was acknowledged when the socket went from `old_state` to CLOSE.
-pub fn own_fin_acknowledged(old_state: u32, reason: EndReason) -> bool {
+/// Whether the own FIN was acknowledged when the socket went from `old_state` to CLOSE. `all_acknowledged`: as for [`end`].
+pub fn own_fin_acknowledged(old_state: u32, all_acknowledged: bool) -> bool {
     match old_state {
-        state::FIN_WAIT2 | state::CLOSING | state::TIME_WAIT => true,
-        state::LAST_ACK => reason == EndReason::Fin,
+        state::FIN_WAIT2 | state::TIME_WAIT => true,
+        // Both FINs are out. It is closed by the acknowledgement of the own one, or by a timer.
+        state::CLOSING | state::LAST_ACK => all_acknowledged,
         _ => false,
     }
 }
@@ -162,7 +155,7 @@ mod tests {
     }
 
     fn ended(old_state: u32, seen: Seen) -> EndReason {
-        end(old_state, AT, &seen, Duration::from_millis(30), 3)
+        end(old_state, AT, &seen, true)
     }
 
     #[test]
@@ -183,10 +176,14 @@ mod tests {
 
     #[test]
     fn a_last_ack_that_never_came_is_a_time_out_and_one_that_came_is_not() {
-        let seen = |ms| Seen { fin_in: ago(9000), fin_again: ago(ms), ..Seen::default() };
-        assert_eq!(ended(state::LAST_ACK, seen(30)), EndReason::Fin);
-        assert_eq!(ended(state::LAST_ACK, seen(6400)), EndReason::Timeout);
-        assert_eq!(ended(state::FIN_WAIT1, seen(6400)), EndReason::Timeout);
+        let ended = |old_state, all_acknowledged| end(old_state, AT, &Seen::default(), all_acknowledged);
+        for both_fins_out in [state::LAST_ACK, state::CLOSING] {
+            assert_eq!(ended(both_fins_out, true), EndReason::Fin);
+            assert_eq!(ended(both_fins_out, false), EndReason::Timeout);
+        }
+        // Of what was sent before the FIN all may be acknowledged; were the FIN too, the state would be FIN_WAIT2.
+        assert_eq!(ended(state::FIN_WAIT1, true), EndReason::Timeout);
+        assert_eq!(ended(state::FIN_WAIT2, false), EndReason::Fin);
     }
 
     #[test]

@@ -136,8 +136,7 @@ fn segment(kind: u32, cookie: u64, way: u32) -> Segment {
         local_port: 1,
         remote_port: 1,
         state: state::ESTABLISHED,
-        // A FIN that leaves is told when it leaves again.
-        counters: Counters { retransmits: u32::from(way == OUT), ..Counters::default() },
+        counters: Counters::default(),
         ahead: 0,
         reserved: 0,
     }
@@ -163,6 +162,7 @@ fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), count
         local_port: local.1,
         remote_port: remote.1,
         fin_in: 0,
+        all_acknowledged: 1,
         counters,
     })
 }

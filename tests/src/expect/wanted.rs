@@ -205,7 +205,10 @@ impl End {
     /// With so many segments sent again.
     #[must_use]
     pub fn retransmits(self, retransmits: RangeInclusive<i64>) -> Self {
-        Self { retransmits, ..self }
+        // Each may be answered, and the peer may send again as often.
+        let more = 2 * retransmits.end();
+        let packets = self.packets.map(|range| *range.start()..=range.end() + more);
+        Self { retransmits, packets, ..self }
     }
 }
 

@@ -34,6 +34,11 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("bytes that nobody read: a reset, by close() and by kill -9", 60, unread),
     Scenario::new("a connection that is never accepted is reset with its listener", 60, never_accepted),
     Scenario::new("a peer that falls silent: timed out, by TCP_USER_TIMEOUT and as an orphan", 60, silent),
+    Scenario::new(
+        "a peer that falls silent with FINs out: timed out, with and without data before them",
+        60,
+        last_silence,
+    ),
     Scenario::new("SYNs that cross: begin and end by FIN on both sides", 60, crossed),
     Scenario::new(
         "refused: both sides by IPv4, the asking one by IPv6; the socket connects elsewhere then",
@@ -332,12 +337,7 @@ fn silent(scene: &Scene) -> Result<()> {
         let orphan = Talk::begin(net, net.server_v4)?;
         user.up(50)?;
         orphan.up(60)?;
-        net.server.nft(&format!(
-            "add table ip deaf
-            add chain ip deaf in {{ type filter hook input priority 0 ; }}
-            add rule ip deaf in ip saddr {} drop",
-            net.client_v4
-        ))?;
+        deafen(net)?;
         let (of_user, of_orphan, before) = (user.sides(), orphan.sides(), wall());
         (&user.client).write_all(b"are you there?")?;
         drop(orphan.client);
@@ -354,6 +354,56 @@ fn silent(scene: &Scene) -> Result<()> {
         for (of, bytes) in [(of_user, 50), (of_orphan, 60)] {
             let end = End::fin([bytes, 0], between);
             sides.extend(with_ends(of, [end.clone().reason("timeout").retransmits(1..=10), end.reason("reset.local")]));
+        }
+        Ok(())
+    })
+}
+
+/// From now on nothing that the client sends comes to the server.
+fn deafen(net: &Pair) -> Result<()> {
+    net.server.nft(&format!(
+        "add table ip deaf
+        add chain ip deaf in {{ type filter hook input priority 0 ; }}
+        add rule ip deaf in ip saddr {} drop",
+        net.client_v4
+    ))
+}
+
+/// The own FIN is never acknowledged: of LAST_ACK, where only data before it or the FIN itself is sent again, and of CLOSING.
+fn last_silence(scene: &Scene) -> Result<()> {
+    told(scene, |net, sides| {
+        for namespace in [&net.client, &net.server] {
+            namespace.sysctl("net.ipv4.tcp_orphan_retries", "1")?;
+        }
+        let [data, bare, both] = [50, 60, 70].map(|n| {
+            let talk = Talk::begin(net, net.server_v4)?;
+            talk.up(n)?;
+            anyhow::Ok(talk)
+        });
+        let (data, bare, both) = (data?, bare?, both?);
+        for talk in [&data, &bare] {
+            talk.server.shutdown(Shutdown::Write)?;
+            end_of(&talk.client)?;
+        }
+        deafen(net)?;
+        let of = [data.sides(), bare.sides(), both.sides()];
+        let before = wall();
+        (&data.client).write_all(b"are you there?")?;
+        for talk in [&data, &bare] {
+            reset_at_close(&talk.server)?;
+        }
+        // The server's FIN comes while the client's is out.
+        drop((data.client, bare.client, both.client, both.server));
+        flowtel_tests::wait::until("the clients' end", PATIENCE, || {
+            Ok(net.client.run("looker", crate::open_sockets)?.is_empty().then_some(()))
+        })?;
+        drop((data.server, bare.server));
+        let between = (before, over(net)?);
+        for (of, (bytes, there)) in of.into_iter().zip([(50, "reset.local"), (60, "reset.local"), (70, "timeout")]) {
+            let end = End::fin([bytes, 0], between);
+            let again = if there == "timeout" { 1..=10 } else { 0..=0 };
+            let ends = [end.clone().reason("timeout").retransmits(1..=10), end.reason(there).retransmits(again)];
+            sides.extend(with_ends(of, ends));
         }
         Ok(())
     })

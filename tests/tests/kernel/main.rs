@@ -49,6 +49,7 @@ const PROOFS: &[&str] = &[
     "a life closed by the client",
     "a life closed by close()",
     "a life closed by one half",
+    "a peer that falls silent with FINs out",
     "a reset by either side",
     "refused: both sides by IPv4",
     "failures: timed out",

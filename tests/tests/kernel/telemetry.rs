@@ -20,6 +20,7 @@ use flowtel_tests::{
     expect::{About, Side, exactly},
     flowtel::{Flowtel, Launch, no_more},
     netns::{Pair, joined},
+    ports,
     record::Record,
     scene::{Scenario, Scene},
     status::{Manager, ask, get, number},
@@ -67,7 +68,8 @@ fn load(net: &Pair, n: usize) -> Result<Vec<flowtel_tests::traffic::Connection>>
 }
 
 fn free_port() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    let [port] = ports::free()?;
+    Ok((Ipv4Addr::LOCALHOST, port).into())
 }
 
 // === metrics

@@ -25,9 +25,6 @@ impl Flows {
         };
         if segment.way == event::IN {
             open.seen.fin_in = Some(event.time);
-        } else if segment.counters.retransmits > 0 {
-            // A first one is told only where the kernel side takes the socket for an older one.
-            open.seen.fin_again = Some(event.time);
         }
         let own = open.own;
         self.count(&self.ledger.kernel.fin, own);
@@ -198,10 +195,11 @@ pub(in crate::flow) fn ended(
 ) -> What {
     let Counters { bytes_acked, bytes_received, segments_in, segments_out, retransmits, srtt_us } = close.counters;
     let rtt = Duration::from_micros(srtt_us.into());
-    let reason = reason::end(close.old_state, event.time, seen, rtt, retransmits);
+    let all_acknowledged = close.all_acknowledged != 0;
+    let reason = reason::end(close.old_state, event.time, seen, all_acknowledged);
     // SYN and FIN take a sequence number each: of what was acknowledged, the own ones; of what was received, the peer's
     // FIN (its SYN is not counted).
-    let own_fin = reason::own_fin_acknowledged(close.old_state, reason);
+    let own_fin = reason::own_fin_acknowledged(close.old_state, all_acknowledged);
     let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
     let fin_in = close.fin_in != 0 || seen.fin_in.is_some();
     let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, fin_in)));

@@ -196,6 +196,7 @@ fn what_is_gone_is_told_once_and_a_close_before_it_counts() {
             local_port: 1,
             remote_port: 1,
             fin_in: 0,
+            all_acknowledged: 1,
             counters: Counters { bytes_acked: 112, bytes_received: 300, ..Counters::default() },
         }),
     );
