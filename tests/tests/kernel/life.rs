@@ -384,6 +384,8 @@ fn last_silence(scene: &Scene) -> Result<()> {
         for talk in [&data, &bare] {
             talk.server.shutdown(Shutdown::Write)?;
             end_of(&talk.client)?;
+            // The client may delay its ACK; a server that is deaf by then sends its FIN again.
+            acknowledged(&talk.server)?;
         }
         deafen(net)?;
         let of = [data.sides(), bare.sides(), both.sides()];
