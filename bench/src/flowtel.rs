@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::bpf::Program;
+use crate::{bpf::Program, ending::with_us};
 
 /// What its log says once it watches.
 const READY: &str = "watching TCP connections";
@@ -94,7 +94,7 @@ impl Flowtel {
                 command.args(["--set", setting]);
             }
         }
-        let mut child = command.spawn().with_context(|| format!("starting {}", binary.display()))?;
+        let mut child = with_us(&mut command).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("no standard error")?);
         let mut said = String::new();
         while !said.contains(READY) {

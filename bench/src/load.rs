@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::namespaces::{Namespaces, SERVER};
+use crate::{
+    ending::with_us,
+    namespaces::{Namespaces, SERVER},
+};
 
 /// Threads at each end.
 pub const THREADS: usize = 4;
@@ -35,7 +38,7 @@ impl End {
     fn start(namespace: &str, arguments: &[String]) -> Result<Self> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", namespace]).arg(std::env::current_exe()?).args(arguments);
-        Ok(Self(command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
+        Ok(Self(with_us(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
     }
 
     fn line(&mut self) -> Result<String> {

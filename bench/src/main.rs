@@ -9,6 +9,7 @@
 
 mod bpf;
 mod delay;
+mod ending;
 mod flowtel;
 mod live;
 mod load;
@@ -61,6 +62,7 @@ fn bench(arguments: &[&str]) -> Result<()> {
         }
     }
     let wanted = |part| parts.is_empty() || parts.contains(part);
+    ending::watch()?;
     let binary = flowtel::binary()?;
     about(&binary)?;
 

@@ -1,4 +1,4 @@
-//! Two network namespaces joined by a veth pair, gone again when dropped.
+//! Two network namespaces joined by a veth pair, gone again when dropped, or when the process is ended by a signal.
 
 use std::process::{Command, Stdio};
 
@@ -21,8 +21,8 @@ pub struct Namespaces {
 impl Namespaces {
     /// Makes them. Fresh ones for each run: no connection of an earlier run is in TIME_WAIT there.
     pub fn new() -> Result<Self> {
-        let pid = std::process::id();
-        let made = Self { client: format!("flowtel-bench-{pid}-c"), server: format!("flowtel-bench-{pid}-s") };
+        let [client, server] = names();
+        let made = Self { client, server };
         let (client, server) = (made.client.as_str(), made.server.as_str());
         ip(&["netns", "add", client])?;
         ip(&["netns", "add", server])?;
@@ -45,10 +45,21 @@ impl Namespaces {
 
 impl Drop for Namespaces {
     fn drop(&mut self) {
-        for name in [&self.client, &self.server] {
-            // Perhaps it was never made. Nothing better can be done here.
-            let _ = Command::new("ip").args(["netns", "del", name]).stderr(Stdio::null()).status();
-        }
+        remove_all();
+    }
+}
+
+/// Of this process: it has two at a time.
+fn names() -> [String; 2] {
+    let pid = std::process::id();
+    ["c", "s"].map(|end| format!("flowtel-bench-{pid}-{end}"))
+}
+
+/// Takes away those that this process made.
+pub fn remove_all() {
+    for name in names() {
+        // Perhaps it was never made. Nothing better can be done here.
+        let _ = Command::new("ip").args(["netns", "del", &name]).stderr(Stdio::null()).status();
     }
 }
 

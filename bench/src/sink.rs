@@ -24,8 +24,11 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 
-use crate::flowtel::{self, Mode};
-use crate::namespaces::{CLIENT, SERVER};
+use crate::{
+    ending::with_us,
+    flowtel::{self, Mode},
+    namespaces::{CLIENT, SERVER},
+};
 
 /// The running receiver.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ pub struct Got {
 impl Sink {
     pub fn start() -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        let mut child = command.arg("sink").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = with_us(&mut command).arg("sink").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut answers = BufReader::new(child.stdout.take().context("no standard output")?);
         let mut line = String::new();
         answers.read_line(&mut line)?;
