@@ -1,6 +1,6 @@
 //! What this machine can't do: nothing comes in, reasons come out.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{env, fs, io, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -8,6 +8,7 @@ use aya::{
     programs::ProgramType,
     sys::{is_map_supported, is_program_supported},
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::scene::skip;
 
@@ -36,7 +37,19 @@ pub fn missing() -> Option<String> {
 
 /// Whether a program of that name is on the path.
 pub fn has(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+    path_of(program).is_some()
+}
+
+/// Where on the path a program of that name is.
+pub fn path_of(program: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|directory| directory.join(program)).find(|file| file.is_file())
+}
+
+/// Lets this process have as many descriptors as it may: some rows keep thousands of connections open at both ends.
+pub fn raise_descriptors() -> io::Result<()> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
 /// Where cargo puts what it builds.

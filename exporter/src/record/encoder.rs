@@ -4,7 +4,7 @@
 //! encoded once; at the seal only two lengths are new, so the envelope is written right before the records and nothing is
 //! moved. Within one `ScopeLogs` the schema URL stands before the records: protobuf leaves the order of fields free.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -16,6 +16,7 @@ use super::{
     buffers::Buffers,
     groups,
     owners::{Encoded, Owners},
+    pairs::{self, Pairs},
     resource, schema, text,
     wire::{self, array_attribute, constant_attribute},
 };
@@ -24,7 +25,7 @@ use crate::{
     config::Groups,
     dns::Names,
     enrich::Enriched,
-    flow::{BootId, Direction, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
+    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
 };
 
 mod fixed;
@@ -66,6 +67,7 @@ pub struct Encoder {
     open: Open,
     buffers: Buffers,
     owners: Owners,
+    pairs: Pairs,
 }
 
 /// The open batch.
@@ -101,6 +103,7 @@ impl Encoder {
             open: Open::default(),
             buffers: Buffers::default(),
             owners: Owners::default(),
+            pairs: Pairs::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
@@ -191,10 +194,12 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, owners, boot, event_name_attribute, groups, .. } = self;
+        let Self { open: Open { buffer: out, .. }, owners, pairs, boot, event_name_attribute, groups, .. } = self;
         let FlowEvent { at, flow, what } = event;
         let owner = owners.of(enriched);
-        let [source, destination] = [flow.source, flow.destination].map(|end| text::Address::new(end.ip()));
+        let pair = pairs.of(flow);
+        let texts = (pair.is_none() || !groups.is_empty())
+            .then(|| [flow.source, flow.destination].map(|end| text::Address::new(end.ip())));
         let start = out.len();
         match what {
             What::Begin { .. } => fixed::begin(out, at),
@@ -203,7 +208,16 @@ impl Encoder {
             What::Failed { .. } => front(out, at, schema::WARN, schema::WARN_TEXT, schema::FAILED),
         }
         let body_start = wire::open_string(out, wire::log_record::BODY);
-        body(out, enriched, &source, &destination, owner);
+        if let Some(pair) = pair {
+            pair.source_words.write(out);
+            text::port(out, flow.source.port());
+            pair.destination_words.write(out);
+        } else if let Some([source, destination]) = &texts {
+            pairs::source_words(out, flow, source);
+            pairs::source_port_words(out, flow);
+            pairs::destination_words(out, flow, destination);
+        }
+        body(out, enriched, owner);
         wire::close_string(out, body_start);
 
         if *event_name_attribute {
@@ -225,29 +239,14 @@ impl Encoder {
                 array_attribute!(out, schema::COMMUNITY_ID, id.text(), community_id::TEXT_LEN);
             }
         }
-        match flow.direction {
-            Some(Direction::Outgoing) => {
-                constant_attribute!(out, schema::DIRECTION, Direction::Outgoing.as_str());
-            }
-            Some(Direction::Incoming) => {
-                constant_attribute!(out, schema::DIRECTION, Direction::Incoming.as_str());
-            }
-            None => {}
-        }
-        if flow.local {
-            wire::bool_attribute(out, schema::LOCAL, true);
-        }
-        if !flow.source.ip().is_unspecified() {
-            wire::address_attribute(out, schema::SOURCE_ADDRESS, &source);
-        }
-        port(out, schema::SOURCE_PORT, &flow.source);
-        wire::address_attribute(out, schema::DESTINATION_ADDRESS, &destination);
-        port(out, schema::DESTINATION_PORT, &flow.destination);
-        constant_attribute!(out, schema::TRANSPORT, "tcp");
-        if flow.destination.is_ipv4() {
-            constant_attribute!(out, schema::NETWORK_TYPE, "ipv4");
-        } else {
-            constant_attribute!(out, schema::NETWORK_TYPE, "ipv6");
+        if let Some(pair) = pair {
+            pair.before_port.write(out);
+            wire::int_attribute(out, schema::SOURCE_PORT, flow.source.port().into());
+            pair.after_port.write(out);
+        } else if let Some([source, destination]) = &texts {
+            pairs::before_port(out, flow, source);
+            pairs::port(out, schema::SOURCE_PORT, &flow.source);
+            pairs::after_port(out, flow, destination);
         }
         if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
@@ -265,7 +264,9 @@ impl Encoder {
         if let Some(fold) = &enriched.fold {
             folded(out, fold);
         }
-        if !groups.is_empty() {
+        if !groups.is_empty()
+            && let Some([source, destination]) = &texts
+        {
             groups::write(out, *groups, enriched, source.as_bytes(), destination.as_bytes());
         }
         close_record(out, start);
@@ -293,13 +294,6 @@ fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<
     wire::string_attribute(out, state, names.state.as_str().as_bytes());
     if let Some(seconds) = names.age {
         wire::double_attribute(out, age, seconds.as_secs_f64());
-    }
-}
-
-#[inline(always)]
-pub(super) fn port(out: &mut Vec<u8>, key: &str, end: &SocketAddr) {
-    if end.port() != 0 {
-        wire::int_attribute(out, key, end.port().into());
     }
 }
 
@@ -346,28 +340,10 @@ impl Open {
     }
 }
 
-/// What a record says in words.
+/// What a record says in words behind the two endpoints.
 #[inline(always)]
-fn body(
-    out: &mut Vec<u8>,
-    enriched: &Enriched<'_>,
-    source: &text::Address,
-    destination: &text::Address,
-    owner: Option<&Encoded>,
-) {
-    let FlowEvent { flow, what, .. } = enriched.event;
-    match flow.direction {
-        Some(Direction::Outgoing) => out.extend_from_slice(b"outgoing tcp "),
-        Some(Direction::Incoming) => out.extend_from_slice(b"incoming tcp "),
-        None => out.extend_from_slice(b"tcp "),
-    }
-    if flow.source.ip().is_unspecified() {
-        out.push(b'?');
-    } else {
-        endpoint(out, source, &flow.source);
-    }
-    out.extend_from_slice(b" -> ");
-    endpoint(out, destination, &flow.destination);
+fn body(out: &mut Vec<u8>, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
+    let what = &enriched.event.what;
     if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
         out.extend_from_slice(b" (");
         // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
@@ -406,22 +382,6 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
     if let Some(reason) = reason {
         body.extend_from_slice(b": ");
         body.extend_from_slice(reason.as_bytes());
-    }
-}
-
-/// `address:port`, with IPv6 addresses in brackets (RFC 3986, 3.2.2); the address alone where the port is 0.
-#[inline(always)]
-fn endpoint(out: &mut Vec<u8>, address: &text::Address, end: &SocketAddr) {
-    let brackets = end.is_ipv6() && end.port() != 0;
-    if brackets {
-        out.push(b'[');
-    }
-    address.write(out);
-    if brackets {
-        out.push(b']');
-    }
-    if end.port() != 0 {
-        text::port(out, end.port());
     }
 }
 

@@ -1,7 +1,7 @@
 //! Attributes that are written only where they are asked for (`record.groups`): other names for what is there already.
 
 use super::{
-    encoder::port,
+    pairs::port,
     schema,
     wire::{string_attribute, strings_attribute},
 };

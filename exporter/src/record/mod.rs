@@ -10,6 +10,7 @@ mod buffers;
 mod encoder;
 mod groups;
 mod owners;
+mod pairs;
 pub mod resource;
 pub mod schema;
 mod text;

@@ -74,6 +74,9 @@ fn main() -> ExitCode {
     match &missing {
         Some(reason) => eprintln!("no scenario can run on this machine: {reason}"),
         None => {
+            if let Err(error) = machine::raise_descriptors() {
+                eprintln!("the limit of descriptors stays as it is: {error}");
+            }
             netns::sweep();
             names::sweep();
             queue::sweep();

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -284,9 +284,12 @@ proptest! {
     #[test]
     fn every_record_decodes_to_what_the_schema_says(events in prop::collection::vec(events(), 1..20)) {
         let mut encoder = encoder(WIDE);
-        for event in &events {
+        // Each so often that what is remembered of it is used, and no record of another shows it.
+        let events: Vec<_> = events.iter().flat_map(|event| std::iter::repeat_n(event, 5)).collect();
+        for event in events.iter().chain(events.iter().rev()) {
             prop_assert_eq!(encoder.write(&Enriched::bare(event)), None);
         }
+        let events: Vec<_> = events.iter().chain(events.iter().rev()).cloned().collect();
         let batch = encoder.seal().expect("records were written");
         let (records, request) = decode(&batch);
         prop_assert_eq!(batch.records as usize, events.len());
