@@ -139,14 +139,21 @@ pub fn bind(ctx: &SockContext, family: Family) {
     });
 }
 
-/// Reports that a process dropped a socket in SYN_SENT, or a closed one: that is all that is ever heard of a connection for
-/// which there was no route. (What becomes of an established one its last segments tell.)
+/// Reports that a process dropped a socket in SYN_SENT, or a closed one without a peer: that is all that is ever heard of a
+/// connection for which there was no route. (What becomes of an established one its last segments tell.)
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     let sk = ctx.sock;
     // SAFETY: `sk` is the program's context.
     let (kind, protocol, state) = unsafe { ((*sk).type_, (*sk).protocol, (*sk).state) };
-    if kind != socket::STREAM || protocol != IPPROTO_TCP || !(state == state::SYN_SENT || state == state::CLOSE) {
+    if kind != socket::STREAM || protocol != IPPROTO_TCP {
+        return;
+    }
+    // A connection that is over leaves its peer's port in the socket; one for which no SYN could leave takes it back
+    // (tcp_v4_connect, `failure`), as does whoever lets the socket be used again (tcp_disconnect).
+    // SAFETY: as above.
+    let unasked = state == state::CLOSE && unsafe { socket::remote_port(sk) } == 0;
+    if !(state == state::SYN_SENT || unasked) {
         return;
     }
     emit::<Release>(&OWNERS, tally::RELEASE, |record| {

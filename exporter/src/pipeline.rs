@@ -200,7 +200,7 @@ impl Pipeline {
             // Processes may be gone when it is their events' turn.
             events.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
             let waited = u128::from(KernelTime::now().since(start));
-            if let Some(snapshot) = taken.take_if(|taken| settled(taken)) {
+            if let Some(snapshot) = taken.take_if(|taken| settled(taken, self.rings.cut())) {
                 tracing::info!("found {}", snapshot.reach);
                 let began: HashSet<u64> = events.iter().filter_map(began).collect();
                 self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
@@ -230,10 +230,14 @@ impl Pipeline {
 
     /// Reads the rings once and takes what they hold all the way to the queue. Returns whether there was anything.
     fn round(&mut self, events: &mut Vec<KernelEvent>, older: &mut Option<Older>, round: Round) -> bool {
-        // What happened before this is read now. To settle by a later time would tell stories whose rest lies in the rings.
-        let now = KernelTime::now();
         let last = round == Round::Last;
-        let read = if last && self.programs.stay() { self.rings.read_last() } else { self.rings.read() };
+        let read = match (last, self.programs.stay()) {
+            (false, _) => self.rings.read(),
+            (true, false) => self.rings.read_rest(),
+            (true, true) => self.rings.read_last(),
+        };
+        // What happened before this is handed out now. To settle by a later time would tell stories whose rest lies in the rings.
+        let now = self.rings.cut();
         let any = read | !events.is_empty();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
         self.note();
@@ -317,9 +321,9 @@ impl Pipeline {
     }
 }
 
-/// Whether all that the programs tell of a snapshot's connections was read by now.
-fn settled(snapshot: &Snapshot) -> bool {
-    u128::from(KernelTime::now().since(snapshot.listing.time)) > SNAPSHOT_SETTLES.as_nanos()
+/// Whether all that the programs tell of a snapshot's connections is there, where the rings were handed out up to `cut`.
+fn settled(snapshot: &Snapshot, cut: KernelTime) -> bool {
+    u128::from(cut.since(snapshot.listing.time)) > SNAPSHOT_SETTLES.as_nanos()
 }
 
 /// The socket whose begin an event tells.

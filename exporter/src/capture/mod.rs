@@ -4,6 +4,7 @@
 //! - `programs`: the kernel object, loaded and attached;
 //! - [`pins`]: what of them stays in the kernel, on request;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
+//! - `position`: how far a ring was read and written;
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`snapshot`]: what was there before flowtel;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
@@ -14,6 +15,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod pcap;
 pub mod pins;
+mod position;
 mod programs;
 pub mod rights;
 mod rings;

@@ -1,16 +1,27 @@
 //! Reading the rings: everything that happened up to now, in the order of kernel time.
 
+use std::time::Duration;
+
 use aya::maps::{MapData, RingBuf};
 use flowtel_common::{
     event::{Dns, Event},
     tally,
 };
+use source::Source;
 
 use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, pins};
 use crate::ledger::{KernelEvents, Kind};
 
+mod source;
+
 /// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
 const MAX_DRAIN: usize = 1 << 16;
+/// The most events that wait for a ring that is held up. What comes then stays in the other one, and is lost and counted when
+/// that is full.
+const MOST_WAITING: usize = 1 << 18;
+/// How often, and after which time each, the last reading looks whether a record that holds up a ring is whole.
+const LAST_LOOKS: u32 = 20;
+const LAST_LOOK: Duration = Duration::from_millis(1);
 
 /// Bytes of records whose memory is kept from reading to reading, and records.
 const KEPT_BYTES: usize = 1 << 20;
@@ -18,8 +29,8 @@ const KEPT: usize = 1 << 14;
 
 /// The rings between kernel and user space.
 pub struct Rings {
-    flows: RingBuf<MapData>,
-    owners: RingBuf<MapData>,
+    flows: Source,
+    owners: Source,
     answers: RingBuf<MapData>,
     /// What was read of flows and owners and not handed out yet.
     read: Records,
@@ -51,8 +62,8 @@ impl Rings {
     /// The object does not hold them: never in a sound build.
     pub fn take(programs: &mut Programs) -> Result<Self, Error> {
         Ok(Self {
-            flows: programs.ring("FLOWS")?,
-            owners: programs.ring("OWNERS")?,
+            flows: Source::new(programs.ring("FLOWS")?)?,
+            owners: Source::new(programs.ring("OWNERS")?)?,
             answers: programs.ring("ANSWERS")?,
             read: Records::default(),
             cut: KernelTime::default(),
@@ -69,29 +80,54 @@ impl Rings {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        let rings = [&self.flows, &self.owners, &self.answers].map(borrow);
+        let rings = [self.flows.ring(), self.owners.ring(), &self.answers].map(borrow);
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
     /// Reads what happened up to this call; [`Self::hand_out`] gives it. Returns whether there is anything to hand out, now
     /// or next time.
     ///
-    /// Flows are read first: whatever caused a flow event is in the owners' ring by the time that one is read. And the
-    /// cut makes sure that an owner's later event doesn't get before a flow event that the first reading missed.
+    /// Whatever caused an event happened before it, but may lie in the other ring. So nothing is handed out that is later than
+    /// what is known whole of both: mostly up to this call, and less while one of them is held up (see `source`).
     pub fn read(&mut self) -> bool {
-        self.cut = KernelTime::now();
-        self.read.fill(&mut self.flows);
-        self.read.fill(&mut self.owners);
+        let now = KernelTime::now();
+        self.flows.read(now, &mut self.read);
+        self.owners.read(now, &mut self.read);
+        self.cut = self.flows.whole_until().min(self.owners.whole_until());
         !self.read.order.is_empty()
     }
 
-    /// As [`Self::read`], for the last time, where another flowtel will read on: what happened later than this call stays in
-    /// the rings. All that was read is handed out next.
+    /// As [`Self::read`], for the last time: all that was read is handed out next. Waits a moment for what holds up a ring.
+    pub fn read_rest(&mut self) -> bool {
+        let now = KernelTime::now();
+        for _ in 0..LAST_LOOKS {
+            self.read();
+            if self.cut >= now {
+                break;
+            }
+            wait_once();
+        }
+        self.cut = KernelTime::now();
+        !self.read.order.is_empty()
+    }
+
+    /// As [`Self::read_rest`], where another flowtel will read on: what happened later than this call stays in the rings.
     pub fn read_last(&mut self) -> bool {
         self.cut = KernelTime::now();
-        self.read.fill_until(&mut self.flows, self.cut);
-        self.read.fill_until(&mut self.owners, self.cut);
+        for _ in 0..LAST_LOOKS {
+            let flows = self.flows.read_until(self.cut, &mut self.read);
+            let owners = self.owners.read_until(self.cut, &mut self.read);
+            if flows && owners {
+                break;
+            }
+            wait_once();
+        }
         !self.read.order.is_empty()
+    }
+
+    /// Up to when everything that happened is handed out by the next [`Self::hand_out`].
+    pub fn cut(&self) -> KernelTime {
+        self.cut
     }
 
     /// How many events were read and not handed out yet, by kind: indices of [`flowtel_common::tally`].
@@ -105,8 +141,8 @@ impl Rings {
         pending
     }
 
-    /// Gives `take` what was read and happened up to the last [`Self::read`], in the order of kernel time, and counts it;
-    /// what happened while that ran stays for the next one.
+    /// Gives `take` what was read and happened up to [`Self::cut`], in the order of kernel time, and counts it; what is later
+    /// stays for the next one.
     pub fn hand_out(&mut self, clock: &Clock, ledger: &KernelEvents, mut take: impl FnMut(&KernelEvent)) {
         let Self { read, cut, .. } = self;
         let now = clock.wall(*cut);
@@ -142,6 +178,12 @@ impl Rings {
     }
 }
 
+/// Lets whoever holds up a ring go on.
+#[expect(clippy::disallowed_methods, reason = "nothing wakes the thread any more that is stopping: 20 ms at most")]
+fn wait_once() {
+    std::thread::sleep(LAST_LOOK);
+}
+
 /// The count of an event's kind.
 pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
     match event {
@@ -161,26 +203,6 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
 // === impl Records
 
 impl Records {
-    /// Appends what is in a ring.
-    fn fill(&mut self, ring: &mut RingBuf<MapData>) {
-        for _ in 0..MAX_DRAIN {
-            let Some(record) = ring.next() else { return };
-            self.push(&record);
-        }
-    }
-
-    /// Appends what is in a ring up to the first record that is later than `cut`.
-    fn fill_until(&mut self, ring: &mut RingBuf<MapData>, cut: KernelTime) {
-        while let Some(record) = ring.next() {
-            if KernelTime(Event::time_in(&record)) > cut {
-                // Dropped, it would count as read.
-                std::mem::forget(record);
-                return;
-            }
-            self.push(&record);
-        }
-    }
-
     fn bytes(&self, record: &Record) -> &[u8] {
         self.bytes.get(record.start as usize..record.end as usize).unwrap_or_default()
     }
@@ -203,7 +225,7 @@ impl Records {
         let kept = self.order.partition_point(|record| record.time <= cut);
         let (now, later) = self.order.split_at(kept);
         now.iter().for_each(|record| take(self.bytes(record)));
-        // Few: what came in the microseconds of the reading itself.
+        // Few as a rule: what came in the microseconds of the reading itself.
         let mut rest = Self::default();
         later.iter().for_each(|record| rest.push(self.bytes(record)));
         self.bytes.clear();

@@ -52,7 +52,16 @@ pub struct Flows {
     pub(super) watched: KernelTime,
     own: Own,
     pub(super) own_sockets: OwnSockets,
+    lost: Lost,
     pub(super) ledger: Arc<Ledger>,
+}
+
+/// Events of flows that the kernel had no room for.
+#[derive(Debug, Default)]
+struct Lost {
+    events: u64,
+    /// When it was known last that there were more of them: nothing that comes later was lost with these.
+    at: KernelTime,
 }
 
 // === impl Flows
@@ -78,6 +87,7 @@ impl Flows {
             watched: KernelTime::default(),
             own: Own::new(own),
             own_sockets: OwnSockets::default(),
+            lost: Lost::default(),
             ledger,
         }
     }
@@ -136,6 +146,10 @@ impl Flows {
 
     /// Gives out what has settled by `now`, in the order in which it happened, and forgets attempts that are too old.
     pub fn settle(&mut self, now: KernelTime, mut out: impl FnMut(&FlowEvent)) {
+        let events = self.ledger.flows_ring_full();
+        if events != self.lost.events {
+            self.lost = Lost { events, at: now };
+        }
         while let Some((cookie, attempt)) = self.attempts.expire(now) {
             self.gives_up(cookie, &attempt, now);
         }

@@ -438,6 +438,44 @@ fn an_end_whose_begin_was_not_seen_has_no_duration_and_no_direction() {
 }
 
 #[test]
+fn an_end_whose_begin_was_lost_has_the_direction_and_the_owner_of_its_call_and_no_failure_follows() {
+    for (pid, told) in [(99, 1), (OWN, 0)] {
+        let mut scene = Scene::new();
+        scene.on(MS, connect(5, pid));
+        // SYN and FIN are counted with what was acknowledged.
+        let counters = Counters { bytes_acked: 12, bytes_received: 21, ..Counters::default() };
+        scene.on(2 * MS, close_by_fin(5, CLIENT, SERVER, counters));
+        scene.settle(700_000 * MS);
+        assert_eq!(scene.flush().len(), told);
+        for told in &scene.told {
+            let (reason, duration, traffic) = end(told);
+            assert_eq!((reason, duration), (EndReason::Fin, None));
+            assert_eq!((traffic.source_bytes, traffic.destination_bytes), (10, 20));
+            assert_eq!((told.flow.direction, told.flow.owner.map(|o| o.pid)), (Some(Direction::Outgoing), Some(99)));
+        }
+        let kernel = &scene.ledger.kernel;
+        assert_eq!((kernel.connect.open(), kernel.close.open()), (0, 0));
+    }
+}
+
+#[test]
+fn an_attempt_whose_events_may_be_lost_is_not_told_as_never_sent() {
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, 99));
+    scene.ledger.kernel.established.ring_full.add(1);
+    scene.settle(2 * MS);
+    scene.on(3 * MS, connect(6, 99));
+    scene.settle(700_000 * MS);
+    let [never_sent] = scene.flush() else { panic!("one failure: {:?}", scene.told) };
+    assert_eq!(
+        never_sent.flow.id,
+        Some(FlowId::new(&BootId::new([1; 16]), 6, never_sent.flow.source, never_sent.flow.destination))
+    );
+    let kind = &scene.ledger.kernel.connect;
+    assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (1, 1, 0));
+}
+
+#[test]
 fn failures_say_why_and_how_often_it_was_tried() {
     let counters = |retransmits| Counters { retransmits, ..Counters::default() };
     type Case<'a> = (&'a [(u64, Event)], u32, FailReason);

@@ -439,16 +439,18 @@ fn storm(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
     let to = server.address;
-    let stop = Arc::<AtomicBool>::default();
+    let (started, stop) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
     let mut threads = Vec::new();
     for i in 0..THREADS {
-        let stop = Arc::clone(&stop);
+        let (started, stop) = (Arc::clone(&started), Arc::clone(&stop));
         threads.push(net.client.spawn(&format!("storm-{i}"), move || {
             let mut open: Vec<(Connection, TcpStream)> = Vec::new();
-            while !stop.load(Relaxed) && open.len() < 150 {
-                let (connection, stream) = connect(traffic::socket(to, None)?, to)?;
-                open.push((connection, stream));
-                // Some before, some while, some after.
+            while !stop.load(Relaxed) {
+                // Some before, some while, some after, however long it takes to start.
+                if open.len() < 150 || started.load(Relaxed) {
+                    let (connection, stream) = connect(traffic::socket(to, None)?, to)?;
+                    open.push((connection, stream));
+                }
                 pause(Duration::from_millis(5));
             }
             Ok(open)
@@ -457,6 +459,8 @@ fn storm(scene: &Scene) -> Result<()> {
     pause(Duration::from_millis(50));
     let watching = Watching::with(scene, Grpc, Launch::everything()?)?;
     found(&watching.flowtel)?;
+    started.store(true, Relaxed);
+    pause(Duration::from_millis(50));
     stop.store(true, Relaxed);
     let mut connections = Vec::new();
     for thread in threads {

@@ -5,7 +5,6 @@
 //! - `directory`: where they are pinned, and for whom;
 //! - `handover`: how far the rings were read, and what was counted by then;
 //! - `notes`: what a flowtel knows of open flows;
-//! - `position`: how far a ring was read;
 //! - `link`: the links.
 //!
 //! Programs are never taken over: each flowtel loads its own, and makes the links run these, a link in one step. Maps are,
@@ -20,7 +19,6 @@ mod directory;
 mod handover;
 mod link;
 mod notes;
-mod position;
 
 use std::{
     collections::HashSet,
@@ -37,9 +35,8 @@ pub use directory::Lock;
 pub use handover::{Counts, Layout, MOST_OWN};
 use handover::{Handover, KINDS, Words};
 pub use notes::Note;
-use position::Position;
 
-use super::{Error, KernelTime};
+use super::{Error, KernelTime, position::Position};
 
 /// The maps that stay. Others are the programs' own notes, which they can do without.
 pub(super) const MAPS: [&str; 4] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES"];

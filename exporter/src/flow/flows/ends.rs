@@ -94,10 +94,17 @@ impl Flows {
             self.settling.hold(told, close.cookie, event.time, false, false);
             return;
         }
-        self.ledger.kernel.close.joined.add(1);
-        let flow = Flow::new(&self.boot, close.cookie, local, remote, None);
-        let what = ended(event, close, &Seen::default(), None, false, None);
-        self.hold_end(event, close.cookie, flow, what, false);
+        // Where its begin was lost, who asked for it is known still.
+        let attempt = self.attempts.take(close.cookie, event.time);
+        let own = attempt.is_some_and(|attempt| self.own.asked(&attempt));
+        self.count(&self.ledger.kernel.close, own);
+        let mut flow = Flow::new(&self.boot, close.cookie, local, remote, attempt.map(|_| Direction::Outgoing));
+        if let Some(attempt) = attempt {
+            self.count(&self.ledger.kernel.connect, own);
+            flow.owner = attempt.owner;
+        }
+        let what = ended(event, close, &Seen::default(), flow.direction, attempt.is_some(), None);
+        self.hold_end(event, close.cookie, flow, what, own);
     }
 
     pub(in crate::flow) fn hold_end(&mut self, event: &KernelEvent, cookie: u64, flow: Flow, what: What, own: bool) {
@@ -154,9 +161,11 @@ impl Flows {
     }
 
     /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
+    /// And where events of flows were lost since, it may have succeeded.
     pub(super) fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
         let own = self.own.asked(attempt);
-        if attempt.again.is_some() || own || attempt.asked < self.watched {
+        let untold = attempt.asked <= self.lost.at;
+        if attempt.again.is_some() || own || untold || attempt.asked < self.watched {
             self.ledger.kernel.connect.unused.add(1);
             return;
         }

@@ -1,5 +1,5 @@
-//! How far a ring has been read. The kernel keeps it in the ring's first page, which whoever reads the ring writes
-//! (kernel/bpf/ringbuf.c, "consumer_pos"), and how far it was written in the second.
+//! How far a ring has been read, and how far it has been written. The kernel keeps the one in the ring's first page, which
+//! whoever reads the ring writes, and the other in the second (kernel/bpf/ringbuf.c, "consumer_pos", "producer_pos").
 
 use std::{io, num::NonZeroUsize, os::fd::BorrowedFd, ptr::NonNull, sync::atomic::AtomicUsize, sync::atomic::Ordering};
 
@@ -15,6 +15,10 @@ struct Page {
 /// How far a ring has been read.
 #[derive(Debug)]
 pub(super) struct Position(Page);
+
+/// How far a ring has been written: up to the end of the last record that a program has room for, whether it is whole or not.
+#[derive(Debug)]
+pub(super) struct Written(Page);
 
 // SAFETY: the page is shared memory that nobody moves, and all access to it is atomic.
 unsafe impl Send for Page {}
@@ -69,9 +73,9 @@ impl Position {
     /// # Errors
     /// The ring's other page can't be mapped.
     pub fn rewind(&self, ring: BorrowedFd<'_>, size: u64, from: u64) -> io::Result<bool> {
-        let written = Page::map(ring, 1, ProtFlags::READ)?;
+        let written = Written::of(ring)?;
         let read = self.get();
-        let intact = || (written.position().load(Ordering::SeqCst) as u64).wrapping_sub(from) <= size;
+        let intact = || written.get().wrapping_sub(from) <= size;
         let Ok(back) = usize::try_from(from) else { return Ok(false) };
         if from > read || !intact() {
             return Ok(from == read);
@@ -83,5 +87,22 @@ impl Position {
             return Ok(false);
         }
         Ok(true)
+    }
+}
+
+// === impl Written
+
+impl Written {
+    /// Of this ring.
+    ///
+    /// # Errors
+    /// It is no ring, or there is no memory.
+    pub fn of(ring: BorrowedFd<'_>) -> io::Result<Self> {
+        Page::map(ring, 1, ProtFlags::READ).map(Self)
+    }
+
+    /// Bytes written, or being written, since the ring was made.
+    pub fn get(&self) -> u64 {
+        self.0.position().load(Ordering::SeqCst) as u64
     }
 }
