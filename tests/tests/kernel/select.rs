@@ -19,7 +19,7 @@ use flowtel_tests::{
     record::{Record, Value, decode_lines},
     scene::{Scenario, Scene, skip},
     traffic::{self, Connection, SERVER, Server, burst, connect, dial},
-    wait::{pause, wall},
+    wait::{patient, pause, wall},
     watching::Watching,
 };
 
@@ -231,7 +231,7 @@ fn late(scene: &Scene, excluded: &str) -> Result<()> {
         let listener = net.server.run(SERVER, || traffic::listen(address, None, |_| Ok(())))?;
         let to = listener.local_addr()?;
         let (mut connection, stream) = net.client.run("client", || connect(traffic::socket(to, None)?, to))?;
-        pause(Duration::from_millis(400));
+        pause(patient(Duration::from_millis(400)));
         connection.after = wall();
         let (server, _) = net.server.run("taker", || Ok(listener.accept()?))?;
         let closing = wall();
