@@ -14,8 +14,9 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What is written at once.
-const MUCH: usize = 256 << 10;
+/// What is written at once: three frames or so. It is copied once more into the socket, and with this little it lies in the
+/// CPU's inner caches then (with 256 KiB a record cost 0.1 µs more).
+const MUCH: usize = 48 << 10;
 
 /// A connection whose small writes are gathered. For users that read whenever they run, as HTTP/2 does.
 #[derive(Debug)]
