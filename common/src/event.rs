@@ -31,6 +31,9 @@ pub const RELEASE: u32 = 10;
 pub const DNS: u32 = 11;
 /// First word of an [`Instant`]: a SYN leaves again (BPF_SOCK_OPS_RETRANS_CB).
 pub const SYN_AGAIN: u32 = 12;
+/// First word of an [`Instant`]: a SYN leaves from a socket that had sent one before, for another connection
+/// (BPF_SOCK_OPS_TCP_CONNECT_CB).
+pub const USED_AGAIN: u32 = 13;
 
 /// States of a TCP socket (include/net/tcp_states.h).
 pub mod state {
@@ -59,6 +62,13 @@ pub const ACTIVE: u32 = 1;
 /// [`Established::how`]: a socket went from SYN_RECV to ESTABLISHED: it was accepted, or SYNs crossed
 /// (BPF_SOCK_OPS_STATE_CB).
 pub const PASSIVE: u32 = 2;
+
+/// [`Close::timer`]: the socket's retransmission timer was not asked, for the programs came later than its SYN.
+pub const TIMER_UNKNOWN: u8 = 0;
+/// [`Close::timer`]: it did not give up.
+pub const TIMER_RUNS: u8 = 1;
+/// [`Close::timer`]: it gave up, and closed the socket (BPF_SOCK_OPS_RTO_CB, `expired`).
+pub const TIMER_EXPIRED: u8 = 2;
 
 /// An IPv6 address as four words, each as it lies in memory in network order; IPv4 as `::ffff:a.b.c.d`. (Words, because
 /// the BPF target would store 16 bytes one by one.)
@@ -241,9 +251,13 @@ pub struct Close {
     /// The peer's port.
     pub remote_port: u16,
     /// 1: the peer's FIN came to it while the own one was out (FIN_WAIT1, FIN_WAIT2).
-    pub fin_in: u16,
+    pub fin_in: u8,
     /// 1: the peer has acknowledged all that was sent; the own FIN too, where the state says that one was.
-    pub all_acknowledged: u16,
+    pub all_acknowledged: u8,
+    /// From SYN_SENT: [`TIMER_UNKNOWN`], [`TIMER_RUNS`] or [`TIMER_EXPIRED`]; else of no meaning.
+    pub timer: u8,
+    /// Zero.
+    pub reserved: u8,
     /// What it counted.
     pub counters: Counters,
 }
@@ -306,7 +320,7 @@ pub struct Dns {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Instant {
-    /// [`SYN_AGAIN`].
+    /// [`SYN_AGAIN`] or [`USED_AGAIN`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
@@ -357,6 +371,7 @@ pub enum Event {
     Accept(Accept),
     Release(Release),
     SynAgain(Instant),
+    UsedAgain(Instant),
     Established(Established),
     Fin(Segment),
     Reset(Segment),
@@ -390,6 +405,7 @@ impl Event {
             ACCEPT => Accept::read_from_bytes(record).ok().map(Self::Accept),
             RELEASE => Release::read_from_bytes(record).ok().map(Self::Release),
             SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
+            USED_AGAIN => Instant::read_from_bytes(record).ok().map(Self::UsedAgain),
             ESTABLISHED => Established::read_from_bytes(record).ok().map(Self::Established),
             FIN => Segment::read_from_bytes(record).ok().map(Self::Fin),
             RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
@@ -412,7 +428,7 @@ impl Event {
             Self::Connect(e) | Self::Listen(e) => e.caller.time,
             Self::Accept(e) => e.time,
             Self::Release(e) => e.time,
-            Self::SynAgain(e) => e.time,
+            Self::SynAgain(e) | Self::UsedAgain(e) => e.time,
             Self::Established(e) => e.time,
             Self::Fin(e) | Self::Reset(e) => e.time,
             Self::Close(e) => e.time,

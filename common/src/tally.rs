@@ -23,8 +23,10 @@ pub const RELEASE: u32 = 8;
 pub const DNS: u32 = 9;
 /// Index of repeated SYNs' tally.
 pub const SYN_AGAIN: u32 = 10;
+/// Index of the tally of sockets that are used again.
+pub const USED_AGAIN: u32 = 11;
 /// How many tallies there are.
-pub const LEN: u32 = 11;
+pub const LEN: u32 = 12;
 
 /// What happened on one CPU, by kind of event. What was met and not lost is in the ring: a counter of that would cost
 /// every event a locked instruction, and say nothing new.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
-//! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain` |
+//! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain`, `UsedAgain` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
 //! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
 //! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Listen` |

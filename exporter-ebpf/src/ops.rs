@@ -22,16 +22,19 @@ use crate::{
 const TCP_CONNECT_CB: u32 = 3;
 const ACTIVE_ESTABLISHED_CB: u32 = 4;
 const PASSIVE_ESTABLISHED_CB: u32 = 5;
+const RTO_CB: u32 = 8;
 const RETRANS_CB: u32 = 9;
 const STATE_CB: u32 = 10;
 const TCP_LISTEN_CB: u32 = 11;
 const PARSE_HDR_OPT_CB: u32 = 13;
-/// ... and the flags that ask for RETRANS_CB, STATE_CB and PARSE_HDR_OPT_CB.
+/// ... and the flags that ask for RTO_CB, RETRANS_CB, STATE_CB and PARSE_HDR_OPT_CB.
+const RTO_CB_FLAG: i32 = 1 << 0;
 const RETRANS_CB_FLAG: i32 = 1 << 1;
 const STATE_CB_FLAG: i32 = 1 << 2;
 const PARSE_ALL_HDR_OPT_CB_FLAG: i32 = 1 << 4;
-/// The flag that asks for RTO_CB, in which nothing is done here: a socket's memory of one bit.
-const RTO_CB_FLAG: i32 = 1 << 0;
+/// The flag that asks for PARSE_HDR_OPT_CB on segments with options that the kernel does not know, which are rare: a
+/// socket's memory of one bit. In SYN_SENT: its timer gave up. From FIN_WAIT1 on: the peer's FIN came.
+const MEMORY: i32 = 1 << 5;
 
 /// Reports a completed handshake and, where `ENDS` are wanted, a socket's end. `NETNS`: bpf_get_netns_cookie is there for
 /// sockops (Linux 6.1 and newer).
@@ -40,9 +43,12 @@ const RTO_CB_FLAG: i32 = 1 << 0;
 /// that was measured to miss the cache at almost every run.
 #[inline(always)]
 pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
-    const BEGINS_ONLY: u32 =
-        1 << ACTIVE_ESTABLISHED_CB | 1 << PASSIVE_ESTABLISHED_CB | 1 << STATE_CB | 1 << TCP_LISTEN_CB;
-    const ALL: u32 = BEGINS_ONLY | 1 << TCP_CONNECT_CB | 1 << RETRANS_CB | 1 << PARSE_HDR_OPT_CB;
+    const BEGINS_ONLY: u32 = 1 << TCP_CONNECT_CB
+        | 1 << ACTIVE_ESTABLISHED_CB
+        | 1 << PASSIVE_ESTABLISHED_CB
+        | 1 << STATE_CB
+        | 1 << TCP_LISTEN_CB;
+    const ALL: u32 = BEGINS_ONLY | 1 << RTO_CB | 1 << RETRANS_CB | 1 << PARSE_HDR_OPT_CB;
     let op = ctx.op();
     // Most runs are the kernel's questions for a setting: out at once, on the first cache line of the program.
     if likely((if ENDS { ALL } else { BEGINS_ONLY }) >> (op & 31) & 1 == 0) {
@@ -51,7 +57,7 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
     let how = match op {
         // Children inherit a listener's flag, and need not be given it one by one.
         TCP_LISTEN_CB => return watch(ctx, STATE_CB_FLAG),
-        TCP_CONNECT_CB if ENDS => return watch(ctx, STATE_CB_FLAG | RETRANS_CB_FLAG),
+        TCP_CONNECT_CB => return asks::<ENDS>(ctx),
         ACTIVE_ESTABLISHED_CB => {
             if ENDS {
                 watch(ctx, STATE_CB_FLAG);
@@ -69,11 +75,39 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
             _ => return,
         },
         PARSE_HDR_OPT_CB if ENDS => return fin_came(ctx),
+        RTO_CB if ENDS => return expires(ctx),
         RETRANS_CB if ENDS => return again(ctx),
         _ => return,
     };
     // One copy for both, which the compiler would make two of: cold code is what a run costs.
     established::<NETNS>(ctx, black_box(how));
+}
+
+/// A SYN is about to leave: where `ENDS` are wanted, asks for what becomes of it. The socket's sequence numbers are set just
+/// after this (tcp_connect, then tcp_connect_init, net/ipv4/tcp_output.c), and nothing clears them when a connection ends
+/// (tcp_done, tcp_disconnect): none is there only before its first SYN.
+#[inline(always)]
+fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
+    const WANTED: i32 = RTO_CB_FLAG | RETRANS_CB_FLAG | STATE_CB_FLAG;
+    if ENDS {
+        let flags = ctx.cb_flags() as i32;
+        let _ = ctx.set_cb_flags(flags & !(PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY) | WANTED);
+    }
+    // SAFETY: the program's context.
+    if unsafe { (*ctx.ops).snd_nxt } != 0 {
+        instant(tally::USED_AGAIN, event::USED_AGAIN, unsafe { bpf_get_socket_cookie(ctx.ops.cast()) });
+    }
+}
+
+/// The retransmission timer ran out (tcp_write_timeout, net/ipv4/tcp_timer.c). Where the kernel gives up a SYN with it, the
+/// socket is closed next, and remembers why: nothing else tells silence from an ICMP message.
+#[inline(always)]
+fn expires(ctx: &SockOpsContext) {
+    let Some(sk) = sock(ctx) else { return };
+    // SAFETY: `sk` is a full socket.
+    if ctx.arg(2) != 0 && unsafe { (*sk).state } == state::SYN_SENT {
+        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | MEMORY);
+    }
 }
 
 /// The own FIN leaves: asks for each segment that comes from now on, for one of them may be the peer's FIN. The states tell
@@ -90,7 +124,7 @@ fn await_fin(ctx: &SockOpsContext) {
 fn fin_came(ctx: &SockOpsContext) {
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).skb_tcp_flags } & u32::from(Flags::FIN) != 0 {
-        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG);
+        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY);
     }
 }
 
@@ -168,9 +202,14 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         (*record).local_port = (*sk).src_port as u16;
         (*record).remote_port = socket::remote_port(sk);
-        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | RTO_CB_FLAG) == RTO_CB_FLAG) as u16;
+        let memory = flags & (PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY) == MEMORY;
+        (*record).fin_in = memory as u8;
+        // Runs where it was asked, and is expired where the socket remembers that.
+        let asked = (flags & RTO_CB_FLAG != 0) as u8;
+        (*record).timer = asked * (event::TIMER_RUNS + memory as u8);
+        (*record).reserved = 0;
         let counted = socket::counters(sk, &raw mut (*record).counters);
-        (*record).all_acknowledged = (counted.sent == counted.acknowledged) as u16;
+        (*record).all_acknowledged = (counted.sent == counted.acknowledged) as u8;
     }
     reserved.submit(count.wake_up(&FLOWS));
 }

@@ -67,6 +67,8 @@ pub struct KernelEvents {
     pub connect: Kind,
     /// A SYN left again.
     pub syn_again: Kind,
+    /// A socket that had asked for a connection before asks for one.
+    pub used_again: Kind,
     /// A handshake was completed.
     pub established: Kind,
     /// A process bound a port.
@@ -297,10 +299,11 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 13] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 14] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
+            ("used again", &self.used_again),
             ("established", &self.established),
             ("listen", &self.listen),
             ("accept", &self.accept),

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// What the kernel's programs report.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "connect",
     "syn again",
+    "used again",
     "established",
     "listen",
     "accept",

@@ -13,6 +13,8 @@ use crate::{
 };
 
 const GAP: &str = "flowtel.gap";
+const BEGIN: &str = "flowtel.tcp.flow.begin";
+const FAILED: &str = "flowtel.tcp.flow.failed";
 
 /// Both, running.
 pub struct Watching {
@@ -113,8 +115,12 @@ impl Told {
         for key in ["flowtel.flow.id", "log.record.uid"] {
             let mut ids = HashSet::new();
             for record in &self.records {
-                // Begin and end share the flow's id; folded ones and gaps have none.
-                let event = if key == "log.record.uid" { "" } else { &record.event_name };
+                // Begin and end share the flow's id, what failed has none of either; folded ones and gaps have none.
+                let event = match record.event_name.as_str() {
+                    _ if key == "log.record.uid" => "",
+                    FAILED => BEGIN,
+                    name => name,
+                };
                 let without = record.attributes.contains_key("flowtel.fold.count") || record.event_name == GAP;
                 ensure!(
                     without && !event.is_empty() || ids.insert((event, record.text(key))),

@@ -405,6 +405,7 @@ fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
     [
         (tally::CONNECT, &ledger.connect),
         (tally::SYN_AGAIN, &ledger.syn_again),
+        (tally::USED_AGAIN, &ledger.used_again),
         (tally::ESTABLISHED, &ledger.established),
         (tally::LISTEN, &ledger.listen),
         (tally::ACCEPT, &ledger.accept),

@@ -192,6 +192,7 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
         Event::Accept(_) => &ledger.accept,
         Event::Release(_) => &ledger.release,
         Event::SynAgain(_) => &ledger.syn_again,
+        Event::UsedAgain(_) => &ledger.used_again,
         Event::Established(_) => &ledger.established,
         Event::Fin(_) => &ledger.fin,
         Event::Reset(_) => &ledger.reset,

@@ -15,6 +15,8 @@ pub(super) struct Attempt {
     pub destination: SocketAddr,
     /// When a SYN last left again.
     pub again: Option<KernelTime>,
+    /// The socket had asked for a connection before.
+    pub used_again: bool,
     /// A reset came.
     pub reset_in: bool,
     /// The process dropped the socket.
@@ -104,6 +106,7 @@ mod tests {
             asked: KernelTime(asked),
             destination: SocketAddr::from(([192, 0, 2, 2], 80)),
             again: None,
+            used_again: false,
             reset_in: false,
             released: false,
             owner: None,

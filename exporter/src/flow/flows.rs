@@ -125,6 +125,14 @@ impl Flows {
                     attempt.again = Some(time);
                 },
             ),
+            Event::UsedAgain(socket) => self.in_attempt(
+                event,
+                socket.cookie,
+                |kernel| &kernel.used_again,
+                |attempt, _| {
+                    attempt.used_again = true;
+                },
+            ),
             Event::Established(established) => self.begins(event, established),
             Event::Fin(segment) => self.fin(event, segment),
             Event::Reset(segment) => self.reset(event, segment),

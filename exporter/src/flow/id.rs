@@ -8,7 +8,10 @@ use std::{
 
 use siphasher::sip128::SipHasher13;
 
-/// 128 bits from boot id, socket cookie and the socket's view of the 5-tuple.
+use crate::capture::KernelTime;
+
+/// 128 bits from boot id, socket cookie and the socket's view of the 5-tuple; of a socket that is used again from its begin
+/// too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FlowId(pub u128);
 
@@ -29,6 +32,14 @@ impl FlowId {
             bytes[place..place + 16].copy_from_slice(&ip.octets());
             bytes[place + 16..place + 18].copy_from_slice(&end.port().to_be_bytes());
         }
+        Self(boot.hash(&bytes))
+    }
+
+    /// The id of the flow since this time, where the socket may have had another one between the same addresses.
+    pub fn at(self, boot: &BootId, since: KernelTime) -> Self {
+        let mut bytes = [0; 16 + 8];
+        bytes[..16].copy_from_slice(&self.0.to_be_bytes());
+        bytes[16..].copy_from_slice(&since.0.to_be_bytes());
         Self(boot.hash(&bytes))
     }
 }
@@ -83,5 +94,8 @@ mod tests {
         assert_ne!(id, FlowId::new(&boot, 2, a, b));
         assert_ne!(id, FlowId::new(&boot, 1, b, a));
         assert_eq!(id.to_string().len(), 32);
+        let again = id.at(&boot, KernelTime(5));
+        assert_eq!(again, id.at(&boot, KernelTime(5)));
+        assert!(![id, id.at(&boot, KernelTime(6)), id.at(&BootId::new([8; 16]), KernelTime(5))].contains(&again));
     }
 }

@@ -203,6 +203,11 @@ impl Flow {
             owner: None,
         }
     }
+
+    /// The socket may have had another flow between these addresses: the id is this one's alone, by its time.
+    fn is_of_its_own(&mut self, boot: &BootId, since: KernelTime) {
+        self.id = self.id.map(|id| id.at(boot, since));
+    }
 }
 
 // === impl Traffic

@@ -35,6 +35,7 @@ const CONNECTOR: u64 = 1 << 10;
 const ACCEPTOR: u64 = 2 << 10;
 const LISTENER: u64 = 3 << 10;
 const ROLE: u64 = 3 << 10;
+const USED_AGAIN: u64 = 1 << 12;
 
 impl Flows {
     /// The flows and attempts that are open, for the flowtel after this one, each the oldest first. What waits to be told is
@@ -45,7 +46,7 @@ impl Flows {
             .iter()
             .filter(|(_, attempt)| attempt.asked >= self.watched)
             .map(|(cookie, attempt)| of_attempt(cookie, attempt));
-        self.open.iter().map(|(cookie, open)| of_open(cookie, open)).chain(attempts).collect()
+        self.open.iter().map(|(cookie, open)| of_open(&self.boot, cookie, open)).chain(attempts).collect()
     }
 
     /// Follows what the flowtel before this one had open: the flows' begin was told. To be called before any event. Returns
@@ -72,14 +73,16 @@ impl Flows {
     }
 }
 
-fn of_open(cookie: u64, open: &Open) -> Note {
+fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
     let Open { flow, began, seen, active, own, .. } = open;
     let (local, remote) = match flow.direction {
         Some(Direction::Incoming) => (flow.destination, flow.source),
         _ => (flow.source, flow.destination),
     };
+    let used_again = flow.id != Flow::new(boot, cookie, local, remote, flow.direction).id;
     let what = [
         OPEN,
+        flag(used_again, USED_AGAIN),
         flag(flow.direction == Some(Direction::Incoming), INCOMING),
         flag(flow.direction.is_some(), KNOWN_DIRECTION),
         flag(flow.local, BOTH_HERE),
@@ -92,8 +95,8 @@ fn of_open(cookie: u64, open: &Open) -> Note {
 }
 
 fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
-    let Attempt { asked, destination, again, reset_in, released, owner } = attempt;
-    let what = [ATTEMPT, flag(*reset_in, RESET_IN), flag(*released, RELEASED)];
+    let Attempt { asked, destination, again, used_again, reset_in, released, owner } = attempt;
+    let what = [ATTEMPT, flag(*used_again, USED_AGAIN), flag(*reset_in, RESET_IN), flag(*released, RELEASED)];
     write((cookie, *asked), *destination, *destination, &what, owner.as_ref(), [None, *again, None])
 }
 
@@ -174,6 +177,9 @@ impl Words<'_> {
         flow.owner = self.owner();
         let seen = Seen { fin_in: self.time(TIMES), reset_in: self.time(TIMES + 2), reset_out: self.is(RESET_OUT) };
         let began = KernelTime(self.at(BEGAN));
+        if self.is(USED_AGAIN) {
+            flow.is_of_its_own(boot, began);
+        }
         Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
     }
 
@@ -182,6 +188,7 @@ impl Words<'_> {
             asked: KernelTime(self.at(BEGAN)),
             destination: self.end(REMOTE, self.at(PORTS)),
             again: self.time(TIMES + 1),
+            used_again: self.is(USED_AGAIN),
             reset_in: self.is(RESET_IN),
             released: self.is(RELEASED),
             owner: self.owner(),
@@ -236,10 +243,13 @@ mod tests {
         let time = || proptest::option::of((1..u64::MAX).prop_map(KernelTime));
         let seen = (time(), time(), any::<bool>());
         let seen = seen.prop_map(|(fin_in, reset_in, reset_out)| Seen { fin_in, reset_in, reset_out });
-        let flags = any::<(bool, bool, bool)>();
+        let flags = any::<(bool, bool, bool, bool)>();
         (any::<u64>(), any::<u64>(), ends, way, proptest::option::of(owner()), seen, flags).prop_map(
-            |(cookie, began, (local, remote), way, owner, seen, (here, active, own))| {
+            |(cookie, began, (local, remote), way, owner, seen, (here, active, own, used_again))| {
                 let mut flow = Flow::new(&boot(), cookie, local, remote, way);
+                if used_again {
+                    flow.is_of_its_own(&boot(), KernelTime(began));
+                }
                 flow.local |= here;
                 flow.owner = owner;
                 (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own })
@@ -250,7 +260,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_noted_is_read((cookie, open) in open()) {
-            let note = of_open(cookie, &open);
+            let note = of_open(&boot(), cookie, &open);
             let words = Words(&note);
             let again = words.open(&boot());
             prop_assert!(words.is(OPEN) && !words.is(ATTEMPT) && words.at(COOKIE) == cookie);
@@ -259,10 +269,11 @@ mod tests {
         }
 
         #[test]
-        fn an_attempt_that_is_noted_is_read((cookie, open) in open(), released: bool, reset_in: bool) {
+        fn an_attempt_that_is_noted_is_read((cookie, open) in open(), released: bool, reset_in: bool, used_again: bool) {
             let Open { flow, began, seen, .. } = open;
             let destination = flow.destination;
-            let attempt = Attempt { asked: began, destination, again: seen.fin_in, reset_in, released, owner: flow.owner };
+            let (again, owner) = (seen.fin_in, flow.owner);
+            let attempt = Attempt { asked: began, destination, again, used_again, reset_in, released, owner };
             let note = of_attempt(cookie, &attempt);
             let words = Words(&note);
             prop_assert!(words.is(ATTEMPT) && !words.is(OPEN) && words.at(COOKIE) == cookie);

@@ -98,6 +98,7 @@ mod tests {
             asked: KernelTime(asked),
             destination: ([192, 0, 2, 1], 4317).into(),
             again: None,
+            used_again: false,
             reset_in: false,
             released: false,
             owner: Some(owner),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use flowtel_common::event::state;
+use flowtel_common::event::{self, state};
 
 use crate::capture::KernelTime;
 
@@ -53,6 +53,8 @@ pub struct Asked {
     pub reset_in: bool,
     /// The process dropped the socket.
     pub released: bool,
+    /// What its retransmission timer did ([`event::Close::timer`]).
+    pub timer: u8,
 }
 
 /// A reset that closes a socket does so while it is received, or when the process that holds the socket's lock lets go.
@@ -104,7 +106,12 @@ pub fn failure(at: KernelTime, asked: &Asked) -> FailReason {
         FailReason::Refused
     } else if asked.released {
         FailReason::Aborted
-    } else if !within(asked.last_syn, at, SYN_RTO) {
+    } else if match asked.timer {
+        event::TIMER_EXPIRED => true,
+        event::TIMER_RUNS => false,
+        // The SYN is older than the programs: an ICMP message comes sooner than the next SYN would, as a rule.
+        _ => !within(asked.last_syn, at, SYN_RTO),
+    } {
         FailReason::TimedOut
     } else {
         FailReason::Unreachable
@@ -193,10 +200,19 @@ mod tests {
 
     #[test]
     fn failures_are_told_apart_by_what_came_first_and_when() {
-        let asked = |ms: u64, reset_in, released| Asked { last_syn: KernelTime(AT.0 - ms * MS), reset_in, released };
+        let asked = |ms: u64, reset_in, released| Asked {
+            last_syn: KernelTime(AT.0 - ms * MS),
+            reset_in,
+            released,
+            timer: event::TIMER_UNKNOWN,
+        };
         assert_eq!(failure(AT, &asked(1, true, false)), FailReason::Refused);
         assert_eq!(failure(AT, &asked(1, false, true)), FailReason::Aborted);
         assert_eq!(failure(AT, &asked(992, false, false)), FailReason::TimedOut);
         assert_eq!(failure(AT, &asked(40, false, false)), FailReason::Unreachable);
+        // The timer knows better, where it was asked.
+        let timer = |ms, timer| failure(AT, &Asked { timer, ..asked(ms, false, false) });
+        assert_eq!(timer(500, event::TIMER_EXPIRED), FailReason::TimedOut);
+        assert_eq!(timer(1950, event::TIMER_RUNS), FailReason::Unreachable);
     }
 }

@@ -103,6 +103,10 @@ fn syn_again(cookie: u64) -> Event {
     Event::SynAgain(instant(event::SYN_AGAIN, cookie))
 }
 
+fn used_again(cookie: u64) -> Event {
+    Event::UsedAgain(instant(event::USED_AGAIN, cookie))
+}
+
 fn accept(cookie: u64, pid: u32) -> Event {
     Event::Accept(Accept {
         kind: event::ACCEPT,
@@ -163,6 +167,8 @@ fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), count
         remote_port: remote.1,
         fin_in: 0,
         all_acknowledged: 1,
+        timer: event::TIMER_UNKNOWN,
+        reserved: 0,
         counters,
     })
 }
@@ -467,12 +473,36 @@ fn an_attempt_whose_events_may_be_lost_is_not_told_as_never_sent() {
     scene.on(3 * MS, connect(6, 99));
     scene.settle(700_000 * MS);
     let [never_sent] = scene.flush() else { panic!("one failure: {:?}", scene.told) };
-    assert_eq!(
-        never_sent.flow.id,
-        Some(FlowId::new(&BootId::new([1; 16]), 6, never_sent.flow.source, never_sent.flow.destination))
-    );
+    let (boot, flow) = (BootId::new([1; 16]), &never_sent.flow);
+    assert_eq!(flow.id, Some(FlowId::new(&boot, 6, flow.source, flow.destination).at(&boot, KernelTime(3 * MS))));
     let kind = &scene.ledger.kernel.connect;
     assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (1, 1, 0));
+}
+
+#[test]
+fn each_flow_of_a_socket_has_an_id_of_its_own_and_keeps_it() {
+    let mut scene = Scene::new();
+    let counters = Counters::default();
+    scene.on(MS, connect(5, 99));
+    scene.on(2 * MS, close(5, state::SYN_SENT, CLIENT, SERVER, counters));
+    for at in [10, 20] {
+        scene.on(at * MS, connect(5, 99));
+        scene.on(at * MS + 1, used_again(5));
+        scene.on((at + 1) * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
+        scene.on((at + 2) * MS, close(5, state::ESTABLISHED, CLIENT, SERVER, counters));
+    }
+    // What is not of an attempt is nobody's.
+    scene.on(30 * MS, used_again(5));
+    let ids: Vec<_> = scene.flush().iter().map(|told| told.flow.id.expect("each has one")).collect();
+    let [failed, first, first_end, second, second_end] = ids[..] else { panic!("five: {ids:?}") };
+    assert_eq!((first, second), (first_end, second_end));
+    assert!(first != second && failed != first && failed != second);
+    assert_eq!(
+        failed,
+        FlowId::new(&BootId::new([1; 16]), 5, scene.told[0].flow.source, scene.told[0].flow.destination)
+    );
+    let kind = &scene.ledger.kernel.used_again;
+    assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (2, 1, 0));
 }
 
 #[test]
@@ -654,7 +684,7 @@ proptest! {
     /// once, every event's fate is counted, and nothing but open attempts and flows stays behind.
     #[test]
     fn everything_is_told_once_and_every_event_is_accounted_for(
-        steps in prop::collection::vec((0u8..14, 0u64..8, prop::bool::ANY, 0u64..20), 0..300)
+        steps in prop::collection::vec((0u8..15, 0u64..8, prop::bool::ANY, 0u64..20), 0..300)
     ) {
         let mut scene = Scene::new();
         let (mut now, mut proofs, mut closed) = (1_000_000_000u64, 0u64, 0u64);
@@ -678,6 +708,7 @@ proptest! {
                 10 => scene.on(time, close(cookie, state::SYN_SENT, CLIENT, server, Counters::default())),
                 11 => scene.on(time, refused((9, cookie as u16 + 1), gap as u16 + 1)),
                 12 => scene.on(time, bind(55, 1)),
+                13 => scene.on(time, used_again(cookie)),
                 _ => scene.settle(now),
             }
         }

@@ -59,7 +59,7 @@ impl Ledger {
     /// Events for which the ring of flows had no room.
     pub fn flows_ring_full(&self) -> u64 {
         let k = &self.kernel;
-        let kinds = [&k.established, &k.close, &k.fin, &k.reset, &k.syn_again, &k.refused];
+        let kinds = [&k.established, &k.close, &k.fin, &k.reset, &k.syn_again, &k.used_again, &k.refused];
         sum(kinds, |kind| kind.ring_full.get())
     }
 }

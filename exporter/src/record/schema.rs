@@ -70,7 +70,7 @@ attributes! {
     UID = "log.record.uid" "string" "", "always",
         "Id of this record: 32 hex digits, the same on a copy of it and on nothing else.", "0e0b3ab0b1a7d1c0a4f0d5f7f1c2b3a4";
     FLOW_ID = "flowtel.flow.id" "string" "", "always, but on folded records",
-        "Id of this side of the flow: 32 hex digits, the same on its begin, open and end, unique across hosts and boots.", "9f86d081884c7d659a2feaa0c55ad015";
+        "Id of this side of the flow: 32 hex digits, the same on its begin, open and end, unique across hosts and boots, also where one socket has several flows.", "9f86d081884c7d659a2feaa0c55ad015";
     COMMUNITY_ID = "flowtel.flow.community_id" "string" "", "when both ports are known",
         "Community ID v1, seed 0: the same on both hosts and in Zeek, Suricata and Elastic.", "1:LQU9qZlK+B5F3KDmev6m5PMibrg=";
     DIRECTION = "flowtel.flow.direction" "string" "", "when the begin or the attempt was seen, or the socket tells",

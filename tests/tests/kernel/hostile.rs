@@ -63,7 +63,7 @@ pub const ALL: &[Scenario] = &[
 /// What flowtel may grow by: its rings as they are filled for the first time, and tables that have a limit.
 const GROWTH: u64 = 64 << 20;
 /// Kinds of events in the ring of flows, and in the ring of owners.
-const FLOWS: [&str; 6] = ["established", "close", "fin", "reset", "syn again", "refused"];
+const FLOWS: [&str; 7] = ["established", "close", "fin", "reset", "syn again", "used again", "refused"];
 const OWNERS: [&str; 4] = ["connect", "accept", "listen", "release"];
 
 fn slow() -> bool {

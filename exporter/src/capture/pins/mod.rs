@@ -330,6 +330,7 @@ pub(super) fn kind_of(record: &[u8]) -> Option<usize> {
         event::RELEASE => tally::RELEASE,
         event::DNS => tally::DNS,
         event::SYN_AGAIN => tally::SYN_AGAIN,
+        event::USED_AGAIN => tally::USED_AGAIN,
         _ => return None,
     };
     Some(kind as usize)

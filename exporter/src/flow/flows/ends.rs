@@ -134,8 +134,12 @@ impl Flows {
             // Where the reset's own event was lost: a segment came, and nothing else answers a SYN so.
             reset_in: attempt.map_or(close.counters.segments_in > 0, |a| a.reset_in),
             released: attempt.is_some_and(|a| a.released),
+            timer: close.timer,
         };
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
+        if attempt.is_some_and(|a| a.used_again) {
+            flow.is_of_its_own(&self.boot, event.time);
+        }
         flow.owner = attempt.and_then(|a| a.owner);
         let what = What::Failed {
             reason: reason::failure(event.time, &asked),
@@ -184,6 +188,8 @@ fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
         SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
     };
     let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
+    // The kernel tells nothing of a socket for which no SYN leaves, so it may be one of many such attempts.
+    flow.is_of_its_own(boot, attempt.asked);
     flow.owner = attempt.owner;
     flow.community_id = None::<CommunityId>;
     FlowEvent {

@@ -197,6 +197,8 @@ fn what_is_gone_is_told_once_and_a_close_before_it_counts() {
             remote_port: 1,
             fin_in: 0,
             all_acknowledged: 1,
+            timer: flowtel_common::event::TIMER_UNKNOWN,
+            reserved: 0,
             counters: Counters { bytes_acked: 112, bytes_received: 300, ..Counters::default() },
         }),
     );
