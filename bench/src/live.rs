@@ -12,6 +12,7 @@ use crate::{
     namespaces::Namespaces,
     numbers::{median, pause, spread},
     sink::{Got, Sink},
+    stolen,
 };
 
 /// The thread from the rings to the queue.
@@ -30,6 +31,8 @@ struct Run {
     peak_mib: f64,
     got: Option<Got>,
     balance: String,
+    /// CPU time that the hypervisor took while the load ran, of all CPUs together.
+    stolen: Duration,
 }
 
 /// Where the records of a measurement go.
@@ -62,6 +65,7 @@ impl Variant {
 
 /// Alternates runs without and with flowtel, and returns rows of the table.
 pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Variant]) -> Result<String> {
+    let mut stolen = Vec::new();
     let mut table = String::from(
         "| records go to | runs | conn/s without | conn/s with | ratio | agent, µs CPU a connection | of that capture thread | µs a record | RSS idle, MiB | RSS peak, MiB | recorded |\n\
          |---|---|---|---|---|---|---|---|---|---|---|\n",
@@ -96,13 +100,15 @@ pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Varian
             median(runs.iter().map(|run| run.peak_mib)),
             recorded(&runs, connections),
         )?;
+        stolen.extend(runs.iter().map(|run| run.stolen.as_secs_f64() * 1000.0));
     }
+    writeln!(table, "\nTaken by the hypervisor while the load ran, of all CPUs together: {} ms", spread(&stolen, 0))?;
     Ok(table)
 }
 
 fn recorded(runs: &[Run], connections: usize) -> String {
     if let Some(run) = runs.iter().find(|run| run.got.as_ref().is_some_and(|got| !got.is_exact(connections))) {
-        return format!("NOT EXACT: {:?}; {}", run.got, run.balance);
+        return format!("NOT EXACT: {:?}; {}; the hypervisor took {:?}", run.got, run.balance, run.stolen);
     }
     let got = runs.iter().filter_map(|run| run.got.as_ref());
     match got.map(|got| got.bytes / (got.outgoing + got.incoming + got.ends + got.others).max(1)).next() {
@@ -123,7 +129,9 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     pause(SETTLE);
     let idle_mib = flowtel.memory("VmRSS")?;
     let (before, capture_before) = (flowtel.cpu()?, flowtel.thread_cpu(CAPTURE)?);
+    let stolen_before = stolen::so_far()?;
     let took = load::run(&namespaces, connections)?;
+    let stolen = stolen::so_far()?.saturating_sub(stolen_before);
     pause(SETTLE);
     let agent = flowtel.cpu()?.saturating_sub(before);
     let capture = flowtel.thread_cpu(CAPTURE)?.saturating_sub(capture_before);
@@ -133,7 +141,7 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
     let got = if variant == Variant::Stdout { None } else { Some(sink.got()?) };
     if got.as_ref().is_some_and(|got| !got.is_exact(connections)) {
         // The reason why stands there, if anywhere.
-        eprintln!("not exact, peak {peak_mib:.1} MiB; flowtel said:\n{said}");
+        eprintln!("not exact, peak {peak_mib:.1} MiB, the hypervisor took {stolen:?}; flowtel said:\n{said}");
     }
     let count = connections as f64;
     Ok(Run {
@@ -144,6 +152,7 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
         peak_mib,
         got,
         balance,
+        stolen,
     })
 }
 

@@ -17,6 +17,7 @@ mod namespaces;
 mod numbers;
 mod packet;
 mod sink;
+mod stolen;
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 

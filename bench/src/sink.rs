@@ -8,6 +8,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -53,6 +54,16 @@ pub struct Got {
     pub ends: usize,
     /// Of other connections on this machine.
     pub others: usize,
+    /// The longest time between two requests, milliseconds: the load comes in one piece, so a long one is a receiver that
+    /// stood still, or a sender.
+    pub pause: usize,
+}
+
+/// A request and when it was complete.
+#[derive(Debug)]
+struct Taken {
+    at: Instant,
+    body: Bytes,
 }
 
 // === impl Sink
@@ -78,10 +89,10 @@ impl Sink {
         let mut line = String::new();
         self.answers.read_line(&mut line)?;
         let n: Vec<usize> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
-        let [outgoing, incoming, ids, tuples, requests, bytes, ends, others] = n[..] else {
+        let [outgoing, incoming, ids, tuples, requests, bytes, ends, others, pause] = n[..] else {
             bail!("the sink says {line:?}")
         };
-        Ok(Got { outgoing, incoming, ids, tuples, requests, bytes, ends, others })
+        Ok(Got { outgoing, incoming, ids, tuples, requests, bytes, ends, others, pause })
     }
 }
 
@@ -95,10 +106,16 @@ impl Drop for Sink {
 // === impl Got
 
 impl Got {
-    fn count(bodies: &[Bytes]) -> Result<Self> {
-        let mut got = Self { requests: bodies.len(), bytes: bodies.iter().map(Bytes::len).sum(), ..Self::default() };
+    fn count(taken: &[Taken]) -> Result<Self> {
+        let pauses = taken.windows(2).map(|two| two[1].at.duration_since(two[0].at).as_millis());
+        let mut got = Self {
+            requests: taken.len(),
+            bytes: taken.iter().map(|taken| taken.body.len()).sum(),
+            pause: pauses.max().unwrap_or_default() as usize,
+            ..Self::default()
+        };
         let (mut ids, mut tuples) = (HashSet::new(), HashSet::new());
-        for body in bodies {
+        for Taken { body, .. } in taken {
             let request = ExportLogsServiceRequest::decode(body.clone())?;
             for record in request.resource_logs.iter().flat_map(|r| &r.scope_logs).flat_map(|s| &s.log_records) {
                 let attributes = attributes(record);
@@ -133,8 +150,8 @@ impl Got {
 
 impl fmt::Display for Got {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { outgoing, incoming, ids, tuples, requests, bytes, ends, others } = self;
-        write!(f, "{outgoing} {incoming} {ids} {tuples} {requests} {bytes} {ends} {others}")
+        let Self { outgoing, incoming, ids, tuples, requests, bytes, ends, others, pause } = self;
+        write!(f, "{outgoing} {incoming} {ids} {tuples} {requests} {bytes} {ends} {others} {pause}")
     }
 }
 
@@ -150,7 +167,7 @@ fn attributes(record: &LogRecord) -> BTreeMap<&str, String> {
 
 /// `sink`: says its port, then a line of counts for each line that it reads.
 pub fn serve() -> Result<()> {
-    let bodies: Arc<Mutex<Vec<Bytes>>> = Arc::default();
+    let bodies: Arc<Mutex<Vec<Taken>>> = Arc::default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))?;
     println!("{}", listener.local_addr()?.port());
@@ -179,13 +196,14 @@ pub fn serve() -> Result<()> {
 
 async fn take(
     request: Request<Incoming>,
-    store: Arc<Mutex<Vec<Bytes>>>,
+    store: Arc<Mutex<Vec<Taken>>>,
 ) -> Result<Response<BoxBody<Bytes, Infallible>>, hyper::Error> {
     let grpc = request.headers().get("content-type").is_some_and(|t| t.as_bytes().starts_with(b"application/grpc"));
     let body = request.into_body().collect().await?.to_bytes();
     // gRPC puts a flag and a length before its one message.
     let message = if grpc { body.slice(5.min(body.len())..) } else { body };
-    store.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+    let taken = Taken { at: Instant::now(), body: message };
+    store.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
     let answer = Response::builder();
     Ok(if grpc {
         let mut trailers = HeaderMap::new();

@@ -8,7 +8,7 @@ use crate::{
     capture::{Event, KernelEvent, KernelTime, event::Dns as DnsEvent},
     config,
     dns::{Answer, Dns, Names},
-    flow::{FlowEvent, Fold},
+    flow::{Direction, FlowEvent, Fold, What},
     ledger::Ledger,
     owner::{Executable, Place, Places, Processes},
 };
@@ -85,6 +85,11 @@ impl Enricher {
 
     /// Adds what is known.
     pub fn enrich<'a>(&'a mut self, event: &'a FlowEvent) -> Enriched<'a> {
+        if let (Some(names), What::Begin { .. }) = (&self.names, &event.what)
+            && event.flow.direction == Some(Direction::Outgoing)
+        {
+            names.connects(event.flow.destination.port());
+        }
         let owner = event.flow.owner;
         let executable = owner.and_then(|owner| self.processes.executable(owner.pid, owner.since));
         let place = owner.and_then(|owner| self.places.of(owner.cgroup));

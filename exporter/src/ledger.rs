@@ -173,6 +173,10 @@ pub struct Dns {
     pub over_quota: Counter,
     /// Lines of the hosts file that could not be used, added up over all readings.
     pub hosts_ignored: Counter,
+    /// Connections that this host asked for to port 53: what is asked over them is not seen.
+    pub over_tcp: Counter,
+    /// Likewise to port 853: DNS over TLS.
+    pub over_tls: Counter,
 }
 
 /// The fate of captured packets, and of what they show. Three balances: read = joined + unused + names + others +
@@ -472,6 +476,14 @@ impl fmt::Display for Ledger {
             let [(_, parsed), others @ ..] = self.dns.answers();
             write!(f, "\nnames: {} answers = {parsed} with names", self.dns.read.get())?;
             terms(f, &others.map(|(name, n)| (name, n.into())))?;
+        }
+        let [tcp, tls] = [&self.dns.over_tcp, &self.dns.over_tls].map(Counter::get);
+        if tcp + tls > 0 {
+            write!(
+                f,
+                "\nname servers: {} connections = {tcp} over TCP + {tls} over TLS, whose answers are not read",
+                tcp + tls
+            )?;
         }
         let (e, r) = (&self.events, &self.records);
         let (lost, untold) = self.lost();

@@ -35,6 +35,8 @@ pub struct Balance {
     pub events: Option<Account>,
     /// How many records were made, and their fates.
     pub records: Account,
+    /// Connections to ports of name servers, where there were any.
+    pub name_servers: Option<Account>,
     /// How much was lost, and how much of it the records tell; `None`: nothing was.
     pub losses: Option<Losses>,
 }
@@ -101,6 +103,10 @@ impl Balance {
         let events = "flow events:";
         let told = stderr.lines().any(|line| line.starts_with(events));
         let events = told.then(|| line(events).and_then(|line| Account::read(&line, "told"))).transpose()?;
+        let name_servers = "name servers:";
+        let any = stderr.lines().any(|line| line.starts_with(name_servers));
+        let name_servers = any.then(|| line(name_servers).and_then(|line| Account::read(&line, "connections")));
+        let name_servers = name_servers.transpose()?;
         let mut losses = None;
         if stderr.lines().any(|line| line.starts_with("losses:")) {
             // `12 counted = 10 told in 3 gap records + 2 untold`
@@ -112,7 +118,14 @@ impl Balance {
             let gaps = words.split(' ').nth(2).context("how many gap records")?.parse()?;
             losses = Some(Losses { counted: account.total, told: *told, gaps });
         }
-        Ok(Self { kernel, forgotten, events, records: Account::read(&line("records:")?, "made")?, losses })
+        Ok(Self {
+            kernel,
+            forgotten,
+            events,
+            name_servers,
+            records: Account::read(&line("records:")?, "made")?,
+            losses,
+        })
     }
 
     /// What was lost of kinds of events for this reason.

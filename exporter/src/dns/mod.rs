@@ -148,6 +148,16 @@ impl Dns {
         self.hosts = Hosts::read(&config.hosts_file, KernelTime::now(), &self.ledger.dns.hosts_ignored);
     }
 
+    /// Counts a connection of this host to a port of name servers: whoever looks for a name that is not there learns that names
+    /// were asked for unseen (RFC 7766; RFC 7858, 3.1).
+    pub fn connects(&self, port: u16) {
+        match port {
+            53 => self.ledger.dns.over_tcp.add(1),
+            853 => self.ledger.dns.over_tls.add(1),
+            _ => {}
+        }
+    }
+
     /// Addresses with names, and bytes of names.
     pub fn held(&self) -> (usize, usize) {
         (self.cache.len(), self.cache.bytes())

@@ -37,6 +37,16 @@ fn an_answer_names_all_its_addresses() {
 }
 
 #[test]
+fn connections_to_name_servers_are_counted_for_what_is_asked_over_them_is_not_seen() {
+    let dns = dns("");
+    for port in [53, 443, 853, 53, 5353] {
+        dns.connects(port);
+    }
+    assert_eq!((dns.ledger.dns.over_tcp.get(), dns.ledger.dns.over_tls.get()), (2, 1));
+    assert!(dns.ledger.to_string().contains("name servers: 3 connections = 2 over TCP + 1 over TLS"));
+}
+
+#[test]
 fn a_name_with_aliases_is_given_before_them() {
     let mut dns = dns("");
     let edge = wire("edge.example");

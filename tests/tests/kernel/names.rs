@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("names from answers, to connected and unconnected resolvers, IPv4 and IPv6", 60, answered),
     Scenario::new("answers that are forged, or that nobody asked for, name nothing", 60, forged),
     Scenario::new("names by a resolver on loopback whose port is translated, as Docker has it", 60, translated),
+    Scenario::new("names asked for over TCP are not known, and such connections counted", 60, over_tcp),
     Scenario::new("a client in a container's cgroup has the container's id", 60, contained),
 ];
 
@@ -136,6 +137,20 @@ fn dialled(net: &Pair, to: SocketAddr, names: &[&str]) -> Result<[Side; 2]> {
         let side = side.ended(end.clone());
         if names.is_empty() { side } else { side.named(names) }
     }))
+}
+
+fn over_tcp(scene: &Scene) -> Result<()> {
+    let balance = lived(scene, Grpc, |net| {
+        let mut sides = Vec::new();
+        for port in [53, 853, 53] {
+            let server = Server::start(&net.server, (net.server_v4, port))?;
+            sides.extend(dialled(net, server.address, &[])?);
+        }
+        Ok((sides, Vec::new()))
+    })?;
+    let counted = balance.name_servers.map(|account| (account.total, account.part("over TCP")));
+    ensure!(counted == Some((3, 2)), "connections to name servers: {counted:?}");
+    Ok(())
 }
 
 fn answered(scene: &Scene) -> Result<()> {

@@ -68,6 +68,7 @@ struct Points(Vec<Point>);
 const KIND: &str = "flowtel.kernel.event.kind";
 const FATE: &str = "flowtel.fate";
 const OUTCOME: &str = "flowtel.outcome";
+const TRANSPORT: &str = "flowtel.dns.transport";
 const ERROR: &str = "error.type";
 
 /// All of them.
@@ -205,6 +206,16 @@ pub const METRICS: &[Metric] = &[
     counter("flowtel.dns.answers", "{answer}", "Answers of name servers that were read.", &[OUTCOME], |i, p| {
         p.named(i.ledger.dns.answers());
     }),
+    counter(
+        "flowtel.dns.connections",
+        "{connection}",
+        "Connections that this host asked for to port 53 (`tcp`) or 853 (`tls`): names asked for over them are not seen.",
+        &[TRANSPORT],
+        |i, p| {
+            p.count_of("tcp", i.ledger.dns.over_tcp.get());
+            p.count_of("tls", i.ledger.dns.over_tls.get());
+        },
+    ),
     up_down("flowtel.dns.cache.addresses", "{address}", "Addresses whose names are known.", &[], |i, p| {
         p.count(i.pulse.tables().addresses);
     }),
