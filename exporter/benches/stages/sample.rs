@@ -75,6 +75,8 @@ pub fn close(n: u64, time: u64) -> KernelEvent {
         remote_port: SERVER_PORT,
         fin_in: 0,
         all_acknowledged: 1,
+        timer: event::TIMER_UNKNOWN,
+        reserved: 0,
         counters,
     };
     at(time, Event::Close(close))
