@@ -32,6 +32,11 @@ impl Mode {
     pub fn records(self) -> f64 {
         if self == Self::Begins { 2.0 } else { 4.0 }
     }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        if self == Self::Begins { "begins alone" } else { "everything" }
+    }
 }
 
 /// What this run measures; [`Mode::All`] unless it was set.

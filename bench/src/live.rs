@@ -11,6 +11,7 @@ use crate::{
     load,
     namespaces::Namespaces,
     numbers::{median, pause, spread},
+    peers,
     sink::{Got, Sink},
     stolen,
 };
@@ -63,8 +64,14 @@ impl Variant {
     }
 }
 
-/// Alternates runs without and with flowtel, and returns rows of the table.
-pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Variant]) -> Result<String> {
+/// Alternates runs without and with flowtel. Returns the table, and what of it others have, too.
+pub fn agent(
+    binary: &Path,
+    connections: usize,
+    pairs: usize,
+    variants: &[Variant],
+) -> Result<(String, Vec<peers::Row>)> {
+    let mut rows = Vec::new();
     let mut stolen = Vec::new();
     let mut table = String::from(
         "| records go to | runs | conn/s without | conn/s with | ratio | agent, µs CPU a connection | of that capture thread | µs a record | RSS idle, MiB | RSS peak, MiB | recorded |\n\
@@ -100,10 +107,24 @@ pub fn agent(binary: &Path, connections: usize, pairs: usize, variants: &[Varian
             median(runs.iter().map(|run| run.peak_mib)),
             recorded(&runs, connections),
         )?;
+        if *variant != Variant::Stdout {
+            rows.push(peers::Row {
+                program: format!("**flowtel**, {}, {}", flowtel::mode().name(), variant.name()),
+                agent: median(agent),
+                peak: median(runs.iter().map(|run| run.peak_mib)),
+                recorded: 100.0 * recorded_share(&runs, connections),
+            });
+        }
         stolen.extend(runs.iter().map(|run| run.stolen.as_secs_f64() * 1000.0));
     }
     writeln!(table, "\nTaken by the hypervisor while the load ran, of all CPUs together: {} ms", spread(&stolen, 0))?;
-    Ok(table)
+    Ok((table, rows))
+}
+
+/// The begins that came of those that there were: the least of all runs.
+fn recorded_share(runs: &[Run], connections: usize) -> f64 {
+    let begins = runs.iter().filter_map(|run| run.got.as_ref()).map(|got| got.outgoing.min(got.incoming));
+    begins.min().map_or(0.0, |least| least as f64 / connections as f64)
 }
 
 fn recorded(runs: &[Run], connections: usize) -> String {

@@ -16,6 +16,7 @@ mod load;
 mod namespaces;
 mod numbers;
 mod packet;
+mod peers;
 mod sink;
 mod stolen;
 
@@ -82,8 +83,12 @@ fn bench(arguments: &[&str]) -> Result<()> {
     let variants: Vec<Variant> =
         ["grpc", "http", "stdout"].into_iter().zip(Variant::ALL).filter(|(n, _)| wanted(n)).map(|(_, v)| v).collect();
     if !variants.is_empty() {
-        let table = live::agent(&binary, connections, pairs, &variants)?;
+        let (table, rows) = live::agent(&binary, connections, pairs, &variants)?;
         println!("## A connection, user space ({connections} connections flat out, alternating)\n\n{table}");
+        println!(
+            "## Beside other programs (theirs on 2 CPUs of an AMD EPYC, in runs of their own: docs/performance.md)\n\n{}",
+            peers::table(&rows)
+        );
     }
     if wanted("delay") {
         println!("## Delay\n\n{}\n", delay::measure(&binary, 400)?);
