@@ -35,9 +35,8 @@ pub fn table(ours: &[Row]) -> String {
     let mut table = String::from(
         "| program | agent, µs CPU a connection | RSS peak and maps, MiB | recorded, % |\n|---|---|---|---|\n",
     );
-    let theirs = PEERS.iter().map(|&(program, agent, peak, recorded)| (program, agent, peak, recorded));
     let ours = ours.iter().map(|row| (row.program.as_str(), row.agent, row.peak, row.recorded));
-    for (program, agent, peak, recorded) in ours.chain(theirs) {
+    for (program, agent, peak, recorded) in ours.chain(PEERS.iter().copied()) {
         // Writing to a string can't fail.
         let _ = writeln!(table, "| {program} | {agent:.1} | {peak:.0} | {recorded:.2} |");
     }

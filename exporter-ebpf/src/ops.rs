@@ -33,8 +33,8 @@ const RETRANS_CB_FLAG: i32 = 1 << 1;
 const STATE_CB_FLAG: i32 = 1 << 2;
 const PARSE_ALL_HDR_OPT_CB_FLAG: i32 = 1 << 4;
 /// The flag that asks for PARSE_HDR_OPT_CB on segments with options that the kernel does not know, which are rare: a
-/// socket's memory of one bit. In SYN_SENT: its timer gave up. From FIN_WAIT1 on: the peer's FIN came.
-const MEMORY: i32 = 1 << 5;
+/// socket's memory that the peer's FIN came.
+const FIN_CAME_FLAG: i32 = 1 << 5;
 
 /// Reports a completed handshake and, where `ENDS` are wanted, a socket's end. `NETNS`: bpf_get_netns_cookie is there for
 /// sockops (Linux 6.1 and newer).
@@ -88,10 +88,8 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
 /// (tcp_done, tcp_disconnect): none is there only before its first SYN.
 #[inline(always)]
 fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
-    const WANTED: i32 = RTO_CB_FLAG | RETRANS_CB_FLAG | STATE_CB_FLAG;
     if ENDS {
-        let flags = ctx.cb_flags() as i32;
-        let _ = ctx.set_cb_flags(flags & !(PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY) | WANTED);
+        watch(ctx, STATE_CB_FLAG | RETRANS_CB_FLAG | RTO_CB_FLAG);
     }
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).snd_nxt } != 0 {
@@ -100,13 +98,14 @@ fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
 }
 
 /// The retransmission timer ran out (tcp_write_timeout, net/ipv4/tcp_timer.c). Where the kernel gives up a SYN with it, the
-/// socket is closed next, and remembers why: nothing else tells silence from an ICMP message.
+/// socket is closed next, and remembers why by the flag that is taken away: nothing else tells silence from an ICMP message,
+/// and nobody's timer runs out after that.
 #[inline(always)]
 fn expires(ctx: &SockOpsContext) {
     let Some(sk) = sock(ctx) else { return };
     // SAFETY: `sk` is a full socket.
     if ctx.arg(2) != 0 && unsafe { (*sk).state } == state::SYN_SENT {
-        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 | MEMORY);
+        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !RTO_CB_FLAG);
     }
 }
 
@@ -124,7 +123,7 @@ fn await_fin(ctx: &SockOpsContext) {
 fn fin_came(ctx: &SockOpsContext) {
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).skb_tcp_flags } & u32::from(Flags::FIN) != 0 {
-        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY);
+        let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | FIN_CAME_FLAG);
     }
 }
 
@@ -202,11 +201,10 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         (*record).local_port = (*sk).src_port as u16;
         (*record).remote_port = socket::remote_port(sk);
-        let memory = flags & (PARSE_ALL_HDR_OPT_CB_FLAG | MEMORY) == MEMORY;
-        (*record).fin_in = memory as u8;
-        // Runs where it was asked, and is expired where the socket remembers that.
-        let asked = (flags & RTO_CB_FLAG != 0) as u8;
-        (*record).timer = asked * (event::TIMER_RUNS + memory as u8);
+        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | FIN_CAME_FLAG) == FIN_CAME_FLAG) as u8;
+        // Both were asked for with the SYN, and one is taken away where it expires.
+        let asked = (flags & RETRANS_CB_FLAG != 0) as u8;
+        (*record).timer = asked * (event::TIMER_RUNS + (flags & RTO_CB_FLAG == 0) as u8);
         (*record).reserved = 0;
         let counted = socket::counters(sk, &raw mut (*record).counters);
         (*record).all_acknowledged = (counted.sent == counted.acknowledged) as u8;

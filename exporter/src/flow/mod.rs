@@ -31,6 +31,7 @@ mod settle;
 
 use std::{net::SocketAddr, time::Duration};
 
+use attempts::Attempt;
 pub use community_id::CommunityId;
 pub use flows::Flows;
 use flowtel_common::event::COMM_LEN;
@@ -204,8 +205,15 @@ impl Flow {
         }
     }
 
+    /// It begins, fails or ends at `since`, which is the first that is told of what this attempt asked for.
+    fn came_of(&mut self, attempt: Option<&Attempt>, boot: &BootId, since: KernelTime) {
+        if attempt.is_some_and(|attempt| attempt.used_again) {
+            self.set_apart(boot, since);
+        }
+    }
+
     /// The socket may have had another flow between these addresses: the id is this one's alone, by its time.
-    fn is_of_its_own(&mut self, boot: &BootId, since: KernelTime) {
+    fn set_apart(&mut self, boot: &BootId, since: KernelTime) {
         self.id = self.id.map(|id| id.at(boot, since));
     }
 }

@@ -178,7 +178,7 @@ impl Words<'_> {
         let seen = Seen { fin_in: self.time(TIMES), reset_in: self.time(TIMES + 2), reset_out: self.is(RESET_OUT) };
         let began = KernelTime(self.at(BEGAN));
         if self.is(USED_AGAIN) {
-            flow.is_of_its_own(boot, began);
+            flow.set_apart(boot, began);
         }
         Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
     }
@@ -248,7 +248,7 @@ mod tests {
             |(cookie, began, (local, remote), way, owner, seen, (here, active, own, used_again))| {
                 let mut flow = Flow::new(&boot(), cookie, local, remote, way);
                 if used_again {
-                    flow.is_of_its_own(&boot(), KernelTime(began));
+                    flow.set_apart(&boot(), KernelTime(began));
                 }
                 flow.local |= here;
                 flow.owner = owner;

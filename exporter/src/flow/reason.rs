@@ -106,15 +106,20 @@ pub fn failure(at: KernelTime, asked: &Asked) -> FailReason {
         FailReason::Refused
     } else if asked.released {
         FailReason::Aborted
-    } else if match asked.timer {
+    } else if was_silence(at, asked) {
+        FailReason::TimedOut
+    } else {
+        FailReason::Unreachable
+    }
+}
+
+/// Whether nothing at all answered the SYN.
+fn was_silence(at: KernelTime, asked: &Asked) -> bool {
+    match asked.timer {
         event::TIMER_EXPIRED => true,
         event::TIMER_RUNS => false,
         // The SYN is older than the programs: an ICMP message comes sooner than the next SYN would, as a rule.
         _ => !within(asked.last_syn, at, SYN_RTO),
-    } {
-        FailReason::TimedOut
-    } else {
-        FailReason::Unreachable
     }
 }
 

@@ -491,18 +491,23 @@ fn each_flow_of_a_socket_has_an_id_of_its_own_and_keeps_it() {
         scene.on((at + 1) * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
         scene.on((at + 2) * MS, close(5, state::ESTABLISHED, CLIENT, SERVER, counters));
     }
+    // Of the last one the begin is lost.
+    scene.on(25 * MS, connect(5, 99));
+    scene.on(25 * MS + 1, used_again(5));
+    scene.on(27 * MS, close(5, state::ESTABLISHED, CLIENT, SERVER, counters));
     // What is not of an attempt is nobody's.
     scene.on(30 * MS, used_again(5));
     let ids: Vec<_> = scene.flush().iter().map(|told| told.flow.id.expect("each has one")).collect();
-    let [failed, first, first_end, second, second_end] = ids[..] else { panic!("five: {ids:?}") };
+    let [failed, first, first_end, second, second_end, third_end] = ids[..] else { panic!("six: {ids:?}") };
     assert_eq!((first, second), (first_end, second_end));
     assert!(first != second && failed != first && failed != second);
+    assert!(![failed, first, second].contains(&third_end));
     assert_eq!(
         failed,
         FlowId::new(&BootId::new([1; 16]), 5, scene.told[0].flow.source, scene.told[0].flow.destination)
     );
     let kind = &scene.ledger.kernel.used_again;
-    assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (2, 1, 0));
+    assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (3, 1, 0));
 }
 
 #[test]

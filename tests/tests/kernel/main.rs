@@ -5,6 +5,7 @@
 //! `FLOWTEL_TESTS_PATIENCE=6` makes all limits of time longer.
 
 mod delivery;
+mod failed;
 mod handshakes;
 mod hostile;
 mod life;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         ("handshakes", handshakes::ALL),
         ("lives", lives::ALL),
         ("life", life::ALL),
+        ("failed", failed::ALL),
         ("names", names::ALL),
         ("open", open::ALL),
         ("pins", pins::ALL),

@@ -28,7 +28,8 @@ use flowtel_tests::{
 };
 
 use crate::{
-    life::{HOPEFUL, Talk, end_of, fail, outgoing, with_ends},
+    failed::{HOPEFUL, fail, outgoing},
+    life::{Talk, end_of, with_ends},
     open::{found, open},
     open_sockets, over,
     queue::Mounted,

@@ -25,7 +25,7 @@ use flowtel_tests::{
 
 use crate::{
     Story,
-    life::{HOPEFUL, fail, outgoing},
+    failed::{HOPEFUL, fail, outgoing},
     names::{A, Container, Data, PTR, Resolver, also, udp},
     over,
 };

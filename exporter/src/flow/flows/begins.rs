@@ -135,9 +135,7 @@ impl Flows {
         let local = SocketAddr::new(event::ip(established.local), established.local_port);
         let remote = SocketAddr::new(event::ip(established.remote), established.remote_port);
         let mut flow = Flow::new(&self.boot, cookie, local, remote, Some(direction));
-        if attempt.is_some_and(|a| a.used_again) {
-            flow.is_of_its_own(&self.boot, event.time);
-        }
+        flow.came_of(attempt.as_ref(), &self.boot, event.time);
         if !self.begins_after_older(event, cookie, flow.id, attempt.is_some()) {
             return;
         }

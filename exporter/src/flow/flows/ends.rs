@@ -88,6 +88,7 @@ impl Flows {
             }
             let direction = if attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
             let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
+            flow.came_of(attempt.as_ref(), &self.boot, event.time);
             flow.owner = attempt.and_then(|a| a.owner);
             let what = What::Failed { reason: FailReason::Aborted, attempts: 1, fold: None };
             let told = FlowEvent { at: stamp(event, event.time), flow, what };
@@ -99,6 +100,7 @@ impl Flows {
         let own = attempt.is_some_and(|attempt| self.own.asked(&attempt));
         self.count(&self.ledger.kernel.close, own);
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, attempt.map(|_| Direction::Outgoing));
+        flow.came_of(attempt.as_ref(), &self.boot, event.time);
         if let Some(attempt) = attempt {
             self.count(&self.ledger.kernel.connect, own);
             flow.owner = attempt.owner;
@@ -137,9 +139,7 @@ impl Flows {
             timer: close.timer,
         };
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
-        if attempt.is_some_and(|a| a.used_again) {
-            flow.is_of_its_own(&self.boot, event.time);
-        }
+        flow.came_of(attempt.as_ref(), &self.boot, event.time);
         flow.owner = attempt.and_then(|a| a.owner);
         let what = What::Failed {
             reason: reason::failure(event.time, &asked),
@@ -189,7 +189,7 @@ fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
     };
     let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
     // The kernel tells nothing of a socket for which no SYN leaves, so it may be one of many such attempts.
-    flow.is_of_its_own(boot, attempt.asked);
+    flow.set_apart(boot, attempt.asked);
     flow.owner = attempt.owner;
     flow.community_id = None::<CommunityId>;
     FlowEvent {
