@@ -98,9 +98,10 @@ impl Flows {
         // Both ends of a connection are here where both are in the lists.
         let mut ends: HashMap<CommunityId, u32> = HashMap::new();
         let mut seen = HashSet::new();
-        for found in &listing.connections {
-            if seen.insert((found.local, found.remote)) {
-                *ends.entry(CommunityId::tcp(found.local, found.remote)).or_default() += 1;
+        let all = listing.connections.iter().map(|found| (found.local, found.remote));
+        for (local, remote) in all.chain(listing.left.iter().copied()) {
+            if seen.insert((local, remote)) {
+                *ends.entry(CommunityId::tcp(local, remote)).or_default() += 1;
             }
         }
         let wall = clock.wall(listing.time);

@@ -62,6 +62,7 @@ const PROOFS: &[&str] = &[
     "answers that are forged",
     "a client in a container's cgroup",
     "older connections, closed by either side",
+    "older connections that one side has left",
     "older connections reset by either side",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",

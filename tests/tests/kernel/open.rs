@@ -47,6 +47,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("older connections, closed by either side, IPv4 and IPv6: open and ended to the byte", 60, closed),
     Scenario::new("an older connection in flowtel's own network namespace", 60, own_namespace),
     Scenario::new("older connections half closed at the start, or later", 60, halves),
+    Scenario::new("older connections that one side has left, at the start or later, while the other stays", 60, left),
     Scenario::new("older connections reset by either side, with bytes that nobody read, or by kill -9", 60, resets),
     Scenario::new("older connections whose peer falls silent: timed out; the other side is reset", 90, silent),
     Scenario::new("a listener older than flowtel owns what it accepts without an address", 60, listener),
@@ -262,6 +263,39 @@ fn half(talk: &Talk, by_client: bool) -> Result<()> {
     // Until it is acknowledged.
     pause(Duration::from_millis(60));
     Ok(())
+}
+
+/// A closed socket whose FIN is acknowledged is over, as the kernel's own change of state says; that the peer stays, and a
+/// remainder of the socket waits for it, changes nothing.
+fn left(scene: &Scene) -> Result<()> {
+    let net = Pair::new(scene)?;
+    let [gone, stays] = [Talk::begin(&net, net.server_v4)?, Talk::begin(&net, net.server_v4)?];
+    for talk in [&gone, &stays] {
+        talk.up(300)?;
+        talk.down(400)?;
+    }
+    half(&gone, true)?;
+    let [_, incoming] = gone.sides();
+    drop(gone.client);
+    let (watching, started) = start(scene, Launch::everything()?)?;
+    let end = |before| End::fin([300, 400], (before, a_moment_later())).retransmits(0..=5);
+    let [outgoing, other] = open(&stays, started)?;
+    let before = wall();
+    drop(stays.client);
+    end_of(&stays.server)?;
+    let mut sides = vec![outgoing.ended(end(before))];
+    // Not only when it is the silent ones' turn.
+    let soon = ended(&watching.collector, 1, |_| true, Duration::from_secs(6))?;
+    ensure!(soon, "the end of what was closed is not told while its peer stays");
+    for (side, server) in [(incoming.open(&holder()?, started), gone.server), (other, stays.server)] {
+        let before = wall();
+        drop(server);
+        sides.push(side.ended(end(before)));
+    }
+    over(&net)?;
+    settled(&watching.collector, &sides)?;
+    let told = watching.finish()?;
+    exactly_all(&told.records, &About::Addresses(net.addresses()), &sides, &[])
 }
 
 fn resets(scene: &Scene) -> Result<()> {

@@ -46,6 +46,9 @@ pub struct Socket {
     pub cookie: u64,
     /// Its [`state`].
     pub state: u32,
+    /// The socket itself is over: what is listed waits in its place for the peer's FIN, or for stragglers, and shows that as
+    /// a state of its own (tw_substate, inet_twsk_diag_fill in net/ipv4/inet_diag.c).
+    pub over: bool,
     /// Its own address, as the application sees it; IPv4 where it is a mapped one.
     pub local: SocketAddr,
     /// The peer's.
@@ -123,7 +126,7 @@ impl Diag {
         Ok(())
     }
 
-    /// The socket that `key` names, as it is now; `None` where it is no more. One that waits for stragglers is.
+    /// The socket that `key` names, as it is now; `None` where it is over, whatever waits in its place.
     ///
     /// # Errors
     /// As for [`Self::list`].
@@ -133,7 +136,7 @@ impl Diag {
         match self.answer(&mut |socket| found = Some(socket)) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),
             Err(e) => Err(e),
-            Ok(_) => Ok(found.filter(|s| !matches!(s.state, state::TIME_WAIT | state::CLOSE))),
+            Ok(_) => Ok(found.filter(|s| !s.over && s.state != state::CLOSE)),
         }
     }
 
@@ -204,10 +207,12 @@ impl Socket {
         let header = &response.header;
         let id = &header.socket_id;
         let mut counters = Counters::default();
-        let (mut active, mut cgroup) = (None, 0);
+        // Of what waits in a socket's place there is no tcp_info, though it was asked for.
+        let (mut active, mut cgroup, mut over) = (None, 0, true);
         for nla in &response.nlas {
             match nla {
                 Nla::TcpInfo(info) => {
+                    over = false;
                     counters = Counters {
                         bytes_acked: info.bytes_acked,
                         bytes_received: info.bytes_received,
@@ -235,6 +240,7 @@ impl Socket {
         Self {
             cookie: high << 32 | low,
             state: header.state.into(),
+            over,
             local: plain(id.source_address, id.source_port),
             remote: plain(id.destination_address, id.destination_port),
             inode: header.inode,
@@ -323,7 +329,16 @@ mod tests {
             assert_eq!(server.read(&mut [0]).expect("an end"), 0);
             assert_eq!(sure(&mut diag, &client), Some(true));
             assert_eq!(diag.look(&other.key).expect("a look").map(|s| s.state), Some(state::CLOSE_WAIT));
-            drop((client, server));
+            // What waits for the peer's FIN in a closed socket's place is listed as if it were the socket.
+            assert_eq!(find(&mut diag, &client).map(|half| half.over), Some(false));
+            let place = client.local_addr().expect("an address");
+            drop(client);
+            assert!(diag.look(&one.key).expect("a look").is_none());
+            let mut waits = None;
+            diag.list(StateFlags::FIN_WAIT2, |socket| waits = waits.or((socket.local == place).then_some(socket.over)))
+                .expect("a list");
+            assert_eq!(waits, Some(true));
+            drop(server);
             // An instant for the last acknowledgement.
             let gone = (0..1000).any(|_| {
                 std::thread::yield_now();

@@ -58,6 +58,8 @@ pub struct Listing {
     pub time: KernelTime,
     /// Connections.
     pub connections: Vec<Found>,
+    /// Ends that this host has left, each its own address and the peer's: their peers have not, or not yet.
+    pub left: Vec<(SocketAddr, SocketAddr)>,
     /// Listening sockets.
     pub listeners: Vec<FoundListener>,
 }
@@ -249,7 +251,11 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         if namespace > 0 && start.elapsed() > PATIENCE {
             break;
         }
-        diag.list(connections(), |socket| known.push((namespace, socket)))?;
+        diag.list(connections(), |socket| {
+            if !socket.over {
+                known.push((namespace, socket));
+            }
+        })?;
         known.truncate(most);
     }
     for (_, socket) in &known {
@@ -259,7 +265,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
     let time = KernelTime::now();
     let mut found = Vec::with_capacity(known.len());
     let mut seen = HashSet::with_capacity(known.len());
-    let mut listeners = Vec::new();
+    let (mut left, mut listeners) = (Vec::new(), Vec::new());
     for (namespace, diag) in namespaces.iter_mut().enumerate() {
         if namespace > 0 && start.elapsed() > PATIENCE {
             reach.unread += 1;
@@ -273,7 +279,11 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
                 let Socket { local, inode, cgroup, .. } = socket;
                 listeners.push(FoundListener { namespace, netns, port: local.port(), inode, cgroup, holder: None });
             } else if seen.insert(socket.cookie) {
-                found.push(Found::new(namespace, socket));
+                if socket.over {
+                    left.push((socket.local, socket.remote));
+                } else {
+                    found.push(Found::new(namespace, socket));
+                }
             }
         })?;
     }
@@ -295,7 +305,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         cookies.insert(found.cookie);
     }
     reach.found = (found.len(), listeners.len());
-    let listing = Listing { time, connections: found, listeners };
+    let listing = Listing { time, connections: found, left, listeners };
     Ok(Snapshot { listing, reach, namespaces, cookies })
 }
 
@@ -313,7 +323,7 @@ fn connections() -> StateFlags {
 
 impl Found {
     fn new(namespace: usize, socket: Socket) -> Self {
-        let Socket { cookie, state, local, remote, inode, cgroup, counters, active, key } = socket;
+        let Socket { cookie, state, local, remote, inode, cgroup, counters, active, key, .. } = socket;
         Self { cookie, state, local, remote, active, namespace, inode, cgroup, counters, holder: None, key }
     }
 

@@ -1,6 +1,6 @@
 //! Connections that are older than flowtel, watched until they are gone. The programs tell their FINs and RSTs; whether a
 //! socket is over then, or was closed without a word, only the kernel's list can tell. So a segment makes this look at its
-//! socket at once, and every socket is looked at now and again.
+//! socket in each round of a moment, and every socket is looked at now and again.
 //!
 //! One look is one system call and some microseconds; their number in one round is bounded. A socket that is gone is told
 //! one round later: whatever the programs told of it before is read by then.
@@ -17,6 +17,9 @@ use crate::capture::{KernelEvent, KernelTime};
 
 /// The most looks in one round.
 const MOST_LOOKS: usize = 256;
+/// How long a socket is looked at in each round after a segment: it is told before its socket has taken it, and that may
+/// take a while where a process holds the socket (sk_add_backlog, net/ipv4/tcp_ipv4.c).
+const MOMENT: Duration = Duration::from_millis(200);
 /// How long no socket goes without a look, unless they are too many for it.
 const TURN: Duration = Duration::from_secs(10);
 
@@ -44,7 +47,7 @@ pub struct Older {
     cookies: Cookies,
     /// Whose turn it is, and since when each waits. What is gone stays in it until its turn comes.
     turn: VecDeque<(KernelTime, u64)>,
-    /// Those to be looked at in each round.
+    /// Those to be looked at in each round, each once.
     urgent: VecDeque<u64>,
     gone: Vec<Gone>,
 }
@@ -56,7 +59,8 @@ struct Watched {
     alive: KernelTime,
     state: u32,
     counters: Counters,
-    urgent: bool,
+    /// When it became urgent last; `None` where it is not.
+    urgent: Option<KernelTime>,
 }
 
 // === impl Older
@@ -84,11 +88,11 @@ impl Older {
             if let Some(Some((_, sockets))) = older.namespaces.get_mut(namespace) {
                 *sockets += 1;
             }
-            let watched = Watched { namespace, key, alive: time, state, counters, urgent: false };
+            let watched = Watched { namespace, key, alive: time, state, counters, urgent: None };
             older.sockets.insert(cookie, watched);
             older.turn.push_back((time, cookie));
             if waits_for_ack(state) {
-                older.hurry(cookie);
+                older.hurry(cookie, time);
             }
         }
         for namespace in &mut older.namespaces {
@@ -105,7 +109,7 @@ impl Older {
     /// Sees what the programs tell: a segment that may end a connection, or the end itself.
     pub fn notice(&mut self, event: &KernelEvent) {
         match &event.event {
-            Event::Fin(segment) | Event::Reset(segment) => self.hurry(segment.cookie),
+            Event::Fin(segment) | Event::Reset(segment) => self.hurry(segment.cookie, event.time),
             Event::Close(close) => self.forget(close.cookie),
             _ => {}
         }
@@ -127,10 +131,13 @@ impl Older {
         for _ in 0..self.urgent.len().min(MOST_LOOKS) {
             let Some(cookie) = self.urgent.pop_front() else { break };
             looks += 1;
-            if self.look_at(cookie, now).is_some_and(waits_for_ack) {
+            let state = self.look_at(cookie, now);
+            let Some(watched) = self.sockets.get_mut(&cookie) else { continue };
+            let fresh = |since: KernelTime| u128::from(now.since(since)) < MOMENT.as_nanos();
+            if state.is_some_and(|state| waits_for_ack(state) || watched.urgent.is_some_and(fresh)) {
                 self.urgent.push_back(cookie);
-            } else if let Some(watched) = self.sockets.get_mut(&cookie) {
-                watched.urgent = false;
+            } else {
+                watched.urgent = None;
             }
         }
         while looks < MOST_LOOKS
@@ -166,11 +173,10 @@ impl Older {
         }
     }
 
-    fn hurry(&mut self, cookie: u64) {
+    fn hurry(&mut self, cookie: u64, since: KernelTime) {
         if let Some(watched) = self.sockets.get_mut(&cookie)
-            && !watched.urgent
+            && watched.urgent.replace(since).is_none()
         {
-            watched.urgent = true;
             self.urgent.push_back(cookie);
         }
     }

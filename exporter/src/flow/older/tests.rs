@@ -40,7 +40,7 @@ impl Scene {
 
     fn with(connections: Vec<Found>) -> Self {
         let mut scene = Self::new();
-        let listing = Listing { time: KernelTime(START), connections, listeners: Vec::new() };
+        let listing = Listing { time: KernelTime(START), connections, left: Vec::new(), listeners: Vec::new() };
         scene.flows.found(&listing, &Clock::measure(), |_| false);
         scene
     }
@@ -101,13 +101,31 @@ fn segment(kind: u32, way: u32, state: u32, (bytes_acked, bytes_received): (u64,
 fn what_is_found_is_told_as_open_once_and_what_began_since_is_not() {
     let mut scene = Scene::new();
     let other = Found { cookie: 8, ..connection() };
-    let listing = Listing { time: KernelTime(START), connections: vec![connection(), other], listeners: Vec::new() };
+    let listing = Listing {
+        time: KernelTime(START),
+        connections: vec![connection(), other],
+        left: Vec::new(),
+        listeners: Vec::new(),
+    };
     scene.flows.found(&listing, &Clock::measure(), |cookie| cookie == 8);
     let told = scene.told();
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].what.clone(), told[0].flow.direction), (What::Open, Some(Direction::Outgoing)));
     let found = &scene.ledger.kernel.found;
     assert_eq!((found.read.get(), found.joined.get(), found.unused.get()), (2, 1, 1));
+}
+
+#[test]
+fn a_connection_whose_other_end_this_host_has_left_is_local_all_the_same() {
+    for both in [true, false] {
+        let mut scene = Scene::new();
+        let Found { local, remote, .. } = connection();
+        let left = if both { vec![(remote, local)] } else { Vec::new() };
+        let (time, connections) = (KernelTime(START), vec![connection()]);
+        let listing = Listing { time, connections, left, listeners: Vec::new() };
+        scene.flows.found(&listing, &Clock::measure(), |_| false);
+        assert_eq!(scene.told().iter().map(|told| told.flow.local).collect::<Vec<_>>(), [both]);
+    }
 }
 
 #[test]
