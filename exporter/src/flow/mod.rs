@@ -3,7 +3,7 @@
 //! - [`Flows`] joins events by socket cookie and decides;
 //! - `attempts`: connections that were asked for and are not established yet, bounded;
 //! - `open`: flows between their begin and their end, bounded;
-//! - `aged`: the table of both, which knows the oldest;
+//! - `aged`: the table of both, which knows the oldest, and whose cost does not grow with it;
 //! - `older`: flows that are older than flowtel;
 //! - `listeners`: who listens on which port, for flows that nobody was seen to accept;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
