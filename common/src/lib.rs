@@ -1,6 +1,7 @@
 //! What flowtel's kernel programs and its user space share.
 //!
 //! - [`event`]: the fixed-size facts that the kernel reports, byte for byte as they lie in the ring;
+//! - [`kernel`]: where members of the kernel's structures lie;
 //! - [`packet`]: where the TCP header of a packet is, and what its flags say;
 //! - [`tally`]: the kernel's counters.
 //!
@@ -11,5 +12,6 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod kernel;
 pub mod packet;
 pub mod tally;

@@ -1,5 +1,6 @@
 //! Kernel rings in, [`KernelEvent`]s with wall-clock time out. Knows nothing of flows, records or export.
 //!
+//! - `kernel_types`: where members of the kernel's own structures lie, by its BTF;
 //! - [`cgroup`]: where the tree of cgroups is;
 //! - `programs`: the kernel object, loaded and attached;
 //! - [`pins`]: what of them stays in the kernel, on request;
@@ -13,6 +14,7 @@
 
 pub mod cgroup;
 pub mod clock;
+mod kernel_types;
 pub mod pcap;
 pub mod pins;
 mod position;

@@ -16,6 +16,7 @@ use flowtel_common::tally;
 use super::{
     Error, Note, Pins, Rings,
     cgroup::Cgroup,
+    kernel_types,
     pins::{self, Counts},
     rights,
     snapshot::Cookies,
@@ -234,6 +235,7 @@ impl Programs {
         let rings = &capture.rings;
         // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
         let older = if capture.takes_snapshot() { max_flows.clamp(1, MOST_OLDER) } else { 1 };
+        let offsets = kernel_types::offsets();
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
             for name in pins::MAPS {
@@ -241,6 +243,7 @@ impl Programs {
             }
         }
         let mut ebpf = loader
+            .override_global("OFFSETS", &offsets, false)
             .map_max_entries("OLDER", older)
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
