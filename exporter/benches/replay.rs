@@ -13,7 +13,7 @@ use flowtel::{
     flow::flags::{FlagFlows, REPLAY, Settings},
     ledger::Ledger,
     queue::Queue,
-    record::{Encoder, Limits, resource},
+    record::{Encoder, Form, Limits, Observer, resource},
     replay::Replay,
 };
 
@@ -66,7 +66,12 @@ fn replay(file: &Arc<[u8]>) -> u64 {
     let settings = Settings { attempts: 131_072, flows: 131_072, local: Vec::new() };
     let host = resource::Host { name: "bench".into(), id: None };
     let limits = Limits { records: 8192, bytes: 1 << 20, age: config.export.batch.max_age.0 };
-    let encoder = Encoder::new(&resource::build(&config.record, &host), REPLAY, true, limits);
+    let encoder = Encoder::new(
+        &resource::build(&config.record, &host, &Observer::WHOLE_HOST),
+        (REPLAY, 0),
+        Form::default(),
+        limits,
+    );
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));
     let (_stop, stopped) = mpsc::channel();
     let flows = FlagFlows::new(settings, Arc::clone(&ledger));

@@ -23,7 +23,7 @@ use crate::{
     ledger::Ledger,
     overload::Overload,
     queue::Queue,
-    record::{Batch, Encoder},
+    record::{Batch, Encoder, Observer},
     select::{self, Select},
 };
 
@@ -53,6 +53,8 @@ pub struct Pipeline {
     pub gaps: Option<Gaps>,
     /// What goes into every id.
     pub boot: BootId,
+    /// Which part of the host it is that is observed.
+    pub observer: Observer,
     /// Where batches go.
     pub queue: Queue,
     /// What is counted.

@@ -26,7 +26,7 @@ const BEGIN: &str = "flowtel.tcp.flow.begin";
 const OPEN: &str = "flowtel.tcp.flow.open";
 const END: &str = "flowtel.tcp.flow.end";
 const FAILED: &str = "flowtel.tcp.flow.failed";
-const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+const SCHEMA_URL: &str = "https://github.com/flowtel/flowtel/schemas/2.0.0";
 /// How far flowtel's idea of the wall clock may be off: it is measured at each reading of the rings.
 const CLOCK_SLACK: u64 = 5_000_000;
 /// How long after it happened a fact may be read, on a machine that does much else.
@@ -302,7 +302,6 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
     let text = |value: &dyn fmt::Display| Value::Text(value.to_string());
     let mut should = Attributes::from(
         [
-            ("event.name", text(&expected.event)),
             ("flowtel.flow.direction", text(if expected.outgoing { &"outgoing" } else { &"incoming" })),
             ("network.transport", text(&"tcp")),
             (
@@ -425,7 +424,7 @@ fn owned(is: &mut Attributes, should: &mut Attributes, owner: &Owner) {
         Some(pid) => drop(should.insert("process.pid".into(), Value::Int(pid.into()))),
         None => drop(is.remove("process.pid")),
     }
-    should.insert("process.user.id".into(), Value::Int(owner.uid.into()));
+    should.insert("process.real_user.id".into(), Value::Int(owner.uid.into()));
     should.insert("thread.name".into(), owner.thread.as_str().into());
     should.insert(ROLE.into(), owner.role.into());
     let (path, must) = match &owner.executable {

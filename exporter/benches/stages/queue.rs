@@ -14,7 +14,7 @@ use flowtel::{
     flow::FlowEvent,
     ledger::Ledger,
     queue::Queue,
-    record::{Batch, Encoder, Limits, resource},
+    record::{Batch, Encoder, Form, Limits, Observer, resource},
 };
 
 use crate::sample::{BOOT, begin};
@@ -36,10 +36,10 @@ pub fn bench(c: &mut Criterion) {
 
 fn append(c: &mut Criterion) {
     let host = resource::Host { name: "bench".into(), id: None };
-    let resource = resource::build(&config::Record::default(), &host);
+    let resource = resource::build(&config::Record::default(), &host, &Observer::WHOLE_HOST);
     let limits = Limits { records: RECORDS, bytes: 64 << 20, age: Duration::from_secs(3600) };
     let begins: Vec<FlowEvent> = (0..RECORDS).map(|n| begin(n.into(), false)).collect();
-    let mut encoder = Encoder::new(&resource, BOOT, true, limits);
+    let mut encoder = Encoder::new(&resource, (BOOT, 0), Form::default(), limits);
     let mut encode = || begins.iter().filter_map(|begin| encoder.write(&Enriched::bare(black_box(begin)))).last();
     let mut group = c.benchmark_group("encode and append");
     group.throughput(Throughput::Elements(RECORDS.into()));

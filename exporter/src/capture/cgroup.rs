@@ -44,6 +44,13 @@ impl Cgroup {
         Ok(Self { path, directory, id })
     }
 
+    /// Its path in the tree, from the root on. `None` where the whole tree can't be seen, as in a cgroup namespace.
+    pub fn path_in_tree(&self) -> Option<PathBuf> {
+        let root = mount().ok().filter(|mount| fs::metadata(mount).is_ok_and(|root| root.ino() == 1))?;
+        let path = fs::canonicalize(&self.path).ok()?;
+        Some(Path::new("/").join(path.strip_prefix(root).ok()?))
+    }
+
     /// Whether this is the root of the whole tree, not only of what a cgroup namespace shows.
     pub fn is_host_root(&self) -> bool {
         self.id == 1

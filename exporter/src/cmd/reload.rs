@@ -100,11 +100,7 @@ impl Reloader {
             queue.reconfigure(&config.queue);
         }
         self.instance.batch_bytes.store(config.export.batch.max_bytes.0, Relaxed);
-        capture.apply(pipeline::Change {
-            old: self.config.clone(),
-            new: config.clone(),
-            seal_each_tick: matches!(target, Target::Stdout { .. }),
-        });
+        capture.apply(pipeline::Change { old: self.config.clone(), new: config.clone(), target: target.clone() });
         service.take_over(telemetry);
         let export = match exporter {
             None => export,

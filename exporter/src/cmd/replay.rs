@@ -18,14 +18,14 @@ use tokio::sync::oneshot;
 use super::run::{nth, signals};
 use crate::{
     capture::pcap::{self, Reader},
-    config::{self, Config, Loaded},
+    config::{self, Config, Loaded, Target},
     exit::{Exit, Failure},
     export::{self, Exporter},
     flow::flags::{self, FlagFlows, REPLAY},
     ledger::Ledger,
     pipeline::limits,
     queue::Queue,
-    record::{Encoder, resource},
+    record::{Encoder, Form, Observer, resource},
     replay::Replay,
     telemetry,
 };
@@ -80,7 +80,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));
     let (stop, stopped) = mpsc::channel();
     let live = captures.files.iter().any(|path| is_stdin(path));
-    let stage = stage(config, captures, &queue, stopped, live, &ledger);
+    let stage = stage(config, target, captures, &queue, stopped, live, &ledger);
     let bar = bar(&opened, captures.quiet, target);
     let started = Instant::now();
     let export = exporter.spawn(queue.clone(), Arc::clone(&ledger), runtime.handle());
@@ -130,6 +130,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
 /// The stages from packets to the queue.
 fn stage(
     config: &Config,
+    target: &Target,
     captures: &Captures,
     queue: &Queue,
     stop: mpsc::Receiver<()>,
@@ -141,10 +142,9 @@ fn stage(
         flows: config.flow.max_flows as usize,
         local: captures.local.clone(),
     };
-    let resource = resource::build(&config.record, &resource::Host::read());
+    let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
     let resource = resource::sampled(resource, config.capture.sample);
-    let encoder = Encoder::new(&resource, REPLAY, config.record.event_name_attribute, limits(config))
-        .with_groups(config.record.groups);
+    let encoder = Encoder::new(&resource, (REPLAY, 0), Form::of(config, target), limits(config));
     let flows = FlagFlows::new(settings, Arc::clone(ledger));
     Replay::new(flows, config, encoder, queue.clone(), stop, live, Arc::clone(ledger))
 }

@@ -25,7 +25,7 @@ use crate::{
     owner::{Processes, holders},
     pipeline::{Pipeline, limits},
     queue::Queue,
-    record::{Encoder, resource},
+    record::{Encoder, Form, Observer, resource},
     select::Select,
     telemetry::{self, Instance, Prepared, Service, notify},
 };
@@ -53,12 +53,17 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
     let beside = Prepared::new(None, &config).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
     // Held to the end: until then connections are made that the flowtel after this one leaves out.
-    let (pipeline, _pinned) = pipeline(&config, &target, &queue, &ledger)?;
+    let boot = BootId::read()
+        .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
+    let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
+    let observer = Observer::at(&cgroup, &boot);
+    let (pipeline, _pinned) = pipeline(&config, &target, (boot, &cgroup, &observer), &queue, &ledger)?;
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
     let running = pipeline.start().map_err(refused)?;
     let batch_bytes = config.export.batch.max_bytes.0;
-    let instance = Arc::new(Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes));
+    let instance =
+        Arc::new(Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes).observing(observer));
     let mut service = Service::start(beside, Arc::clone(&instance));
     let mut reloader = Reloader { sources, config, target, instance: Arc::clone(&instance) };
     notify::ready(&instance);
@@ -103,17 +108,15 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
 fn pipeline(
     config: &Config,
     target: &config::Target,
+    (boot, cgroup, observer): (BootId, &Cgroup, &Observer),
     queue: &Queue,
     ledger: &Arc<Ledger>,
 ) -> Result<(Pipeline, Option<pins::Lock>), Failure> {
-    let boot = BootId::read()
-        .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
-    let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
     let start = KernelTime::now();
     let wanted = config.capture.events.has(config::Events::GAPS);
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
     let mut pins = match &config.capture.pin {
-        Some(path) => Some(Pins::take(path, pins::Layout::of(&config.capture, &cgroup)).map_err(refused)?),
+        Some(path) => Some(Pins::take(path, pins::Layout::of(&config.capture, cgroup)).map_err(refused)?),
         None => None,
     };
     let lock = pins.as_ref().map(Pins::lock);
@@ -121,7 +124,7 @@ fn pipeline(
     let notes = pins.as_mut().map(Pins::take_notes).unwrap_or_default();
     let mut programs = Programs::load(&config.capture, config.flow.max_flows, pins).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
-    programs.attach_all(config, &cgroup, &ledger.kernel).map_err(refused)?;
+    programs.attach_all(config, cgroup, &ledger.kernel).map_err(refused)?;
     let attached = KernelTime::now();
     tracing::info!(
         cgroup = %cgroup.path.display(),
@@ -137,9 +140,9 @@ fn pipeline(
             None
         }
     };
-    let resource = resource::build(&config.record, &resource::Host::read());
+    let resource = resource::build(&config.record, &resource::Host::read(), observer);
     let resource = resource::sampled(resource, config.capture.sample);
-    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, &cgroup)?) } else { None };
+    let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
     if earlier.is_none() {
         flows.watches_since(attached);
@@ -159,10 +162,10 @@ fn pipeline(
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
-        encoder: Encoder::new(&resource, boot, config.record.event_name_attribute, limits(config))
-            .with_groups(config.record.groups),
+        encoder: Encoder::new(&resource, (boot, observer.record_salt(&boot)), Form::of(config, target), limits(config)),
         gaps,
         boot,
+        observer: observer.clone(),
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,

@@ -70,7 +70,8 @@ impl Default for Dns {
 impl Default for Record {
     fn default() -> Self {
         Self {
-            event_name_attribute: true,
+            schema_version: 2,
+            event_name_attribute: None,
             groups: Groups::default(),
             service_name: "flowtel".into(),
             resource: BTreeMap::new(),

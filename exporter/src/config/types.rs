@@ -183,9 +183,15 @@ pub enum Reverse {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Record {
-    /// Write the event's name also as the attribute `event.name`. Loki drops the field of the log record that
-    /// OpenTelemetry has for it.
-    pub event_name_attribute: bool,
+    /// The version of the record's schema: 2, or 1 for readers that don't know the newer names yet (docs/schema.md,
+    /// "Changes since version 1"). Version 1 goes with the next release.
+    #[schemars(range(min = 1, max = 2))]
+    pub schema_version: u8,
+    /// Write the event's name also as the attribute `event.name`, which OpenTelemetry has deprecated. When not set: only for
+    /// Loki's own endpoint (`http://loki:3100/otlp`), which drops the log record's field for it.
+    #[schemars(example = &true)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_name_attribute: Option<bool>,
     /// Attributes that are written beside the usual ones: `client_server` (client.address and so on, of the semantic
     /// conventions), `tracee` (the fields of Tracee's net_flow_tcp_begin); one, or a list.
     pub groups: Groups,

@@ -115,6 +115,14 @@ impl Otlp {
         }
     }
 
+    /// What it is, in the words of the semantic conventions (`otel.component.type`).
+    pub(super) const fn component(&self) -> &'static str {
+        match self {
+            Self::Grpc(_) => "otlp_grpc_log_exporter",
+            Self::Http(_) => "otlp_http_log_exporter",
+        }
+    }
+
     /// Where requests go, for log lines: without user, password and query.
     pub(super) fn endpoint(&self) -> &str {
         match self {

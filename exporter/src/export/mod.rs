@@ -166,13 +166,13 @@ impl Exporter {
         let (retire, retired) = watch::channel(false);
         let task = match self.transport {
             Transport::Stdout(stdout) => {
-                state.begin("standard output");
+                state.begin("standard output", "flowtel.stdout_log_exporter");
                 // What can't be written is lost and counted; nothing waits for it.
                 state.up();
                 runtime.spawn(stdout.run(queue.clone(), ledger, closed, retired))
             }
             Transport::Otlp(otlp) => {
-                state.begin(otlp.endpoint());
+                state.begin(otlp.endpoint(), otlp.component());
                 let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger, state);
                 runtime.spawn(async move {
                     pool.run(retired).await;

@@ -17,6 +17,8 @@ pub struct State(Mutex<Known>);
 pub struct Known {
     /// Where records go, without user, password and query.
     pub endpoint: String,
+    /// What exports, as `otel.component.type` has it; empty before an exporter runs.
+    pub component: &'static str,
     /// Up, down, or not known before the first answer.
     pub link: LinkState,
     /// Since when.
@@ -48,9 +50,9 @@ impl State {
     }
 
     /// A new exporter takes over: nothing is known of its receiver.
-    pub(super) fn begin(&self, endpoint: &str) {
+    pub(crate) fn begin(&self, endpoint: &str, component: &'static str) {
         let mut known = self.lock();
-        *known = Known { endpoint: endpoint.into(), outages: known.outages, ..Known::default() };
+        *known = Known { endpoint: endpoint.into(), component, outages: known.outages, ..Known::default() };
     }
 
     pub(super) fn up(&self) {

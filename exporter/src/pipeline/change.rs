@@ -5,8 +5,8 @@
 
 use super::{Pipeline, push};
 use crate::{
-    config::Config,
-    record::{Encoder, Limits, resource},
+    config::{Config, Target},
+    record::{Encoder, Form, Limits, resource},
     select::Filter,
 };
 
@@ -17,8 +17,8 @@ pub struct Change {
     pub old: Config,
     /// The one to apply.
     pub new: Config,
-    /// Seal a batch at each reading.
-    pub seal_each_tick: bool,
+    /// Where its records go.
+    pub target: Target,
 }
 
 /// The limits of batches that a configuration sets.
@@ -35,15 +35,16 @@ pub fn limits(config: &Config) -> Limits {
 
 impl Pipeline {
     pub(super) fn apply(&mut self, change: &Change) {
-        let Change { old, new, seal_each_tick } = change;
-        self.seal_each_tick = *seal_each_tick;
-        if old.record != new.record || old.export.batch != new.export.batch {
+        let Change { old, new, target } = change;
+        self.seal_each_tick = matches!(target, Target::Stdout { .. });
+        let form = Form::of(new, target);
+        if old.record != new.record || old.export.batch != new.export.batch || *self.encoder.form() != form {
             // A batch has one Resource: what is open is sealed with the old one.
             push(&self.queue, self.encoder.seal());
-            let resource = resource::build(&new.record, &resource::Host::read());
+            let resource = resource::build(&new.record, &resource::Host::read(), &self.observer);
             let resource = resource::sampled(resource, new.capture.sample);
-            self.encoder = Encoder::new(&resource, self.boot, new.record.event_name_attribute, limits(new))
-                .with_groups(new.record.groups);
+            self.encoder =
+                Encoder::new(&resource, (self.boot, self.observer.record_salt(&self.boot)), form, limits(new));
         }
         let (before, now) = (&old.capture, &new.capture);
         if before.filter != now.filter || before.filter_default != now.filter_default {

@@ -12,7 +12,7 @@ use opentelemetry_sdk::Resource;
 use prost::{Message, encoding::encoded_len_varint};
 
 use super::{
-    Batch,
+    Batch, Form,
     buffers::Buffers,
     groups,
     owners::{Encoded, Owners},
@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     capture::WallTime,
-    config::Groups,
     dns::Names,
     enrich::Enriched,
     flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
@@ -58,8 +57,9 @@ pub struct Limits {
 pub struct Encoder {
     limits: Limits,
     boot: BootId,
-    event_name_attribute: bool,
-    groups: Groups,
+    /// What tells this observer's records from another's ([`super::Observer::record_salt`]).
+    salt: u128,
+    form: Form,
     /// Field `resource` of `ResourceLogs`.
     resource: Vec<u8>,
     /// Fields `scope` and `schema_url` of `ScopeLogs`.
@@ -81,8 +81,8 @@ struct Open {
 }
 
 impl Encoder {
-    /// An encoder whose batches all say `resource`.
-    pub fn new(resource: &Resource, boot: BootId, event_name_attribute: bool, limits: Limits) -> Self {
+    /// An encoder of records in this form, whose batches all say `resource`. `salt` is the observer's.
+    pub fn new(resource: &Resource, (boot, salt): (BootId, u128), form: Form, limits: Limits) -> Self {
         let mut encoded = Vec::new();
         wire::bytes(&mut encoded, 1, &resource::encode(resource));
         let scope = InstrumentationScope {
@@ -92,27 +92,26 @@ impl Encoder {
         };
         let mut scope_fields = Vec::new();
         wire::bytes(&mut scope_fields, 1, &scope.encode_to_vec());
-        wire::bytes(&mut scope_fields, 3, schema::SCHEMA_URL.as_bytes());
+        wire::bytes(&mut scope_fields, 3, form.schema_url().as_bytes());
         let mut encoder = Self {
             limits,
             boot,
-            event_name_attribute,
-            groups: Groups::default(),
+            salt,
+            form,
             resource: encoded,
             scope: scope_fields,
             open: Open::default(),
             buffers: Buffers::default(),
-            owners: Owners::default(),
+            owners: Owners::new(form),
             pairs: Pairs::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
     }
 
-    /// The same, writing further groups of attributes.
-    #[must_use]
-    pub fn with_groups(self, groups: Groups) -> Self {
-        Self { groups, ..self }
+    /// The form of its records.
+    pub fn form(&self) -> &Form {
+        &self.form
     }
 
     /// Appends the record of `event`. Returns a batch when this record filled it, or when there was no room for it in the
@@ -194,7 +193,8 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, owners, pairs, boot, event_name_attribute, groups, .. } = self;
+        let Self { open: Open { buffer: out, .. }, owners, pairs, boot, salt, form, .. } = self;
+        let groups = form.groups;
         let FlowEvent { at, flow, what } = event;
         let owner = owners.of(enriched);
         let pair = pairs.of(flow);
@@ -220,7 +220,7 @@ impl Encoder {
         body(out, enriched, owner);
         wire::close_string(out, body_start);
 
-        if *event_name_attribute {
+        if form.event_name_attribute {
             match what {
                 What::Begin { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::BEGIN),
                 What::End { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::END),
@@ -229,9 +229,9 @@ impl Encoder {
             }
         }
         if let (Some(id), Some(connection)) = (flow.id, flow.community_id) {
-            fixed::ids(out, boot, event, id, connection);
+            fixed::ids(out, uid(boot, event) ^ *salt, id, connection);
         } else {
-            array_attribute!(out, schema::UID, text::hex(uid(boot, event)), 32);
+            array_attribute!(out, schema::UID, text::hex(uid(boot, event) ^ *salt), 32);
             if let Some(id) = flow.id {
                 array_attribute!(out, schema::FLOW_ID, text::hex(id.0), 32);
             }
@@ -267,7 +267,7 @@ impl Encoder {
         if !groups.is_empty()
             && let Some([source, destination]) = &texts
         {
-            groups::write(out, *groups, enriched, source.as_bytes(), destination.as_bytes());
+            groups::write(out, groups, enriched, source.as_bytes(), destination.as_bytes());
         }
         close_record(out, start);
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::{
-    schema,
+    Form, schema,
     text::{self, shown},
     wire::{self, constant_attribute},
 };
@@ -20,8 +20,9 @@ use crate::{
 const SLOTS: usize = 64;
 
 /// Encoded owners. Each has one slot that it can be in; whoever came last is in it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Owners {
+    form: Form,
     slots: Vec<Option<Encoded>>,
 }
 
@@ -47,6 +48,11 @@ struct Key {
 // === impl Owners
 
 impl Owners {
+    /// None yet, to be written in this form.
+    pub fn new(form: Form) -> Self {
+        Self { form, slots: Vec::new() }
+    }
+
     /// What is written of this event's owner, if it has one. (What it runs, and where, is not known without it.)
     pub fn of(&mut self, enriched: &Enriched<'_>) -> Option<&Encoded> {
         let owner = enriched.event.flow.owner.as_ref()?;
@@ -57,7 +63,7 @@ impl Owners {
         let at = (owner.pid as usize).wrapping_mul(4).wrapping_add(owner.role as usize) % SLOTS;
         let slot = self.slots.get_mut(at)?;
         if slot.as_ref().is_none_or(|encoded| !encoded.of.is(owner, enriched)) {
-            *slot = Some(Encoded::new(owner, enriched));
+            *slot = Some(Encoded::new(owner, enriched, self.form));
         }
         slot.as_ref()
     }
@@ -86,12 +92,12 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 // === impl Encoded
 
 impl Encoded {
-    fn new(owner: &Owner, enriched: &Enriched<'_>) -> Self {
+    fn new(owner: &Owner, enriched: &Enriched<'_>, form: Form) -> Self {
         let Enriched { executable, place, .. } = enriched;
         let comm = String::from_utf8_lossy(owner.name());
         let mut out = Vec::new();
         wire::int_attribute(&mut out, schema::PID, owner.pid.into());
-        wire::int_attribute(&mut out, schema::USER_ID, owner.uid.into());
+        wire::int_attribute(&mut out, form.user_id(), owner.uid.into());
         wire::string_attribute(&mut out, schema::THREAD_NAME, comm.as_bytes());
         match owner.role {
             Role::Connector => constant_attribute!(out, schema::PROCESS_ROLE, Role::Connector.as_str()),
@@ -163,7 +169,7 @@ mod tests {
         let place = |unit: &str| Arc::new(Place { systemd_unit: Some(unit.into()), ..Place::default() });
         let (one, two) = (executable("/one/x"), executable("/two/x"));
         let (here, there) = (place("here.service"), place("there.service"));
-        let mut owners = Owners::default();
+        let mut owners = Owners::new(Form::default());
         let base = owner(7, b"curl");
         // All of one slot, and some of them twice, in both orders.
         let variants = [
@@ -183,7 +189,7 @@ mod tests {
                 place: Some(Arc::clone(place)),
                 ..Enriched::bare(&event)
             };
-            let fresh = Encoded::new(owner, &enriched);
+            let fresh = Encoded::new(owner, &enriched, Form::default());
             for _ in 0..2 {
                 let encoded = owners.of(&enriched).expect("there is an owner");
                 assert_eq!((&encoded.attributes, &encoded.body), (&fresh.attributes, &fresh.body));

@@ -8,13 +8,10 @@ use opentelemetry_proto::{
 };
 use opentelemetry_sdk::Resource;
 use prost::Message;
-use uuid::{Uuid, uuid};
 
-use super::schema;
+use super::{Observer, schema};
 use crate::config;
 
-/// Namespace of service.instance.id (semantic conventions, "Service instance id").
-const INSTANCE_NAMESPACE: Uuid = uuid!("4d63009a-8d0f-11ee-aad7-4c796ed8e320");
 /// Where the machine's id is: machine-id(5), and where D-Bus keeps it on older systems.
 const MACHINE_ID: [&str; 2] = ["/etc/machine-id", "/var/lib/dbus/machine-id"];
 
@@ -40,14 +37,11 @@ impl Host {
     }
 }
 
-/// The Resource of all records. What the configuration says wins over what was found.
-pub fn build(config: &config::Record, host: &Host) -> Resource {
-    // Without a machine id the name is the next best thing that survives a restart.
-    let identity = host.id.as_deref().unwrap_or(&host.name);
-    let instance = Uuid::new_v5(&INSTANCE_NAMESPACE, identity.as_bytes());
+/// The Resource of all records that `observer` makes on `host`. What the configuration says wins over what was found.
+pub fn build(config: &config::Record, host: &Host, observer: &Observer) -> Resource {
     let mut attributes = BTreeMap::from([
         ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("service.instance.id", instance.to_string()),
+        ("service.instance.id", observer.instance_id(host).to_string()),
         ("host.name", host.name.clone()),
         ("host.arch", arch().to_owned()),
         ("os.type", "linux".to_owned()),
@@ -103,9 +97,9 @@ mod tests {
     fn the_instance_id_survives_a_restart_and_differs_between_machines() {
         let host = |id: &str| Host { name: "a".into(), id: Some(id.into()) };
         let config = config::Record::default();
-        let first = build(&config, &host("0123456789abcdef0123456789abcdef"));
-        let again = build(&config, &host("0123456789abcdef0123456789abcdef"));
-        let other = build(&config, &host("1123456789abcdef0123456789abcdef"));
+        let first = build(&config, &host("0123456789abcdef0123456789abcdef"), &Observer::WHOLE_HOST);
+        let again = build(&config, &host("0123456789abcdef0123456789abcdef"), &Observer::WHOLE_HOST);
+        let other = build(&config, &host("1123456789abcdef0123456789abcdef"), &Observer::WHOLE_HOST);
         assert_eq!(encode(&first), encode(&again));
         assert_ne!(value(&first, "service.instance.id"), value(&other, "service.instance.id"));
     }
@@ -115,7 +109,7 @@ mod tests {
         let mut config = config::Record { service_name: "edge".into(), ..Default::default() };
         config.resource.insert("deployment.environment.name".into(), "test".into());
         config.resource.insert("host.name".into(), "chosen".into());
-        let resource = build(&config, &Host { name: "found".into(), id: None });
+        let resource = build(&config, &Host { name: "found".into(), id: None }, &Observer::WHOLE_HOST);
         assert_eq!(value(&resource, "service.name").as_deref(), Some("edge"));
         assert_eq!(value(&resource, "host.name").as_deref(), Some("chosen"));
         assert_eq!(value(&resource, "deployment.environment.name").as_deref(), Some("test"));

@@ -1,12 +1,20 @@
-//! The record, version 1: names, types, units and meanings of everything in it. The encoder takes its names from here,
+//! The record, version 2: names, types, units and meanings of everything in it. The encoder takes its names from here,
 //! and so do docs/schema.md and `flowtel schema`.
 //!
 //! Names follow OpenTelemetry's semantic conventions 1.44; what they have no name for is under `flowtel.`.
 
+mod changes;
+
 /// Version of this schema. It changes with any name or meaning.
-pub const VERSION: u32 = 1;
-/// The conventions that the names follow (schema_url of the scope).
-pub const SCHEMA_URL: &str = "https://opentelemetry.io/schemas/1.44.0";
+pub const VERSION: u8 = 2;
+/// The conventions that the names follow where they have one.
+pub const CONVENTIONS: &str = "https://opentelemetry.io/schemas/1.44.0";
+/// Where this schema is described: schema_url of the scope.
+pub const SCHEMA_URL: &str = "https://github.com/flowtel/flowtel/schemas/2.0.0";
+/// What stood there in version 1.
+pub const SCHEMA_URL_V1: &str = CONVENTIONS;
+/// Key of the owner's real user id in version 1.
+pub const USER_ID_V1: &str = "process.user.id";
 /// Name of the instrumentation scope.
 pub const SCOPE: &str = "flowtel";
 
@@ -65,10 +73,10 @@ macro_rules! attributes {
 }
 
 attributes! {
-    EVENT_NAME = "event.name" "string" "", "always, unless record.event_name_attribute is off",
-        "The event's name again: the log record has a field for it, which Loki drops.", "flowtel.tcp.flow.begin";
+    EVENT_NAME = "event.name" "string" "", "for Loki's own endpoint, or with record.event_name_attribute",
+        "The event's name again: the log record has a field for it, which Loki drops. OpenTelemetry has deprecated the attribute.", "flowtel.tcp.flow.begin";
     UID = "log.record.uid" "string" "", "always",
-        "Id of this record: 32 hex digits, the same on a copy of it and on nothing else.", "0e0b3ab0b1a7d1c0a4f0d5f7f1c2b3a4";
+        "Id of this record: 32 hex digits, the same on a copy of it and on nothing else. A flowtel of another scope (`capture.cgroup`) that sees the same connection has another id for its record.", "0e0b3ab0b1a7d1c0a4f0d5f7f1c2b3a4";
     FLOW_ID = "flowtel.flow.id" "string" "", "always, but on folded records",
         "Id of this side of the flow: 32 hex digits, the same on its begin, open and end, unique across hosts and boots, also where one socket has several flows.", "9f86d081884c7d659a2feaa0c55ad015";
     COMMUNITY_ID = "flowtel.flow.community_id" "string" "", "when both ports are known",
@@ -93,8 +101,8 @@ attributes! {
         "Outgoing: from SYN to SYN-ACK. Incoming: from SYN-ACK to the completing ACK.", "0.0123";
     PID = "process.pid" "int" "", "when the owner is known",
         "Process that owns the local side, in the host's numbering.", "1234";
-    USER_ID = "process.user.id" "int" "", "with process.pid",
-        "User id of that process, in the host's numbering.", "1000";
+    USER_ID = "process.real_user.id" "int" "", "with process.pid",
+        "Real user id of that process, in the host's numbering.", "1000";
     THREAD_NAME = "thread.name" "string" "", "with process.pid",
         "Name of the thread that did it (the kernel's comm, at most 15 bytes).", "curl";
     PROCESS_ROLE = "flowtel.process.role" "string" "", "with process.pid",
@@ -185,11 +193,11 @@ attributes! {
 pub fn markdown() -> String {
     use std::fmt::Write as _;
     let mut text = format!(
-        "# The record\n\nSchema version {VERSION}; names follow {SCHEMA_URL}. This page is generated: `flowtel schema > \
+        "# The record\n\nSchema version {VERSION}; names follow {CONVENTIONS} where it has one. This page is generated: `flowtel schema > \
          docs/schema.md`.\n\n\
          ## Envelope\n\n\
          | field | value |\n|---|---|\n\
-         | Resource | `service.name`, `service.version`, `service.instance.id` (UUIDv5 of the machine id), `host.name`, \
+         | Resource | `service.name`, `service.version`, `service.instance.id` (UUIDv5 of the machine id and, below a cgroup, of that), `host.name`, \
          `host.id`, `host.arch`, `os.type`, and what OTEL_RESOURCE_ATTRIBUTES and `record.resource` add; \
          `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
@@ -205,7 +213,7 @@ pub fn markdown() -> String {
          as for an end whose begin was not seen, there is no direction, and the source is the local side.\n\n\
          A folded record stands for many alike. It has neither source port nor flow id, Community ID, handshake, \
          duration or round trip time; the owner where it was the same one; of bytes, segments and attempts the sum.\n\n\
-         A gap has `event.name`, `log.record.uid` and `flowtel.gap.…`, and nothing else.\n\n\
+         A gap has `log.record.uid` and `flowtel.gap.…`, and nothing else.\n\n\
          ## Attributes\n\n\
          | attribute | type | unit | present | meaning | example |\n|---|---|---|---|---|---|\n"
     );
@@ -218,7 +226,7 @@ pub fn markdown() -> String {
             a.name, a.kind, unit, a.present, a.meaning, a.example
         );
     }
-    text
+    text + &changes::markdown()
 }
 
 #[cfg(test)]

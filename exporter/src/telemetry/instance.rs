@@ -14,6 +14,7 @@ use crate::{
     ledger::Ledger,
     pipeline::{Pulse, Watcher},
     queue::Queue,
+    record::Observer,
 };
 
 /// Longer than any tick, and than a round on a machine that is busy with other things.
@@ -39,6 +40,8 @@ pub struct Instance {
     pub ready: Instant,
     /// The size up to which batches grow, in bytes.
     pub batch_bytes: AtomicU64,
+    /// Which part of the host it observes.
+    pub observer: Observer,
     /// What became of changed configurations.
     pub reloads: Reloads,
 }
@@ -81,8 +84,15 @@ impl Instance {
             started: SystemTime::now(),
             ready: Instant::now(),
             batch_bytes: AtomicU64::new(batch_bytes),
+            observer: Observer::WHOLE_HOST,
             reloads: Reloads::default(),
         }
+    }
+
+    /// The same, observing another part of the host than the whole.
+    #[must_use]
+    pub fn observing(self, observer: Observer) -> Self {
+        Self { observer, ..self }
     }
 
     /// Brings the kernel's counts up to date, and keeps them so while what it returns lives. They come from the capture

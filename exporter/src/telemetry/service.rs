@@ -119,7 +119,7 @@ impl Service {
             self.end_push();
             self.push = metrics.and_then(|client| {
                 let interval = config.telemetry.metrics.interval.0;
-                let resource = resource::build(&config.record, &resource::Host::read());
+                let resource = resource::build(&config.record, &resource::Host::read(), &self.instance.observer);
                 let endpoint = client.endpoint.clone();
                 match Push::start(client, interval, resource, &self.instance, self.runtime.clone()) {
                     Ok(push) => {

@@ -515,7 +515,7 @@ fn forks(scene: &Scene) -> Result<()> {
     let lost = told.balance.lost(&OWNERS, "ring full");
     let processes: BTreeSet<_> = outgoing.iter().filter_map(|r| r.int("process.pid")).collect();
     ensure!(processes.len() as i128 + lost >= n as i128, "{} processes of {n}", processes.len());
-    let others = outgoing.iter().filter(|r| r.int("process.user.id").is_some_and(|uid| uid != 65_534)).count();
+    let others = outgoing.iter().filter(|r| r.int("process.real_user.id").is_some_and(|uid| uid != 65_534)).count();
     ensure!(others == 0, "{others} begins are another user's");
     Ok(())
 }

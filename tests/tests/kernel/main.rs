@@ -11,6 +11,7 @@ mod hostile;
 mod life;
 mod lives;
 mod names;
+mod observers;
 mod open;
 mod pins;
 mod queue;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         ("life", life::ALL),
         ("failed", failed::ALL),
         ("names", names::ALL),
+        ("observers", observers::ALL),
         ("open", open::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),

@@ -1,9 +1,9 @@
 //! Stretches of a begin's or an end's record whose layout is known when this is compiled. Each is a constant with places
 //! for its values, copied whole: field by field, each would be some stores and a look whether there is room.
 
-use super::{RECORD_HEAD, uid};
+use super::RECORD_HEAD;
 use crate::{
-    flow::{BootId, CommunityId, FlowEvent, FlowId, Stamp, community_id::TEXT_LEN},
+    flow::{CommunityId, FlowId, Stamp, community_id::TEXT_LEN},
     record::{
         schema, text,
         wire::{self, FIXED64, LEN, STRING_HEAD, VARINT, log_record, tag},
@@ -73,9 +73,9 @@ fn stamped<const N: usize>(out: &mut Vec<u8>, mut front: [u8; N], at: &Stamp) {
 
 /// Appends the attributes with the ids of the record, the flow and the connection.
 #[inline(always)]
-pub(super) fn ids(out: &mut Vec<u8>, boot: &BootId, event: &FlowEvent, flow: FlowId, connection: CommunityId) {
+pub(super) fn ids(out: &mut Vec<u8>, uid: u128, flow: FlowId, connection: CommunityId) {
     let mut ids = NO_IDS;
-    ids[UID_AT..UID_AT + HEX].copy_from_slice(&text::hex(uid(boot, event)));
+    ids[UID_AT..UID_AT + HEX].copy_from_slice(&text::hex(uid));
     ids[FLOW_AT..FLOW_AT + HEX].copy_from_slice(&text::hex(flow.0));
     ids[COMMUNITY_AT..].copy_from_slice(&connection.text());
     out.extend_from_slice(&ids);

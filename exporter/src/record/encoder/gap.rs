@@ -26,6 +26,7 @@ impl Encoder {
         let people = reason.replace('_', " ");
         // A Vec takes all that is written.
         let _ = write!(body, "gap: {events} {words} at {stage}, {people}, since {:.3}", timestamp(*since));
+        let salt = self.salt;
         let out = &mut self.open.buffer;
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
@@ -35,10 +36,10 @@ impl Encoder {
         wire::bytes(out, wire::log_record::SEVERITY_TEXT, schema::WARN_TEXT.as_bytes());
         wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
         wire::any_string(out, wire::log_record::BODY, &body);
-        if self.event_name_attribute {
+        if self.form.event_name_attribute {
             wire::string_attribute(out, schema::EVENT_NAME, name.as_bytes());
         }
-        wire::string_attribute(out, schema::UID, &text::hex(*uid));
+        wire::string_attribute(out, schema::UID, &text::hex(*uid ^ salt));
         wire::int_attribute(out, schema::GAP_EVENTS, *events);
         wire::int_attribute(out, schema::GAP_TOTAL, *total);
         wire::string_attribute(out, schema::GAP_STAGE, stage.as_bytes());

@@ -10,17 +10,24 @@ use proptest::{prelude::*, strategy::ValueTree as _};
 use super::*;
 use crate::{
     capture::KernelTime,
-    config,
+    config::{self, Groups},
     flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Stamp},
     gap::Gap,
     ledger::{LOSSES, Loss},
+    record::Observer,
 };
 
 const BOOT: BootId = BootId::new([3; 16]);
 
 fn encoder(limits: Limits) -> Encoder {
+    encoder_with(Groups::default(), limits)
+}
+
+fn encoder_with(groups: Groups, limits: Limits) -> Encoder {
     let host = resource::Host { name: "host".into(), id: Some("0123456789abcdef0123456789abcdef".into()) };
-    Encoder::new(&resource::build(&config::Record::default(), &host), BOOT, true, limits)
+    let form = Form { event_name_attribute: true, groups, ..Form::default() };
+    let resource = resource::build(&config::Record::default(), &host, &Observer::WHOLE_HOST);
+    Encoder::new(&resource, (BOOT, 0), form, limits)
 }
 
 const WIDE: Limits = Limits { records: 10_000, bytes: 1 << 20, age: Duration::from_secs(1) };
@@ -82,7 +89,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         };
         attributes.extend([
             ("process.pid", int(o.pid.into())),
-            ("process.user.id", int(o.uid.into())),
+            ("process.real_user.id", int(o.uid.into())),
             ("thread.name", text(&name)),
             ("flowtel.process.role", text(role)),
         ]);
@@ -312,7 +319,7 @@ proptest! {
         for (wanted, group) in [(client_server, Groups::CLIENT_SERVER), (tracee, Groups::TRACEE)] {
             groups = if wanted { groups.and(group) } else { groups };
         }
-        let mut encoder = encoder(WIDE).with_groups(groups);
+        let mut encoder = encoder_with(groups, WIDE);
         encoder.write(&Enriched::bare(&event));
         let hosts = "192.0.2.1 www.example web.example";
         let mut file = tempfile::NamedTempFile::new().expect("a file");

@@ -70,6 +70,10 @@ const FATE: &str = "flowtel.fate";
 const OUTCOME: &str = "flowtel.outcome";
 const TRANSPORT: &str = "flowtel.dns.transport";
 const ERROR: &str = "error.type";
+const COMPONENT_NAME: &str = "otel.component.name";
+const COMPONENT_TYPE: &str = "otel.component.type";
+/// `otel.component.type` of the queue: the conventions have a word only for the SDK's own processors.
+const QUEUE: &str = "flowtel.queue";
 
 /// All of them.
 pub const METRICS: &[Metric] = &[
@@ -82,21 +86,21 @@ pub const METRICS: &[Metric] = &[
         "{log_record}",
         "Records whose export has finished. Without `error.type`: the receiver accepted them. `rejected`: it refused them \
          for good; `not_written`: standard output took them not.",
-        &[ERROR],
+        &[COMPONENT_NAME, COMPONENT_TYPE, ERROR],
         |i, p| {
-            p.count(i.ledger.records.delivered.get());
-            p.count_of("rejected", i.ledger.records.rejected.get());
-            p.count_of("not_written", i.ledger.records.write_failed.get());
+            let component = i.export.known().component;
+            let records = &i.ledger.records;
+            p.add(of_component(component, None), Value::Count(records.delivered.get()));
+            p.add(of_component(component, Some("rejected")), Value::Count(records.rejected.get()));
+            p.add(of_component(component, Some("not_written")), Value::Count(records.write_failed.get()));
         },
     ),
     up_down(
         "otel.sdk.processor.log.queue.size",
         "{log_record}",
         "Records in the queue, those in flight included.",
-        &[],
-        |i, p| {
-            p.count(i.queue.waiting().records);
-        },
+        &[COMPONENT_NAME, COMPONENT_TYPE],
+        |i, p| p.add(of_component(QUEUE, None), Value::Count(i.queue.waiting().records)),
     ),
     // === records, as the ledger balances them
     counter(
@@ -264,6 +268,13 @@ pub const METRICS: &[Metric] = &[
     }),
 ];
 
+/// What the conventions want on the metrics of a component: its name, which is its type and a number, and its type; and the
+/// error where there is one.
+fn of_component(component: &'static str, error: Option<&'static str>) -> Vec<Cow<'static, str>> {
+    let name = Cow::Owned(format!("{component}/0"));
+    [name, component.into()].into_iter().chain(error.map(Cow::Borrowed)).collect()
+}
+
 const fn counter(
     name: &'static str,
     unit: &'static str,
@@ -373,7 +384,9 @@ pub(super) mod tests {
         ledger.records.made.add(u64::MAX);
         ledger.records.delivered.add(5);
         let queue = Queue::new(&config::Queue::default(), Arc::clone(&ledger));
-        Instance::new(ledger, queue, Arc::default(), Arc::default(), 1 << 20)
+        let instance = Instance::new(ledger, queue, Arc::default(), Arc::default(), 1 << 20);
+        instance.export.begin("http://collector:4318", "otlp_http_log_exporter");
+        instance
     }
 
     #[test]

@@ -117,7 +117,9 @@ mod tests {
             "flowtel_kernel_events_settled_total{flowtel_kernel_event_kind=\"syn_again\",flowtel_fate=\"ring_full\"}";
         assert_eq!(samples[lost], 2.0);
         assert_eq!(samples["flowtel_records_total{flowtel_fate=\"delivered\"}"], 5.0);
-        assert_eq!(samples["otel_sdk_exporter_log_exported_total"], 5.0);
+        let exporter =
+            "otel_component_name=\"otlp_http_log_exporter/0\",otel_component_type=\"otlp_http_log_exporter\"";
+        assert_eq!(samples[&format!("otel_sdk_exporter_log_exported_total{{{exporter}}}")], 5.0);
         assert!(samples["process_memory_usage_bytes"] > 0.0);
         assert!(text.contains(&format!("otel_sdk_log_created_total {}\n", u64::MAX)), "counts are exact");
         assert!(!text.contains("flowtel_export_up "), "nothing is said of a receiver that was not asked yet");
