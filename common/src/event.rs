@@ -63,6 +63,13 @@ pub const ACTIVE: u32 = 1;
 /// (BPF_SOCK_OPS_STATE_CB).
 pub const PASSIVE: u32 = 2;
 
+/// [`Close::fin_in`]: it did not come.
+pub const FIN_NOT_SEEN: u8 = 0;
+/// [`Close::fin_in`]: it came.
+pub const FIN_CAME: u8 = 1;
+/// [`Close::fin_in`]: another program has overwritten the flags by which the socket would remember it.
+pub const FIN_UNKNOWN: u8 = 2;
+
 /// [`Close::timer`]: the socket's retransmission timer was not asked, for the programs came later than its SYN.
 pub const TIMER_UNKNOWN: u8 = 0;
 /// [`Close::timer`]: it did not give up.
@@ -194,13 +201,35 @@ pub struct Counters {
     pub srtt_us: u32,
 }
 
-/// A segment that ends a connection, or one way of it (cgroup_skb at a stream socket): a RST; and each FIN of a socket that
-/// is older than the programs, for its states are not told. Ring: flows.
+/// A FIN of a socket that is older than the programs, whose states are not reported (cgroup_skb at a stream socket): each
+/// that leaves; and one that arrives only where the own FIN is out, because the own one says that it came. Without addresses:
+/// many such sockets may end at once, and the cookie is enough. Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Fin {
+    /// [`FIN`].
+    pub kind: u32,
+    /// [`IN`] or [`OUT`].
+    pub way: u32,
+    /// When.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// What the socket had counted before this segment (in), or with it (out).
+    pub counters: Counters,
+    /// How many sequence numbers this segment's end is ahead of what was counted: as for [`Segment`].
+    pub ahead: u32,
+    /// The socket's [`state`]: LAST_ACK, where the peer's FIN came before the own one.
+    pub state: u32,
+}
+
+/// A RST at a stream socket (cgroup_skb). Ring: flows.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Segment {
-    /// [`FIN`] or [`RESET`] (both flags: [`RESET`]).
+    /// [`RESET`].
     pub kind: u32,
     /// [`IN`] or [`OUT`].
     pub way: u32,
@@ -225,8 +254,8 @@ pub struct Segment {
     /// How many sequence numbers this segment's end is ahead of what was counted: of `bytes_received` (in), of `bytes_acked`
     /// (out). Counted are they once all up to this segment has come, or was acknowledged.
     pub ahead: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: of a socket that is older than the programs, and the peer's FIN came before.
+    pub fin_in: u32,
 }
 
 /// A TCP socket went to CLOSE (sockops, BPF_SOCK_OPS_STATE_CB). Ring: flows.
@@ -250,7 +279,8 @@ pub struct Close {
     pub local_port: u16,
     /// The peer's port.
     pub remote_port: u16,
-    /// 1: the peer's FIN came to it while the own one was out (FIN_WAIT1, FIN_WAIT2).
+    /// From FIN_WAIT1 and FIN_WAIT2: whether the peer's FIN came to it while the own one was out ([`FIN_NOT_SEEN`],
+    /// [`FIN_CAME`], [`FIN_UNKNOWN`]); else of no meaning.
     pub fin_in: u8,
     /// 1: the peer has acknowledged all that was sent; the own FIN too, where the state says that one was.
     pub all_acknowledged: u8,
@@ -373,7 +403,7 @@ pub enum Event {
     SynAgain(Instant),
     UsedAgain(Instant),
     Established(Established),
-    Fin(Segment),
+    Fin(Fin),
     Reset(Segment),
     Close(Close),
     Refused(Refused),
@@ -407,7 +437,7 @@ impl Event {
             SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
             USED_AGAIN => Instant::read_from_bytes(record).ok().map(Self::UsedAgain),
             ESTABLISHED => Established::read_from_bytes(record).ok().map(Self::Established),
-            FIN => Segment::read_from_bytes(record).ok().map(Self::Fin),
+            FIN => Fin::read_from_bytes(record).ok().map(Self::Fin),
             RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
             CLOSE => Close::read_from_bytes(record).ok().map(Self::Close),
             REFUSED => Refused::read_from_bytes(record).ok().map(Self::Refused),
@@ -430,7 +460,8 @@ impl Event {
             Self::Release(e) => e.time,
             Self::SynAgain(e) | Self::UsedAgain(e) => e.time,
             Self::Established(e) => e.time,
-            Self::Fin(e) | Self::Reset(e) => e.time,
+            Self::Fin(e) => e.time,
+            Self::Reset(e) => e.time,
             Self::Close(e) => e.time,
             Self::Refused(e) => e.time,
         }
@@ -474,6 +505,7 @@ mod tests {
         assert_eq!(size_of::<Accept>(), 80);
         assert_eq!(size_of::<Release>(), 32);
         assert_eq!(size_of::<Counters>(), 32);
+        assert_eq!(size_of::<Fin>(), 64);
         assert_eq!(size_of::<Segment>(), 112);
         assert_eq!(size_of::<Close>(), 96);
         assert_eq!(size_of::<Refused>(), 56);

@@ -5,12 +5,12 @@
 pub const CONNECT: u32 = 0;
 /// Index of [`crate::event::Established`]'s tally.
 pub const ESTABLISHED: u32 = 1;
-/// Index of FIN segments' tally.
-pub const FIN: u32 = 2;
+/// Index of [`crate::event::Close`]'s tally.
+pub const CLOSE: u32 = 2;
 /// Index of RST segments' tally.
 pub const RESET: u32 = 3;
-/// Index of [`crate::event::Close`]'s tally.
-pub const CLOSE: u32 = 4;
+/// Index of FIN segments' tally.
+pub const FIN: u32 = 4;
 /// Index of [`crate::event::Refused`]'s tally.
 pub const REFUSED: u32 = 5;
 /// Index of [`crate::event::Accept`]'s tally.
@@ -39,15 +39,27 @@ pub struct OnCpu {
     /// The last SYN-ACK that arrived at a socket in SYN_SENT: the socket (SO_COOKIE), when, and when by the kernel's
     /// coarsest clock. Its handshake is told a moment later, on the same CPU as a rule.
     pub answered: [u64; 3],
+    /// The socket (SO_COOKIE) whose begin was reported and whose change of state must follow at once, on this CPU; else 0.
+    pub promised: u64,
     /// Met by a program.
     pub seen: [u64; LEN as usize],
     /// Lost: the ring had no room.
     pub ring_full: [u64; LEN as usize],
     /// Left out: more came than the rate limit lets through.
     pub limited: [u64; LEN as usize],
+    /// Promises that were not kept: another program had taken the callback away.
+    pub unkept: u64,
+    /// Sockets that were asked for their states again, because another program had overwritten the flags.
+    pub asked_again: u64,
 }
 
 /// [`OnCpu`] as user space reads it.
 pub type Words = [u64; size_of::<OnCpu>() / 8];
+/// Where in [`Words`] the promise is.
+pub const PROMISED: u32 = 3;
 /// Where in [`Words`] the first count of those seen is; the other sorts follow, [`LEN`] apart.
-pub const SEEN: u32 = 3;
+pub const SEEN: u32 = PROMISED + 1;
+/// Where in [`Words`] the promises are that were not kept.
+pub const UNKEPT: u32 = SEEN + 3 * LEN;
+/// Where in [`Words`] the sockets are that were asked again.
+pub const ASKED_AGAIN: u32 = UNKEPT + 1;

@@ -3,7 +3,9 @@
 //! forged, late or not ours, and passes by uncounted.
 //!
 //! What is the server is a question of NAT: Docker rewrites queries to 127.0.0.11:53 to a random port, so the bytes of a
-//! query don't show it. The socket does where it is connected; where it is not, sendmsg4/6 sees the address first.
+//! query don't show it. The socket does where it is connected; where it is not, sendmsg4/6 sees the address first. Another
+//! program there may rewrite it (a load balancer in the socket layer): before flowtel's, and then flowtel sees what it became; or
+//! after, and then the query's bytes show it. So where the two differ an answer from either is taken, and one only.
 
 use core::ptr;
 
@@ -47,6 +49,8 @@ struct Query {
 struct Asked {
     length: u32,
     bytes: [u8; DNS_ASKED],
+    /// The other address that may answer the same query; zeros where there is none.
+    other: Address,
 }
 
 /// Queries that await an answer. The least recently asked go first: a flood of queries costs names, never flows.
@@ -111,7 +115,7 @@ pub fn leaves(ctx: &SkBuffContext, transport: &Transport) {
         return; // an answer
     }
     let query = Query { cookie, server, id: u16::from_be_bytes([head[0], head[1]]).into(), reserved: 0 };
-    let mut asked = Asked { length: 0, bytes: [0; DNS_ASKED] };
+    let mut asked = Asked { length: 0, bytes: [0; DNS_ASKED], other: [0; 4] };
     let from = transport.at as u32 + UDP_HEADER + DNS_HEADER;
     // SAFETY: `skb` is the program's context.
     let left = unsafe { (*skb).len }.wrapping_sub(from);
@@ -124,7 +128,26 @@ pub fn leaves(ctx: &SkBuffContext, transport: &Transport) {
         return;
     }
     asked.length = length as u32;
+    if connected == 0
+        && let Some(destination) = address(ctx, transport, [16, 24])
+        && destination != server
+    {
+        asked.other = server;
+        let _ = QUERIES.insert(&Query { server: destination, ..query }, &asked, BPF_ANY as u64);
+        asked.other = destination;
+    }
     let _ = QUERIES.insert(&query, &asked, BPF_ANY as u64);
+}
+
+/// One of a packet's addresses: where it lies in the header of IPv4, and of IPv6.
+#[inline(always)]
+fn address(ctx: &SkBuffContext, transport: &Transport, [v4, v6]: [usize; 2]) -> Option<Address> {
+    if transport.version == 4 {
+        return load::<4>(ctx, v4).map(|address| mapped(u32::from_ne_bytes(address)));
+    }
+    let a = load::<16>(ctx, v6)?;
+    let word = |i: usize| u32::from_ne_bytes([a[i], a[i + 1], a[i + 2], a[i + 3]]);
+    Some([word(0), word(4), word(8), word(12)])
 }
 
 /// Reports an answer that arrives.
@@ -139,14 +162,7 @@ pub fn arrives(ctx: &SkBuffContext, bytes: &Direct, transport: &Transport) {
         return; // a query
     }
     let skb = ctx.skb.skb;
-    let server = if transport.version == 4 {
-        let Some(address) = load::<4>(ctx, 12) else { return };
-        mapped(u32::from_ne_bytes(address))
-    } else {
-        let Some(a) = load::<16>(ctx, 8) else { return };
-        let word = |i: usize| u32::from_ne_bytes([a[i], a[i + 1], a[i + 2], a[i + 3]]);
-        [word(0), word(4), word(8), word(12)]
-    };
+    let Some(server) = address(ctx, transport, [12, 8]) else { return };
     // SAFETY: `skb` is the program's context.
     let cookie = unsafe { bpf_get_socket_cookie(skb.cast()) };
     let query = Query { cookie, server, id: u16::from_be_bytes([head[0], head[1]]).into(), reserved: 0 };
@@ -161,8 +177,12 @@ pub fn arrives(ctx: &SkBuffContext, bytes: &Direct, transport: &Transport) {
         let whole = (*skb).len.wrapping_sub(from);
         (*scratch).head.asked = asked.bytes;
         (*scratch).head.asked_length = asked.length;
+        let other = Query { server: asked.other, ..query };
         // One answer a query: whoever forges a second one comes too late.
         let _ = QUERIES.remove(&query);
+        if other.server != [0; 4] {
+            let _ = QUERIES.remove(&other);
+        }
         let length = bounded(whole as u64, DNS_PAYLOAD as u64);
         (*scratch).head.kind = event::DNS;
         (*scratch).head.length = length as u32;

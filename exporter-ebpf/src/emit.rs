@@ -41,7 +41,7 @@ impl Count {
     /// Of `kind`, with one more seen.
     #[inline(always)]
     pub fn seen(kind: u32) -> Option<Self> {
-        let words: *mut u64 = TALLIES.get_ptr_mut(0)?.cast();
+        let words = words()?;
         // SAFETY: the map's value lives as long as the program and holds `tally::LEN` counters of each sort; the kind is
         // below that. Only `add` touches them.
         let seen = unsafe { words.add((tally::SEEN + kind) as usize) };
@@ -90,6 +90,51 @@ pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(
         }
         None => count.lost(),
     }
+}
+
+/// Notes that the begin of the socket `cookie` is reported now: the change of its state must follow at once, on this CPU,
+/// before any other socket's. Where it didn't, another program has taken the callback away.
+#[inline(always)]
+pub fn promise(cookie: u64) {
+    if let Some(words) = words() {
+        // SAFETY: as in `Count::seen`; only softirqs of this CPU write the promise, one after the other.
+        unsafe {
+            let promised = words.add(tally::PROMISED as usize);
+            if promised.read_volatile() != 0 {
+                add(words.add(tally::UNKEPT as usize));
+            }
+            promised.write_volatile(cookie);
+        }
+    }
+}
+
+/// The change of state came for the socket `cookie`. Returns whether its begin was reported before.
+#[inline(always)]
+pub fn keep(cookie: u64) -> bool {
+    let Some(words) = words() else { return false };
+    // SAFETY: as above.
+    unsafe {
+        let promised = words.add(tally::PROMISED as usize);
+        let kept = promised.read_volatile() == cookie;
+        if kept {
+            promised.write_volatile(0);
+        }
+        kept
+    }
+}
+
+/// Counts a socket that was asked for its states again.
+#[inline(always)]
+pub fn asked_again() {
+    if let Some(words) = words() {
+        // SAFETY: as in `Count::seen`.
+        add(unsafe { words.add(tally::ASKED_AGAIN as usize) });
+    }
+}
+
+#[inline(always)]
+fn words() -> Option<*mut u64> {
+    TALLIES.get_ptr_mut(0).map(<*mut OnCpu>::cast)
 }
 
 /// Notes that a SYN-ACK arrived at the socket `cookie` now.

@@ -14,7 +14,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{Count, FLOWS, answered_at, instant},
+    emit::{Count, FLOWS, answered_at, asked_again, instant, keep, promise},
     socket,
 };
 
@@ -26,7 +26,10 @@ const RTO_CB: u32 = 8;
 const RETRANS_CB: u32 = 9;
 const STATE_CB: u32 = 10;
 const TCP_LISTEN_CB: u32 = 11;
+const RTT_CB: u32 = 12;
 const PARSE_HDR_OPT_CB: u32 = 13;
+const HDR_OPT_LEN_CB: u32 = 14;
+const WRITE_HDR_OPT_CB: u32 = 15;
 /// ... and the flags that ask for RTO_CB, RETRANS_CB, STATE_CB and PARSE_HDR_OPT_CB.
 const RTO_CB_FLAG: i32 = 1 << 0;
 const RETRANS_CB_FLAG: i32 = 1 << 1;
@@ -48,7 +51,9 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
         | 1 << PASSIVE_ESTABLISHED_CB
         | 1 << STATE_CB
         | 1 << TCP_LISTEN_CB;
-    const ALL: u32 = BEGINS_ONLY | 1 << RTO_CB | 1 << RETRANS_CB | 1 << PARSE_HDR_OPT_CB;
+    /// Callbacks that other programs ask for. Whoever sets the flags overwrites all of them: these are occasions to ask again.
+    const OTHERS: u32 = 1 << RTT_CB | 1 << HDR_OPT_LEN_CB | 1 << WRITE_HDR_OPT_CB;
+    const ALL: u32 = BEGINS_ONLY | OTHERS | 1 << RTO_CB | 1 << RETRANS_CB | 1 << PARSE_HDR_OPT_CB;
     let op = ctx.op();
     // Most runs are the kernel's questions for a setting: out at once, on the first cache line of the program.
     if likely((if ENDS { ALL } else { BEGINS_ONLY }) >> (op & 31) & 1 == 0) {
@@ -64,11 +69,22 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
             }
             event::ACTIVE
         }
-        // Comes just before SYN_RECV → ESTABLISHED, but with Fast Open at the SYN: it proves nothing, and only switches
-        // on the callback that does, for children of listeners that are older than flowtel.
-        PASSIVE_ESTABLISHED_CB => return watch(ctx, STATE_CB_FLAG),
+        // With Fast Open it comes at the SYN, and proves nothing: only SYN_RECV → ESTABLISHED does then.
+        PASSIVE_ESTABLISHED_CB => {
+            watch(ctx, STATE_CB_FLAG);
+            if !is_complete(ctx) {
+                return;
+            }
+            promise(cookie(ctx));
+            event::PASSIVE
+        }
         STATE_CB => match (ctx.arg(0), ctx.arg(1)) {
-            (state::SYN_RECV, state::ESTABLISHED) => event::PASSIVE,
+            (state::SYN_RECV, state::ESTABLISHED) => {
+                if keep(cookie(ctx)) {
+                    return;
+                }
+                event::PASSIVE
+            }
             (state::CLOSE, _) => return,
             (old, state::CLOSE) if ENDS => return close(ctx, old),
             (_, state::FIN_WAIT1) if ENDS => return await_fin(ctx),
@@ -77,10 +93,35 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
         PARSE_HDR_OPT_CB if ENDS => return fin_came(ctx),
         RTO_CB if ENDS => return expires(ctx),
         RETRANS_CB if ENDS => return again(ctx),
+        _ if ENDS => return ask_again(ctx),
         _ => return,
     };
     // One copy for both, which the compiler would make two of: cold code is what a run costs.
     established::<NETNS>(ctx, black_box(how));
+}
+
+/// Whether a socket that PASSIVE_ESTABLISHED_CB comes for has got more than the SYN of a Fast Open: then its handshake is
+/// complete, and the change of its state follows at once. (It is not waited for: another program may take that callback away.)
+#[inline(always)]
+fn is_complete(ctx: &SockOpsContext) -> bool {
+    // SAFETY: `sk` is a full socket.
+    sock(ctx).is_some_and(|sk| unsafe { socket::segments_in(sk) } > 1)
+}
+
+/// The socket (SO_COOKIE).
+#[inline(always)]
+fn cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the program's context.
+    unsafe { bpf_get_socket_cookie(ctx.ops.cast()) }
+}
+
+/// Another program's callback: where that program has set the flags, it may have overwritten flowtel's.
+#[inline(always)]
+fn ask_again(ctx: &SockOpsContext) {
+    let flags = ctx.cb_flags() as i32;
+    if flags & STATE_CB_FLAG == 0 && ctx.set_cb_flags(flags | STATE_CB_FLAG).is_ok() {
+        asked_again();
+    }
 }
 
 /// A SYN is about to leave: where `ENDS` are wanted, asks for what becomes of it. The socket's sequence numbers are set just
@@ -93,7 +134,7 @@ fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
     }
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).snd_nxt } != 0 {
-        instant(tally::USED_AGAIN, event::USED_AGAIN, unsafe { bpf_get_socket_cookie(ctx.ops.cast()) });
+        instant(tally::USED_AGAIN, event::USED_AGAIN, cookie(ctx));
     }
 }
 
@@ -103,6 +144,7 @@ fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
 #[inline(always)]
 fn expires(ctx: &SockOpsContext) {
     let Some(sk) = sock(ctx) else { return };
+    ask_again(ctx);
     // SAFETY: `sk` is a full socket.
     if ctx.arg(2) != 0 && unsafe { (*sk).state } == state::SYN_SENT {
         let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !RTO_CB_FLAG);
@@ -121,6 +163,7 @@ fn await_fin(ctx: &SockOpsContext) {
 /// the peer's FIN nothing more is asked, and the socket remembers it. (Two bits, for other programs may use one of them.)
 #[inline(always)]
 fn fin_came(ctx: &SockOpsContext) {
+    ask_again(ctx);
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).skb_tcp_flags } & u32::from(Flags::FIN) != 0 {
         let _ = ctx.set_cb_flags(ctx.cb_flags() as i32 & !PARSE_ALL_HDR_OPT_CB_FLAG | FIN_CAME_FLAG);
@@ -141,9 +184,10 @@ fn watch(ctx: &SockOpsContext, wanted: i32) {
 #[inline(always)]
 fn again(ctx: &SockOpsContext) {
     let Some(sk) = sock(ctx) else { return };
+    ask_again(ctx);
     // SAFETY: `sk` is a full socket, and `ops` the program's context.
     if unsafe { (*sk).state } == state::SYN_SENT {
-        instant(tally::SYN_AGAIN, event::SYN_AGAIN, unsafe { bpf_get_socket_cookie(ctx.ops.cast()) });
+        instant(tally::SYN_AGAIN, event::SYN_AGAIN, cookie(ctx));
     }
 }
 
@@ -201,7 +245,14 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         (*record).local_port = (*sk).src_port as u16;
         (*record).remote_port = socket::remote_port(sk);
-        (*record).fin_in = (flags & (PARSE_ALL_HDR_OPT_CB_FLAG | FIN_CAME_FLAG) == FIN_CAME_FLAG) as u8;
+        // One of the two is set since the own FIN left, unless another program has overwritten both.
+        (*record).fin_in = if flags & PARSE_ALL_HDR_OPT_CB_FLAG != 0 {
+            event::FIN_NOT_SEEN
+        } else if flags & FIN_CAME_FLAG != 0 {
+            event::FIN_CAME
+        } else {
+            event::FIN_UNKNOWN
+        };
         // Both were asked for with the SYN, and one is taken away where it expires.
         let asked = (flags & RETRANS_CB_FLAG != 0) as u8;
         (*record).timer = asked * (event::TIMER_RUNS + (flags & RTO_CB_FLAG == 0) as u8);

@@ -8,7 +8,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use flowtel_common::{
-    event::{self, Refused, Segment, mapped, state},
+    event::{self, Fin, Refused, Segment, mapped, state},
     packet::{self, Flags, Packet as _, TCP, Transport, UDP},
     tally,
 };
@@ -101,9 +101,9 @@ fn cookie(ctx: &SkBuffContext) -> u64 {
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }
 
-/// Cookies of established sockets that are older than these programs: no change of their state is told, so each of their
-/// FINs is. User space fills it at its start (and sets its size), and takes out what has ended. Only segments with FIN look
-/// here. Not preallocated: it costs what is in it.
+/// Cookies of established sockets that are older than these programs, each with 1 once the peer's FIN has come: no change of
+/// their state is told, so their FINs are. User space fills it at its start (and sets its size), and takes out what has
+/// ended. Only segments with FIN or RST look here. Not preallocated: it costs what is in it.
 #[map(name = "OLDER")]
 static OLDER: HashMap<u64, u32> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
@@ -121,36 +121,66 @@ fn any_older() -> bool {
 fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags: Flags, way: u32) {
     // SAFETY: `sk` is a full socket.
     let state = unsafe { (*sk).state };
-    let reset = flags.0 & Flags::RST != 0;
-    if reset && state == state::LISTEN {
-        return; // strays at a listener end nothing
+    if flags.0 & Flags::RST == 0 {
+        fin(ctx, sk, transport, state, way);
+    } else if state != state::LISTEN {
+        // Strays at a listener end nothing.
+        reset(ctx, sk, transport, state, way);
     }
+}
+
+/// A FIN. One event a socket as a rule: the own FIN's, which says that the peer's came where it did. Only where the own one is
+/// out the peer's has an event, too.
+#[inline(always)]
+fn fin(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, state: u32, way: u32) {
     let cookie = cookie(ctx);
-    // SAFETY: only whether there is a value counts.
-    if !reset && unsafe { OLDER.get(cookie) }.is_none() {
-        return;
+    let Some(came) = OLDER.get_ptr_mut(&cookie) else { return };
+    if way == event::IN {
+        // SAFETY: the value stays there until the program ends, though user space may take it out of the table.
+        unsafe { came.write_volatile(1) };
+        if !matches!(state, state::FIN_WAIT1 | state::FIN_WAIT2) {
+            return;
+        }
     }
+    let Some(tcp) = load::<16>(ctx, transport.at) else { return };
+    let end = end_of(ctx, transport, &tcp, 1);
+    // No closure, although two programs use this: it would become a function with a name that holds a hash of this folder's
+    // path, and the object would have other bytes in every folder.
+    let Some(count) = Count::seen(tally::FIN) else { return };
+    let Some(mut reserved) = FLOWS.reserve::<Fin>(0) else { return count.lost() };
+    let record = reserved.as_mut_ptr();
+    // SAFETY: `record` is a reserved record of this type and `sk` a full stream socket; every field is written.
+    unsafe {
+        (*record).kind = event::FIN;
+        (*record).way = way;
+        (*record).time = bpf_ktime_get_boot_ns();
+        (*record).cookie = cookie;
+        (*record).state = state;
+        let counted = socket::counters(sk, &raw mut (*record).counters);
+        (*record).ahead = end.wrapping_sub(if way == event::IN { counted.received } else { counted.acknowledged });
+    }
+    reserved.submit(count.wake_up(&FLOWS));
+}
+
+#[inline(always)]
+fn reset(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, state: u32, way: u32) {
+    let cookie = cookie(ctx);
+    let fin_in = if any_older() {
+        // SAFETY: the value is copied at once.
+        unsafe { OLDER.get(&cookie) }.map_or(0, |came| *came)
+    } else {
+        0
+    };
     let Some(tcp) = load::<16>(ctx, transport.at) else { return };
     let (near, far) =
         if way == event::IN { ([tcp[2], tcp[3]], [tcp[0], tcp[1]]) } else { ([tcp[0], tcp[1]], [tcp[2], tcp[3]]) };
-    // The sequence number after this segment, its FIN included (RFC 9293, 3.1).
-    let header = transport.at as u32 + u32::from(tcp[12] >> 4) * 4;
-    // SAFETY: the program's context.
-    let payload = unsafe { (*ctx.skb.skb).len }.wrapping_sub(header);
-    let end = u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]])
-        .wrapping_add(payload)
-        .wrapping_add(u32::from(flags.0 & Flags::FIN));
-    let kind = if reset { event::RESET } else { event::FIN };
-    // A constant for each kind: the verifier must know which counter it is.
-    let count = if kind == event::RESET { Count::seen(tally::RESET) } else { Count::seen(tally::FIN) };
-    // No closure, although two programs use this: it would become a function with a name that holds a hash of this folder's
-    // path, and the object would have other bytes in every folder.
-    let Some(count) = count else { return };
+    let end = end_of(ctx, transport, &tcp, u32::from(tcp[13] & Flags::FIN));
+    let Some(count) = Count::seen(tally::RESET) else { return };
     let Some(mut reserved) = FLOWS.reserve::<Segment>(0) else { return count.lost() };
     let record = reserved.as_mut_ptr();
     // SAFETY: `record` is a reserved record of this type and `sk` a full stream socket; every field is written.
     unsafe {
-        (*record).kind = kind;
+        (*record).kind = event::RESET;
         (*record).way = way;
         (*record).time = bpf_ktime_get_boot_ns();
         (*record).cookie = cookie;
@@ -164,9 +194,18 @@ fn segment(ctx: &SkBuffContext, sk: *mut bpf_sock, transport: &Transport, flags:
         (*record).state = state;
         let counted = socket::counters(sk, &raw mut (*record).counters);
         (*record).ahead = end.wrapping_sub(if way == event::IN { counted.received } else { counted.acknowledged });
-        (*record).reserved = 0;
+        (*record).fin_in = fin_in;
     }
     reserved.submit(count.wake_up(&FLOWS));
+}
+
+/// The sequence number after a segment, its FIN included (RFC 9293, 3.1).
+#[inline(always)]
+fn end_of(ctx: &SkBuffContext, transport: &Transport, tcp: &[u8; 16], fin: u32) -> u32 {
+    let header = transport.at as u32 + u32::from(tcp[12] >> 4) * 4;
+    // SAFETY: the program's context.
+    let payload = unsafe { (*ctx.skb.skb).len }.wrapping_sub(header);
+    u32::from_be_bytes([tcp[4], tcp[5], tcp[6], tcp[7]]).wrapping_add(payload).wrapping_add(fin)
 }
 
 /// A token bucket.

@@ -143,6 +143,19 @@ pub unsafe fn counters(sk: *mut bpf_sock, into: *mut Counters) -> Counted {
     }
 }
 
+/// Segments that came.
+///
+/// # Safety
+/// `sk` is a full socket of type [`STREAM`].
+#[inline(always)]
+pub unsafe fn segments_in(sk: *mut bpf_sock) -> u32 {
+    // SAFETY: as the caller promises; the answer is tested for null.
+    unsafe {
+        let tcp = bpf_tcp_sock(sk);
+        if tcp.is_null() { 0 } else { (*tcp).segs_in }
+    }
+}
+
 /// The smoothed round trip time in microseconds, and the segments that were sent again.
 ///
 /// # Safety

@@ -19,8 +19,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
 };
 
+mod audit;
 mod losses;
 
+pub use audit::Audit;
 pub use losses::{LOSSES, Loss};
 
 /// A count that only goes up.
@@ -47,6 +49,8 @@ pub struct Ledger {
     pub records: Records,
     /// The queue's disk.
     pub queue: QueueDisk,
+    /// What the audit of open flows found.
+    pub audit: Audit,
     /// What the stream itself was told of losses.
     pub gaps: Gaps,
 }

@@ -6,7 +6,7 @@
 //! - [`machine`]: what this machine can't do;
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
-//! - [`sniffer`]: captures of a wire;
+//! - [`sniffer`]: captures of a wire; [`rival`]: other BPF programs at the places of flowtel's;
 //! - [`child`]: processes of their own; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together; [`balance`]: what flowtel says at its end;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
@@ -29,6 +29,7 @@ pub mod netns;
 pub mod objects;
 pub mod ports;
 pub mod record;
+pub mod rival;
 pub mod scene;
 pub mod sniffer;
 pub mod status;

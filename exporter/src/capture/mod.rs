@@ -3,6 +3,7 @@
 //! - `kernel_types`: where members of the kernel's own structures lie, by its BTF;
 //! - [`cgroup`]: where the tree of cgroups is;
 //! - `programs`: the kernel object, loaded and attached;
+//! - [`neighbours`]: other programs that run where these do;
 //! - [`pins`]: what of them stays in the kernel, on request;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - `position`: how far a ring was read and written;
@@ -15,6 +16,7 @@
 pub mod cgroup;
 pub mod clock;
 mod kernel_types;
+pub mod neighbours;
 pub mod pcap;
 pub mod pins;
 mod position;
@@ -29,6 +31,7 @@ use std::{io, path::PathBuf};
 
 pub use clock::{Clock, KernelTime, WallTime};
 pub use flowtel_common::event::{self, Event};
+pub use neighbours::Neighbours;
 pub use pins::{Earlier, Note, Pins};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
 pub use rings::{Rings, kind_of};

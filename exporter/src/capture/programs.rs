@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::{self, Events},
-    ledger::{KernelEvents, Kind},
+    ledger::{Audit, KernelEvents, Kind},
 };
 
 /// The kernel object, a build product of exporter-ebpf that is checked in: every machine runs the bytes that were tested.
@@ -184,7 +184,7 @@ pub const PROGRAMS: [Program; 20] = [
 ];
 
 /// The most older connections whose FINs the kernel side tells: its table has 16 bytes for each place.
-const MOST_OLDER: u32 = 1 << 18;
+const MOST_OLDER: u32 = 1 << 20;
 
 /// The loaded object.
 pub struct Programs {
@@ -193,6 +193,8 @@ pub struct Programs {
     pins: Option<Pins>,
     /// What the kernel had counted before, and flowtels before this one have accounted for.
     before: Counts,
+    /// Callbacks that were taken away before, and sockets that were asked again before.
+    callbacks_before: [u64; 2],
 }
 
 // === impl Program
@@ -255,7 +257,8 @@ impl Programs {
             pins.open()?;
         }
         let before = pins.as_ref().map(Pins::counted).unwrap_or_default();
-        Ok(Self { ebpf, tallies, pins, before })
+        let callbacks_before = callbacks(&tallies).unwrap_or_default();
+        Ok(Self { ebpf, tallies, pins, before, callbacks_before })
     }
 
     /// Takes a ring out of the object, to be read.
@@ -311,6 +314,12 @@ impl Programs {
             ledger.unknown.add(unread);
         }
         Ok(())
+    }
+
+    /// The kernel's ids of the programs that are attached.
+    pub fn ids(&self) -> Vec<u32> {
+        let loaded = self.ebpf.programs().filter_map(|(_, program)| program.info().ok());
+        loaded.map(|info| info.id()).collect()
     }
 
     /// Whether programs and rings stay when this goes.
@@ -401,6 +410,24 @@ impl Programs {
             kind.limited.set(sum(tally::SEEN + 2 * tally::LEN + index).saturating_sub(limited));
         }
     }
+
+    /// Copies what became of flowtel's callbacks into the ledger.
+    pub fn count_callbacks(&self, ledger: &Audit) {
+        let Some(now) = callbacks(&self.tallies) else { return };
+        let [unkept, asked_again] = self.callbacks_before;
+        let [unkept, asked_again] =
+            [(now[0], unkept), (now[1], asked_again)].map(|(now, then)| now.saturating_sub(then));
+        ledger.callbacks_taken.set(unkept);
+        ledger.asked_again.set(asked_again);
+    }
+}
+
+/// How many callbacks other programs have taken away, and how many sockets were asked again.
+fn callbacks(tallies: &PerCpuArray<MapData, tally::Words>) -> Option<[u64; 2]> {
+    let per_cpu = tallies.get(&0, 0).ok()?;
+    let sum = |word: u32| per_cpu.iter().filter_map(|cpu| cpu.get(word as usize)).sum();
+    // A promise that is still open is at most one a CPU: the next handshake there settles it.
+    Some([sum(tally::UNKEPT), sum(tally::ASKED_AGAIN)])
 }
 
 /// The kinds of events that the kernel side counts, each with its index.

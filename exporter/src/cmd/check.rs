@@ -7,7 +7,7 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     capture::{
-        Error, PROGRAMS, Programs, Rings,
+        Error, Neighbours, PROGRAMS, Programs, Rings,
         cgroup::{self, Cgroup},
         pins, rights, selftest,
         snapshot::Pending,
@@ -103,6 +103,11 @@ impl Report {
                 format!("loads and attaches ({}): {}", program.attach, program.purpose)
             });
             all &= attached.is_some();
+        }
+        if all {
+            let neighbours = Neighbours::look(&programs, &cgroup);
+            let outcome = if neighbours.refused.is_some() { Outcome::Lacks } else { Outcome::Holds };
+            self.line("neighbours", &outcome(neighbours.to_string()));
         }
         match rings {
             Some(mut rings) if all => {

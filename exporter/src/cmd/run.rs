@@ -9,7 +9,7 @@ use tokio::{signal::unix, sync::watch};
 
 use crate::{
     capture::{
-        self, Clock, KernelTime, Pins, Programs, Rings, Snapshot,
+        self, Clock, KernelTime, Neighbours, Pins, Programs, Rings, Snapshot,
         cgroup::{self, Cgroup},
         pins, rights, selftest,
         snapshot::Pending,
@@ -132,6 +132,8 @@ fn pipeline(
         "watching TCP connections{}",
         if cgroup.is_host_root() { " of the whole host" } else { " below a cgroup" }
     );
+    let neighbours = Neighbours::look(&programs, cgroup);
+    tracing::info!("{neighbours}");
     let mut first = Vec::new();
     let own = match selftest::run(&mut rings, &ledger.kernel, &mut first) {
         Ok(test) => config.capture.exclude_self.then_some(test.tgid),

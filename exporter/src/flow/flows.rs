@@ -134,7 +134,7 @@ impl Flows {
                 },
             ),
             Event::Established(established) => self.begins(event, established),
-            Event::Fin(segment) => self.fin(event, segment),
+            Event::Fin(fin) => self.fin(event, fin),
             Event::Reset(segment) => self.reset(event, segment),
             Event::Close(close) => self.closes(event, close),
             Event::Refused(refused) => {

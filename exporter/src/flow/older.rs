@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use flowtel_common::event::{self, Close, Counters, Segment, state};
+use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
@@ -42,6 +42,8 @@ struct Older {
     fin_again: Option<KernelTime>,
     /// The own FIN was acknowledged: it is among what was counted.
     fin_counted: bool,
+    /// The peer's FIN came, and is among what was counted.
+    peer_fin_came: bool,
     reset_in: Option<Stamp>,
     reset_out: Option<Stamp>,
 }
@@ -58,25 +60,36 @@ impl OlderFlows {
         self.by_cookie.contains_key(&cookie)
     }
 
-    /// Notes a segment. Returns whether it is of one of these.
-    pub fn segment(&mut self, event: &KernelEvent, segment: &Segment) -> bool {
-        let Some(older) = self.by_cookie.get_mut(&segment.cookie) else { return false };
-        older.counts(&segment.counters);
-        older.fin_counted |= segment.state == state::FIN_WAIT2;
+    /// Notes a FIN. Returns whether it is of one of these.
+    pub fn fin(&mut self, event: &KernelEvent, fin: &Fin) -> bool {
+        let Some(older) = self.by_cookie.get_mut(&fin.cookie) else { return false };
+        older.segment(&fin.counters, fin.state);
         let at = stamp(event, event.time);
-        let Counters { bytes_acked, bytes_received, .. } = segment.counters;
+        let Counters { bytes_acked, bytes_received, .. } = fin.counters;
         // A FIN that stands before what was counted, or far ahead of it, is a stray one.
-        let ahead = if segment.ahead < 1 << 31 { u64::from(segment.ahead) } else { 0 };
-        match (segment.kind, segment.way) {
-            (event::FIN, event::IN) => older.fin_in = Some((at, bytes_received + ahead)),
-            (event::FIN, _) => {
-                if older.fin_out.is_some() || older.fin_was_out() {
-                    older.fin_again = Some(event.time);
-                }
-                older.fin_out = Some((at, bytes_acked + ahead));
+        let ahead = if fin.ahead < 1 << 31 { u64::from(fin.ahead) } else { 0 };
+        if fin.way == event::IN {
+            older.fin_in = Some((at, bytes_received + ahead));
+        } else {
+            if older.fin_out.is_some() || older.fin_was_out() {
+                older.fin_again = Some(event.time);
             }
-            (_, event::IN) => older.reset_in = Some(at),
-            _ => older.reset_out = Some(at),
+            older.fin_out = Some((at, bytes_acked + ahead));
+        }
+        true
+    }
+
+    /// Notes a reset. Returns whether it is of one of these.
+    pub fn reset(&mut self, event: &KernelEvent, reset: &Segment) -> bool {
+        let Some(older) = self.by_cookie.get_mut(&reset.cookie) else { return false };
+        older.segment(&reset.counters, reset.state);
+        // A reset that leaves comes from a socket that is closed already.
+        older.peer_fin_came |= reset.fin_in != 0 && reset.state == state::CLOSE;
+        let at = Some(stamp(event, event.time));
+        if reset.way == event::IN {
+            older.reset_in = at;
+        } else {
+            older.reset_out = at;
         }
         true
     }
@@ -149,6 +162,7 @@ impl Flows {
         kind.joined.add(1);
         older.counts(&gone.counters);
         older.fin_counted |= gone.state == state::FIN_WAIT2;
+        older.peer_fin_came |= has_peer_fin(gone.state);
         let wall = clock.wall(gone.time);
         let (what, at) = older.ended(gone, Stamp { time: gone.time, wall, observed: wall });
         self.settling.hold(FlowEvent { at, flow: older.flow, what }, gone.cookie, gone.time, false, false);
@@ -243,9 +257,17 @@ impl Older {
             fin_out: None,
             fin_again: None,
             fin_counted: state == state::FIN_WAIT2,
+            peer_fin_came: has_peer_fin(state),
             reset_in: None,
             reset_out: None,
         }
+    }
+
+    /// A segment shows what was counted, and which FINs are among it.
+    fn segment(&mut self, counters: &Counters, state: u32) {
+        self.counts(counters);
+        self.fin_counted |= state == state::FIN_WAIT2;
+        self.peer_fin_came |= has_peer_fin(state);
     }
 
     /// Counters only grow.
@@ -303,7 +325,7 @@ impl Older {
             own_fin_counted |= sent >= acked;
         }
         let mut received = self.counters.bytes_received;
-        let mut peer_fin_counted = matches!(self.found.1, state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING);
+        let mut peer_fin_counted = self.peer_fin_came;
         if let Some((_, all)) = self.fin_in {
             peer_fin_counted = true;
             received = received.max(all);
@@ -319,6 +341,11 @@ impl Older {
         let peer = Sent { bytes: received, segments: segments_in };
         What::End { reason, duration: None, traffic: Traffic::new(self.flow.direction, own, peer, retransmits, rtt) }
     }
+}
+
+/// Whether a socket in this state has got the peer's FIN, in order.
+fn has_peer_fin(state: u32) -> bool {
+    matches!(state, state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use flowtel_common::event::{
-    self, ACTIVE, Accept, Call, Caller, Close, Counters, Established, Event, IN, Instant, OUT, PASSIVE, Refused,
+    self, ACTIVE, Accept, Call, Caller, Close, Counters, Established, Event, Fin, IN, Instant, OUT, PASSIVE, Refused,
     Release, Segment, mapped, state,
 };
 use proptest::prelude::*;
@@ -128,9 +128,14 @@ fn release(cookie: u64, state: u32) -> Event {
     Event::Release(Release { kind: event::RELEASE, tgid: 1, time: 0, cookie, state, reserved: 0 })
 }
 
-fn segment(kind: u32, cookie: u64, way: u32) -> Segment {
-    Segment {
-        kind,
+fn fin(cookie: u64, way: u32) -> Event {
+    let (counters, state) = (Counters::default(), state::ESTABLISHED);
+    Event::Fin(Fin { kind: event::FIN, way, time: 0, cookie, counters, ahead: 0, state })
+}
+
+fn reset(cookie: u64, way: u32) -> Event {
+    Event::Reset(Segment {
+        kind: event::RESET,
         way,
         time: 0,
         cookie,
@@ -142,16 +147,8 @@ fn segment(kind: u32, cookie: u64, way: u32) -> Segment {
         state: state::ESTABLISHED,
         counters: Counters::default(),
         ahead: 0,
-        reserved: 0,
-    }
-}
-
-fn fin(cookie: u64, way: u32) -> Event {
-    Event::Fin(segment(event::FIN, cookie, way))
-}
-
-fn reset(cookie: u64, way: u32) -> Event {
-    Event::Reset(segment(event::RESET, cookie, way))
+        fin_in: 0,
+    })
 }
 
 fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), counters: Counters) -> Event {

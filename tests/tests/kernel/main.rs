@@ -18,6 +18,7 @@ mod queue;
 mod reached;
 mod replay;
 mod rights;
+mod rivals;
 mod select;
 mod slow;
 mod telemetry;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),
+        ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),
     ];

@@ -109,7 +109,8 @@ impl Older {
     /// Sees what the programs tell: a segment that may end a connection, or the end itself.
     pub fn notice(&mut self, event: &KernelEvent) {
         match &event.event {
-            Event::Fin(segment) | Event::Reset(segment) => self.hurry(segment.cookie, event.time),
+            Event::Fin(fin) => self.hurry(fin.cookie, event.time),
+            Event::Reset(reset) => self.hurry(reset.cookie, event.time),
             Event::Close(close) => self.forget(close.cookie),
             _ => {}
         }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use flowtel_common::event::{self, Close, Counters, Segment, state};
+use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 
 use super::{Flows, stamp};
 use crate::{
@@ -16,14 +16,14 @@ use crate::{
 };
 
 impl Flows {
-    pub(super) fn fin(&mut self, event: &KernelEvent, segment: &Segment) {
-        let Some(open) = self.open.get(segment.cookie) else {
+    pub(super) fn fin(&mut self, event: &KernelEvent, fin: &Fin) {
+        let Some(open) = self.open.get(fin.cookie) else {
             let kind = &self.ledger.kernel.fin;
-            let counter = if self.older.segment(event, segment) { &kind.joined } else { &kind.unused };
+            let counter = if self.older.fin(event, fin) { &kind.joined } else { &kind.unused };
             counter.add(1);
             return;
         };
-        if segment.way == event::IN {
+        if fin.way == event::IN {
             open.seen.fin_in = Some(event.time);
         }
         let own = open.own;
@@ -47,7 +47,7 @@ impl Flows {
                 self.settling.correct_end(place, EndReason::ResetLocal);
             }
             kernel.reset.joined.add(1);
-        } else if self.older.segment(event, segment) {
+        } else if self.older.reset(event, segment) {
             kernel.reset.joined.add(1);
         } else {
             kernel.reset.unused.add(1);
@@ -216,7 +216,7 @@ pub(in crate::flow) fn ended(
     // FIN (its SYN is not counted).
     let own_fin = reason::own_fin_acknowledged(close.old_state, all_acknowledged);
     let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
-    let fin_in = close.fin_in != 0 || seen.fin_in.is_some();
+    let fin_in = close.fin_in == event::FIN_CAME || seen.fin_in.is_some();
     let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, fin_in)));
     let own = Sent { bytes: sent, segments: segments_out };
     let peer = Sent { bytes: received, segments: segments_in };

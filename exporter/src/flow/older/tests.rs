@@ -79,7 +79,22 @@ impl Scene {
 }
 
 fn segment(kind: u32, way: u32, state: u32, (bytes_acked, bytes_received): (u64, u64), ahead: u32) -> Event {
-    let segment = Segment {
+    after(false, kind, way, state, (bytes_acked, bytes_received), ahead)
+}
+
+fn after(
+    fin_came: bool,
+    kind: u32,
+    way: u32,
+    state: u32,
+    (bytes_acked, bytes_received): (u64, u64),
+    ahead: u32,
+) -> Event {
+    let counters = Counters { bytes_acked, bytes_received, ..Counters::default() };
+    if kind == event::FIN {
+        return Event::Fin(Fin { kind, way, time: 0, cookie: COOKIE, counters, ahead, state });
+    }
+    Event::Reset(Segment {
         kind,
         way,
         time: 0,
@@ -90,11 +105,10 @@ fn segment(kind: u32, way: u32, state: u32, (bytes_acked, bytes_received): (u64,
         local_port: 1,
         remote_port: 1,
         state,
-        counters: Counters { bytes_acked, bytes_received, ..Counters::default() },
+        counters,
         ahead,
-        reserved: 0,
-    };
-    if kind == event::FIN { Event::Fin(segment) } else { Event::Reset(segment) }
+        fin_in: u32::from(fin_came),
+    })
 }
 
 #[test]
@@ -187,6 +201,18 @@ fn a_reset_ends_it_unless_the_socket_outlived_it() {
     scene.on(START + 10 * MS, segment(event::RESET, IN, state::ESTABLISHED, (101, 300), 0));
     scene.gone(START + 5000 * MS, START + 9000 * MS, state::ESTABLISHED);
     assert_eq!(scene.end(), (EndReason::Timeout, 100, 300));
+}
+
+#[test]
+fn the_peers_fin_counts_no_byte_whether_the_own_fin_or_a_reset_tells_of_it() {
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(START + 10 * MS, segment(event::FIN, OUT, state::LAST_ACK, (101, 301), 1));
+    scene.gone(START, START + 60 * MS, state::ESTABLISHED);
+    assert_eq!(scene.end(), (EndReason::Fin, 100, 300));
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(START + 10 * MS, after(true, event::RESET, OUT, state::CLOSE, (101, 301), 0));
+    scene.gone(START, START + 60 * MS, state::ESTABLISHED);
+    assert_eq!(scene.end(), (EndReason::ResetLocal, 100, 300));
 }
 
 #[test]
