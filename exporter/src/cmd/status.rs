@@ -6,8 +6,9 @@ use rustix::thread::{Timespec, nanosleep};
 
 use crate::{
     config::Loaded,
+    escape::write_json,
     exit::{Exit, Failure},
-    telemetry::status::{Status, socket, text},
+    telemetry::status::{Status, ask, text},
 };
 
 /// In which form.
@@ -32,7 +33,7 @@ pub fn status(loaded: &Loaded, form: Form) -> Result<(), Failure> {
     }
     loop {
         let text = ask(path, form.json)?;
-        super::print(text.as_bytes()).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
+        super::print(&text).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
         let Some(every) = form.watch else { return Ok(()) };
         // A signal ends the program, not the wait.
         let seconds = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
@@ -43,14 +44,16 @@ pub fn status(loaded: &Loaded, form: Form) -> Result<(), Failure> {
     }
 }
 
-fn ask(path: &Path, json: bool) -> Result<String, Failure> {
-    let status: Status = socket::ask(path).map_err(|e| match e {
-        socket::AskError::Forbidden { .. } => Exit::NoPermission.with(e),
+fn ask(path: &Path, json: bool) -> Result<Vec<u8>, Failure> {
+    let status: Status = ask::ask(path).map_err(|e| match e {
+        ask::AskError::Forbidden { .. } => Exit::NoPermission.with(e),
         _ => Exit::Unavailable.with(e),
     })?;
     if !json {
-        return Ok(text::lines(&status));
+        return Ok(text::lines(&status).into_bytes());
     }
-    let json = serde_json::to_string(&status).map_err(anyhow::Error::new)?;
-    Ok(json + "\n")
+    let mut json = Vec::new();
+    write_json(&mut json, &status).map_err(anyhow::Error::new)?;
+    json.push(b'\n');
+    Ok(json)
 }

@@ -11,8 +11,16 @@ use super::{
 
 /// Tables and keys that hold from start to end, because what is attached to the kernel, or the kind of a stage, depends
 /// on them. A changed one is kept as it was, and named.
-const RESTART: &[&str] =
-    &["capture", "owner.acceptor", "dns.enabled", "queue.kind", "queue.path", "queue.sync_interval", "log.format"];
+const RESTART: &[&str] = &[
+    "capture",
+    "owner.acceptor",
+    "dns.enabled",
+    "queue.kind",
+    "queue.path",
+    "queue.sync_interval",
+    "telemetry.group",
+    "log.format",
+];
 
 /// Keys in those tables that can be applied all the same.
 const NEVERTHELESS: &[&str] = &["capture.filter", "capture.filter_default"];
@@ -60,6 +68,7 @@ impl Change {
         new.queue.kind = old.queue.kind;
         new.queue.path.clone_from(&old.queue.path);
         new.queue.sync_interval = old.queue.sync_interval;
+        new.telemetry.group.clone_from(&old.telemetry.group);
         new.log.format = old.log.format;
         Self { config: new, applied, restart }
     }

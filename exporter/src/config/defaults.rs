@@ -122,7 +122,22 @@ impl Default for Batch {
 
 impl Default for Retry {
     fn default() -> Self {
-        Self { initial: Span(Duration::from_secs(1)), max: Span(Duration::from_secs(30)) }
+        Self {
+            initial: Span(Duration::from_secs(1)),
+            max: Span(Duration::from_secs(30)),
+            longest_silence: Span(Duration::from_secs(300)),
+        }
+    }
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self {
+            metrics: Metrics::default(),
+            admin: Admin::default(),
+            status: Status::default(),
+            group: "flowtel".into(),
+        }
     }
 }
 

@@ -376,6 +376,10 @@ pub struct Retry {
     /// No wait is longer.
     #[schemars(extend("x-min" = "1ms", "x-max" = "1h"))]
     pub max: Span,
+    /// The longest silence that a receiver can ask for (Retry-After, gRPC's RetryInfo). A longer one, or a date that is
+    /// farther away, is cut to this.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1h"))]
+    pub longest_silence: Span,
 }
 
 /// TLS towards the receiver, for `https` endpoints.
@@ -397,7 +401,7 @@ pub struct Tls {
 }
 
 /// What others may see of flowtel's own state: metrics, an address to ask, a socket for `flowtel status`.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Telemetry {
     /// flowtel's own metrics, pushed by OTLP.
@@ -406,6 +410,10 @@ pub struct Telemetry {
     pub admin: Admin,
     /// The socket that `flowtel status` asks.
     pub status: Status,
+    /// The group, by name or number, whose members may ask at `status.socket` and `admin.socket`, beside root and
+    /// flowtel's own user. The kernel says who asks. Where the host has no such group, or with an empty text: nobody else. A change needs a
+    /// restart.
+    pub group: String,
 }
 
 /// flowtel's own metrics, pushed by OTLP.
@@ -443,6 +451,10 @@ pub struct Admin {
     pub address: String,
     /// Allow an `address` that other hosts can reach. There is no authorization and no TLS.
     pub allow_remote: bool,
+    /// A path on this host at which the same is answered, for root, flowtel's own user and `telemetry.group`. The directory
+    /// is made where it is missing. An empty text: none.
+    #[schemars(example = &"/run/flowtel/admin.sock")]
+    pub socket: PathBuf,
 }
 
 impl Admin {
@@ -456,8 +468,8 @@ impl Admin {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Status {
-    /// A path on this host; only its owner and root may connect. The directory is made where it is missing. An empty
-    /// text: none.
+    /// A path on this host, for root, flowtel's own user and `telemetry.group`. The directory is made where it is missing.
+    /// An empty text: none.
     pub socket: PathBuf,
 }
 

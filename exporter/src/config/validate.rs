@@ -204,10 +204,15 @@ fn telemetry(config: &Config, check: &mut Check<'_>) {
             ),
         }
     }
-    let socket = &config.telemetry.status.socket;
-    let message = format!("expected an absolute path of at most {MAX_SOCKET} bytes, found \"{}\"", socket.display());
-    let fits = socket.as_os_str().is_empty() || (socket.is_absolute() && socket.as_os_str().len() <= MAX_SOCKET);
-    check.require(fits, "telemetry.status.socket", message);
+    let (status, admin) = (&config.telemetry.status.socket, &admin.socket);
+    for (key, socket) in [("telemetry.status.socket", status), ("telemetry.admin.socket", admin)] {
+        let message =
+            format!("expected an absolute path of at most {MAX_SOCKET} bytes, found \"{}\"", socket.display());
+        let fits = socket.as_os_str().is_empty() || (socket.is_absolute() && socket.as_os_str().len() <= MAX_SOCKET);
+        check.require(fits, key, message);
+    }
+    let message = format!("expected another path than telemetry.status.socket, found \"{}\"", admin.display());
+    check.require(admin.as_os_str().is_empty() || status != admin, "telemetry.admin.socket", message);
 }
 
 fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {

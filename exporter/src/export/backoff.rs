@@ -10,15 +10,22 @@ pub struct Backoff {
     pub initial: Duration,
     /// No wait that the receiver didn't ask for is longer.
     pub max: Duration,
+    /// No silence that the receiver asks for is longer: one bad answer, or a wrong date in it, must not silence flowtel.
+    pub longest_silence: Duration,
 }
 
 // === impl Backoff
 
 impl Backoff {
     /// The wait after `failures` failures in a row: a random time up to `initial` · 2^(`failures` − 1), at most `max`,
-    /// but never less than `after`, the receiver's own wish.
+    /// but never less than `after`, the receiver's own wish, as far as it is granted.
     pub fn wait(&self, failures: u32, after: Option<Duration>) -> Duration {
-        self.ceiling(failures).mul_f64(fastrand::f64()).max(after.unwrap_or_default())
+        self.ceiling(failures).mul_f64(fastrand::f64()).max(self.silence(after))
+    }
+
+    /// How long the receiver is left in peace where it asks for `after`.
+    pub fn silence(&self, after: Option<Duration>) -> Duration {
+        after.unwrap_or_default().min(self.longest_silence)
     }
 
     fn ceiling(&self, failures: u32) -> Duration {
@@ -31,7 +38,11 @@ impl Backoff {
 mod tests {
     use super::*;
 
-    const BACKOFF: Backoff = Backoff { initial: Duration::from_secs(1), max: Duration::from_secs(30) };
+    const BACKOFF: Backoff = Backoff {
+        initial: Duration::from_secs(1),
+        max: Duration::from_secs(30),
+        longest_silence: Duration::from_secs(300),
+    };
 
     #[test]
     fn the_ceiling_doubles_up_to_the_maximum() {
@@ -48,7 +59,8 @@ mod tests {
     }
 
     #[test]
-    fn the_receivers_wish_is_the_least() {
+    fn the_receivers_wish_is_the_least_and_has_an_end() {
         assert!((0..100).all(|_| BACKOFF.wait(1, Some(Duration::from_secs(60))) == Duration::from_secs(60)));
+        assert!((0..100).all(|_| BACKOFF.wait(1, Some(Duration::MAX)) == Duration::from_secs(300)));
     }
 }

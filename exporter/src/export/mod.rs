@@ -127,7 +127,11 @@ impl Settings {
             headers_file: export.headers_file.clone(),
             timeout: export.timeout.0,
             concurrency: export.concurrency,
-            retry: Backoff { initial: export.retry.initial.0, max: export.retry.max.0 },
+            retry: Backoff {
+                initial: export.retry.initial.0,
+                max: export.retry.max.0,
+                longest_silence: export.retry.longest_silence.0,
+            },
             tls: export.tls.clone(),
         }
     }

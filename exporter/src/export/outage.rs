@@ -78,7 +78,7 @@ impl Link {
             outage.failures = outage.failures.saturating_add(1);
             outage.next = now + self.backoff.wait(outage.failures, None);
         }
-        outage.not_before = outage.not_before.max(now + after.unwrap_or_default());
+        outage.not_before = outage.not_before.max(now + self.backoff.silence(after));
         outage.next = outage.next.max(outage.not_before);
         if !outage.announced && self.lines.pass().is_some() {
             outage.announced = true;

@@ -17,7 +17,7 @@ use tonic::Code;
 
 use super::text::{WORDS, printable, printable_bytes};
 
-/// The longest wait that a receiver can ask for. Longer ones are cut to it, or one bad answer would silence flowtel.
+/// The longest wait that is read from an answer; `export.retry.longest_silence`, which is what holds, is at most this.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// The most bytes of an answer that are looked at.

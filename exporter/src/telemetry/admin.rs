@@ -1,13 +1,15 @@
-//! The admin address: HTTP requests come in; `/metrics`, `/healthz` and `/readyz` go out.
+//! The admin address and the admin socket: HTTP requests come in; `/metrics`, `/healthz` and `/readyz` go out.
 //!
 //! Whoever asks is hostile: a bounded number of connections, each with a bounded life, requests of bounded size, no body
-//! is read. On a loopback address a request that names another host is refused: a web page could otherwise read the
+//! is read, and who says nothing gives way to who comes ([`Crowd`]). At a socket of this host the kernel says who asks
+//! ([`Access`]). On a loopback address a request that names another host is refused: a web page could otherwise read the
 //! metrics through the reader's browser (DNS rebinding).
 
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -18,18 +20,23 @@ use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
     task::JoinHandle,
 };
 
 use super::{
+    access::Access,
+    crowd::{Crowd, Working},
     instance::Instance,
     metrics::prometheus::{self, CONTENT_TYPE},
+    place::Place,
 };
 
-/// Connections at once; more wait in the kernel.
-const CONNECTIONS: usize = 32;
+/// Connections at once.
+const CONNECTIONS: usize = 64;
+/// Connections that the kernel holds until they are taken.
+const BACKLOG: i32 = 1024;
 /// The life of one: scrapers that keep theirs open make a new one.
 const LIFE: Duration = Duration::from_secs(60);
 /// How long a request's head may take.
@@ -40,16 +47,19 @@ const HEADERS: usize = 64;
 /// Where the metrics are.
 const METRICS: &str = "/metrics";
 
-/// An address that is listened at, not answered at yet.
+/// An address or a socket that is listened at, not answered at yet.
 #[derive(Debug)]
-pub(super) struct Listening {
-    listener: TcpListener,
-    address: SocketAddr,
+pub(super) enum Listening {
+    Address(TcpListener, SocketAddr),
+    Socket(UnixListener, Place, Access),
 }
 
-/// The server. It ends when this is dropped.
+/// The server. It ends when this is dropped, and a socket of it is taken away.
 #[derive(Debug)]
-pub(super) struct Admin(JoinHandle<()>);
+pub(super) struct Admin {
+    task: JoinHandle<()>,
+    _place: Option<Place>,
+}
 
 // === impl Listening
 
@@ -57,49 +67,82 @@ impl Listening {
     /// Takes the address. Has to be called on tokio.
     pub(super) fn at(address: SocketAddr) -> io::Result<Self> {
         let listener = std::net::TcpListener::bind(address)?;
+        // Once more, for a longer queue.
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { address: listener.local_addr()?, listener: TcpListener::from_std(listener)? })
+        let address = listener.local_addr()?;
+        Ok(Self::Address(TcpListener::from_std(listener)?, address))
+    }
+
+    /// Puts a socket at the path, for root, flowtel's own user and `group`. Has to be called on tokio.
+    pub(super) fn at_socket(path: &Path, group: &str) -> io::Result<Self> {
+        let access = Access::of(group);
+        let (listener, place) = Place::take(path, access)?;
+        Ok(Self::Socket(listener, place, access))
     }
 
     /// Begins to answer. Has to be called on tokio.
     pub(super) fn serve(self, instance: Arc<Instance>) -> Admin {
-        tracing::info!(address = %self.address, "metrics and health at /metrics, /healthz and /readyz");
-        Admin(tokio::spawn(serve(self.listener, self.address.ip().is_loopback(), instance)))
+        match self {
+            Self::Address(listener, address) => {
+                tracing::info!(%address, "metrics and health at /metrics, /healthz and /readyz");
+                let task = tokio::spawn(serve_address(listener, address.ip().is_loopback(), instance));
+                Admin { task, _place: None }
+            }
+            Self::Socket(listener, place, access) => {
+                tracing::info!(socket = %place, "metrics and health at /metrics, /healthz and /readyz");
+                Admin { task: tokio::spawn(serve_socket(listener, access, instance)), _place: Some(place) }
+            }
+        }
     }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
         // Connections that are open live on until their answer is out, or their time.
-        self.0.abort();
+        self.task.abort();
     }
 }
 
-async fn serve(listener: TcpListener, local: bool, instance: Arc<Instance>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+async fn serve_address(listener: TcpListener, local: bool, instance: Arc<Instance>) {
+    let mut crowd = Crowd::new(CONNECTIONS);
     loop {
-        // Fails only when it is closed, which nobody does.
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                let instance = Arc::clone(&instance);
-                tokio::spawn(async move {
-                    let _permit = permit;
-                    connection(stream, local, instance).await;
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the admin address can't take a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
+            Ok((stream, _)) => crowd.admit(|working| connection(stream, local, working, Arc::clone(&instance))),
+            Err(error) => refused(&error).await,
         }
     }
 }
 
-async fn connection(stream: TcpStream, local: bool, instance: Arc<Instance>) {
+async fn serve_socket(listener: UnixListener, access: Access, instance: Arc<Instance>) {
+    let mut crowd = Crowd::new(CONNECTIONS);
+    loop {
+        match listener.accept().await {
+            // No browser comes here, so a request may name any host.
+            Ok((stream, _)) if access.allows(&stream) => {
+                crowd.admit(|working| connection(stream, false, working, Arc::clone(&instance)));
+            }
+            Ok(_) => {}
+            Err(error) => refused(&error).await,
+        }
+    }
+}
+
+async fn refused(error: &io::Error) {
+    tracing::warn!(%error, "the admin address can't take a connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    local: bool,
+    working: Working,
+    instance: Arc<Instance>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let instance = Arc::clone(&instance);
+        let (instance, work) = (Arc::clone(&instance), working.begin());
         async move {
+            let _work = work;
             let metrics = request.uri().path() == METRICS;
             let _fresh = if metrics { Some(instance.refresh().await) } else { None };
             let answer = answer(request.method(), request.uri().path(), request.headers(), local, &instance);
@@ -168,7 +211,10 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
 
     use super::*;
     use crate::telemetry::metrics::tests::instance;
@@ -184,7 +230,8 @@ mod tests {
 
     fn start(instance: Instance) -> (SocketAddr, Admin) {
         let listening = Listening::at(([127, 0, 0, 1], 0).into()).expect("a port is free");
-        (listening.address, listening.serve(Arc::new(instance)))
+        let Listening::Address(_, address) = &listening else { panic!("it is one") };
+        (*address, listening.serve(Arc::new(instance)))
     }
 
     #[tokio::test]
@@ -219,14 +266,46 @@ mod tests {
         }
     }
 
+    /// What is asked for is there at once: no longer than a few rounds of the scheduler.
+    async fn is_healthy(address: SocketAddr) -> bool {
+        let answer = tokio::time::timeout(HEAD_TIME / 2, ask(address, b"GET /healthz HTTP/1.0\r\n\r\n")).await;
+        answer.is_ok_and(|answer| answer.contains(" 200 "))
+    }
+
     #[tokio::test]
-    async fn idle_connections_leave_room_for_others_after_a_while() {
+    async fn half_heads_and_those_who_do_not_read_keep_nobody_out() {
         let (address, _admin) = start(instance());
-        let mut idle = Vec::new();
-        for _ in 0..CONNECTIONS {
-            idle.push(TcpStream::connect(address).await.expect("it listens"));
+        let mut strangers = Vec::new();
+        for n in 0..400 {
+            let mut stranger = TcpStream::connect(address).await.expect("it listens");
+            let words: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"GET /healthz HTTP/1.1\r\nHost: loc",
+                // As many answers as it asks for, and reads none of them.
+                _ => &b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20),
+            };
+            // It may have had to give way already.
+            let _ = stranger.write_all(words).await;
+            strangers.push(stranger);
         }
-        let answer = tokio::time::timeout(HEAD_TIME * 3, ask(address, b"GET /healthz HTTP/1.0\r\n\r\n")).await;
-        assert!(answer.is_ok_and(|answer| answer.contains(" 200 ")), "those who say nothing keep everybody out");
+        assert!(is_healthy(address).await, "strangers keep everybody out");
+        assert!(is_healthy(address).await);
+    }
+
+    #[tokio::test]
+    async fn the_same_is_to_be_had_at_a_socket_that_goes_with_the_server() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let admin = Listening::at_socket(&path, "").expect("it can be made").serve(Arc::new(instance()));
+        let mut stream = tokio::net::UnixStream::connect(&path).await.expect("it listens");
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: any.example\r\nConnection: close\r\n\r\n")
+            .await
+            .expect("it reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("text");
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+        drop(admin);
+        assert!(!path.exists());
     }
 }

@@ -3,16 +3,20 @@
 //!
 //! - [`instance`]: what there is to look at;
 //! - [`metrics`]: the list of metrics, pushed by OTLP or asked for by Prometheus;
-//! - `admin`: the HTTP address;
+//! - `admin`: the HTTP address, and the same at a socket;
 //! - [`status`]: the local socket, and what comes out of it;
+//! - `access`, `place`, `crowd`: who may ask at a local socket, how it comes to its path, and how many are served at once;
 //! - [`notify`]: what systemd is told;
 //! - [`service`]: all of that, running.
 
+mod access;
 mod admin;
+mod crowd;
 pub mod instance;
 mod log;
 pub mod metrics;
 pub mod notify;
+mod place;
 mod process;
 pub mod service;
 pub mod status;

@@ -3,7 +3,7 @@
 //!
 //! What can fail is done by [`Prepared`], before anything is changed; [`Service`] only takes it over.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tokio::{runtime, task::JoinHandle};
 
@@ -28,6 +28,7 @@ const LAST_PUSH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Prepared {
     admin: Option<Option<admin::Listening>>,
+    admin_socket: Option<Option<admin::Listening>>,
     status: Option<Option<socket::Listening>>,
     metrics: Option<Option<MetricsClient>>,
     config: Config,
@@ -39,6 +40,7 @@ pub struct Service {
     instance: Arc<Instance>,
     runtime: runtime::Handle,
     admin: Option<Admin>,
+    admin_socket: Option<Admin>,
     status: Option<socket::Server>,
     push: Option<Push>,
     keeper: JoinHandle<()>,
@@ -54,7 +56,7 @@ impl Prepared {
     /// be made is a warning: flowtel does its work without.)
     pub fn new(old: Option<&Config>, new: &Config) -> Result<Self, String> {
         let changed = |same: fn(&Config, &Config) -> bool| old.is_none_or(|old| !same(old, new));
-        let mut prepared = Self { admin: None, status: None, metrics: None, config: new.clone() };
+        let mut prepared = Self { admin: None, admin_socket: None, status: None, metrics: None, config: new.clone() };
         let address = |config: &Config| config.telemetry.admin.resolve();
         if old.is_none_or(|old| address(old) != address(new)) {
             let listening = address(new).map(|address| {
@@ -76,22 +78,27 @@ impl Prepared {
                 |to: &Otlp| MetricsClient::build(to, &new.export).map_err(|e| format!("telemetry.metrics: {e}"));
             prepared.metrics = Some(to.as_ref().map(client).transpose()?);
         }
+        let group = &new.telemetry.group;
         if changed(|a, b| a.telemetry.status == b.telemetry.status) {
-            let path = &new.telemetry.status.socket;
-            prepared.status = Some(if path.as_os_str().is_empty() {
-                None
-            } else {
-                match socket::Listening::at(path) {
-                    Ok(listening) => Some(listening),
-                    Err(error) => {
-                        tracing::warn!(path = %path.display(), %error, "no status socket: `flowtel status` will not find this flowtel");
-                        None
-                    }
-                }
-            });
+            let at = |path: &Path| socket::Listening::at(path, group);
+            let without = "no status socket: `flowtel status` will not find this flowtel";
+            prepared.status = Some(socket_at(&new.telemetry.status.socket, at, without));
+        }
+        if changed(|a, b| a.telemetry.admin.socket == b.telemetry.admin.socket) {
+            let at = |path: &Path| admin::Listening::at_socket(path, group);
+            let without = "no admin socket: nobody can ask for health and metrics there";
+            prepared.admin_socket = Some(socket_at(&new.telemetry.admin.socket, at, without));
         }
         Ok(prepared)
     }
+}
+
+/// A socket at `path`, where there is one wanted. One that can't be made is a warning.
+fn socket_at<T>(path: &Path, at: impl FnOnce(&Path) -> io::Result<T>, without: &str) -> Option<T> {
+    if path.as_os_str().is_empty() {
+        return None;
+    }
+    at(path).inspect_err(|error| tracing::warn!(path = %path.display(), %error, "{without}")).ok()
 }
 
 // === impl Service
@@ -101,16 +108,19 @@ impl Service {
     pub fn start(prepared: Prepared, instance: Arc<Instance>) -> Self {
         let runtime = runtime::Handle::current();
         let keeper = tokio::spawn(keep(Arc::clone(&instance)));
-        let mut service = Self { instance, runtime, admin: None, status: None, push: None, keeper };
+        let mut service = Self { instance, runtime, admin: None, admin_socket: None, status: None, push: None, keeper };
         service.take_over(prepared);
         service
     }
 
     /// Goes on with what was prepared. Has to be called on tokio.
     pub fn take_over(&mut self, prepared: Prepared) {
-        let Prepared { admin, status, metrics, config } = prepared;
+        let Prepared { admin, admin_socket, status, metrics, config } = prepared;
         if let Some(admin) = admin {
             self.admin = admin.map(|listening| listening.serve(Arc::clone(&self.instance)));
+        }
+        if let Some(socket) = admin_socket {
+            self.admin_socket = socket.map(|listening| listening.serve(Arc::clone(&self.instance)));
         }
         if let Some(status) = status {
             self.status = status.map(|listening| listening.serve(Arc::clone(&self.instance)));

@@ -11,6 +11,7 @@ mod hostile;
 mod life;
 mod lives;
 mod names;
+mod neighbours;
 mod observers;
 mod open;
 mod pins;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         ("delivery", delivery::ALL),
         ("queue", queue::ALL),
         ("telemetry", telemetry::ALL),
+        ("neighbours", neighbours::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),

@@ -84,6 +84,9 @@ fn last(requests: &[Value]) -> BTreeMap<String, f64> {
         for point in list(&metric[kind], "dataPoints") {
             let mut key = metric["name"].as_str().unwrap_or_default().to_owned();
             let mut attributes = list(&point, "attributes");
+            // Which exporter it is says nothing here: there is one.
+            attributes
+                .retain(|attribute| !attribute["key"].as_str().unwrap_or_default().starts_with("otel.component."));
             attributes.sort_by_key(|attribute| attribute["key"].as_str().unwrap_or_default().to_owned());
             for attribute in attributes {
                 key += &format!(" {}", attribute["value"]["stringValue"].as_str().unwrap_or_default());

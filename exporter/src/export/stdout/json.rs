@@ -17,9 +17,11 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-/// Adds `request` to `out`, without a line's end.
+use crate::escape::write_json;
+
+/// Adds `request` to `out`, without a line's end. No text in it acts on a terminal, or reads as the end of a line.
 pub(super) fn write(request: &ExportLogsServiceRequest, out: &mut Vec<u8>) -> serde_json::Result<()> {
-    serde_json::to_writer(out, &Json(request))
+    write_json(out, &Json(request))
 }
 
 /// A message as OTLP/JSON.
@@ -280,5 +282,18 @@ mod tests {
                 r#"{"intValue":"-9223372036854775808"}"#,
             ]
         );
+    }
+
+    #[test]
+    fn names_of_processes_and_servers_can_not_end_a_line_or_turn_it() {
+        let mut request = request();
+        let record = &mut request.resource_logs[0].scope_logs[0].log_records[0];
+        record
+            .attributes
+            .push(attribute("process.executable.name", Value::StringValue("a\u{2028}b\u{202e}\u{9b}".into())));
+        let line = text(&request);
+        assert!(line.contains("a\\u2028b\\u202e\\u009b"), "{line}");
+        let read: ExportLogsServiceRequest = serde_json::from_str(&line).unwrap();
+        assert_eq!(read, request);
     }
 }

@@ -30,7 +30,8 @@ async fn a_stop_tries_at_once_instead_of_waiting_for_the_next_probe() {
     let server =
         Server::start(|n, _| if n == 0 { Answer::Http(503, vec![], vec![]) } else { Answer::Success(vec![]) }).await;
     let mut settings = settings(targets(&server)[1].clone());
-    settings.retry = Backoff { initial: Duration::from_secs(3600), max: Duration::from_secs(3600) };
+    settings.retry =
+        Backoff { initial: Duration::from_secs(3600), max: Duration::from_secs(3600), longest_silence: LONG };
     let export = Export::start(&settings);
     export.push(batch(0, 3));
     until("the refusal", || server.requests() == 1).await;

@@ -49,7 +49,7 @@ fn names(request: &[u8]) -> Vec<u64> {
 fn settings(target: Target) -> Settings {
     Settings {
         timeout: Duration::from_secs(5),
-        retry: Backoff { initial: Duration::from_millis(2), max: Duration::from_millis(8) },
+        retry: Backoff { initial: Duration::from_millis(2), max: Duration::from_millis(8), longest_silence: LONG },
         ..Settings::new(&config::Export::default(), target)
     }
 }

@@ -187,3 +187,30 @@ async fn what_is_known_of_the_receiver_follows_it() {
     assert_eq!((known.outages, known.endpoint), (1, format!("{}/v1/logs", server.url())));
     export.finish().await;
 }
+
+/// How soon a receiver is asked again that asked for `silence`, where the longest one that is granted is 50 ms.
+async fn again(target: usize, silence: Answer) -> Duration {
+    let server = Server::start(move |n, _| if n == 0 { silence.clone() } else { Answer::Success(vec![]) }).await;
+    let mut settings = settings(targets(&server)[target].clone());
+    settings.retry.longest_silence = Duration::from_millis(50);
+    let export = Export::start(&settings);
+    let before = tokio::time::Instant::now();
+    export.push(batch(0, 1));
+    assert_eq!(export.finish().await, Fates { delivered: 1, ..Fates::default() });
+    before.elapsed()
+}
+
+#[tokio::test]
+async fn a_receiver_can_not_silence_flowtel_for_longer_than_the_setting_allows() {
+    for wish in ["100000", "99999999999999999999", "Sat, 06 Nov 2094 08:49:37 GMT"] {
+        let answer = Answer::Http(429, vec![("retry-after", wish)], vec![]);
+        let after = again(1, answer).await;
+        assert!(after >= Duration::from_millis(50) && after < LONG, "{wish}: {after:?}");
+    }
+    // google.rpc.Status with a RetryInfo of 100,000 s.
+    let mut details = vec![0x1a, 0x32, 0x0a, 0x28];
+    details.extend(b"type.googleapis.com/google.rpc.RetryInfo");
+    details.extend([0x12, 0x06, 0x0a, 0x04, 0x08, 0xa0, 0x8d, 0x06]);
+    let after = again(0, Answer::Grpc(Code::Unavailable, "busy", details)).await;
+    assert!(after >= Duration::from_millis(50) && after < LONG, "{after:?}");
+}

@@ -1,4 +1,4 @@
-//! What `flowtel status` shows: a running [`Instance`] comes in, a [`Status`] goes over a local socket ([`socket`]) as JSON,
+//! What `flowtel status` shows: a running [`Instance`] comes in, a [`Status`] goes over a local socket ([`socket`]; [`ask`] asks) as JSON,
 //! and comes out as lines for people ([`text`]).
 
 use std::time::SystemTime;
@@ -12,6 +12,7 @@ use super::{
 };
 use crate::escape::Escaped;
 
+pub mod ask;
 pub mod socket;
 pub mod text;
 
