@@ -53,9 +53,10 @@ test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000
 	@FLOWTEL_DELIVERY=$(FLOWTEL_DELIVERY) $(CARGO) test --locked -p flowtel-tests --test delivery -- $(ARGS)
 
 .PHONY: test-stores
-test-stores: ## What docs/loki.md says, asked of a real Loki behind a real collector (builds Loki: 6 to 15 minutes)
-	@tests/stack/build.sh otelcol loki
+test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki and a real Elasticsearch (builds Loki: 6 to 15 minutes)
+	@tests/stack/build.sh otelcol loki elasticsearch
 	@python3 tests/stack/queries.py
+	@python3 tests/stack/elastic.py
 
 .PHONY: test-compose
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators

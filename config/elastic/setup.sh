@@ -1,8 +1,13 @@
 #!/usr/bin/env bash
-# Puts flowtel's index templates into Elasticsearch: before the first record, because the first document of a data
-# stream fixes the mapping. Run by docker compose (service elastic-setup); by hand:
+# Puts flowtel's index templates into Elasticsearch 8.12 or newer: before the first record, because the first document of a
+# data stream fixes the mapping. Docker compose runs it (service elastic-setup). By hand:
 #   ELASTICSEARCH=http://127.0.0.1:9200 config/elastic/setup.sh
-# Running it again changes nothing. A further curl option, a key for instance, goes into CURL_CONFIG, a curl config file.
+#
+# Running it again brings the templates up to date. They hold for the next backing index: the script says how to begin one.
+#
+#   ELASTICSEARCH      where it is
+#   FLOWTEL_RETENTION  how long documents are kept, such as 30d; not set: for ever
+#   CURL_CONFIG        a curl configuration file, for a key (header = "authorization: ApiKey …") or a CA (cacert = …)
 set -euo pipefail
 
 es=${ELASTICSEARCH:-http://127.0.0.1:9200}
@@ -18,10 +23,29 @@ if [ "${PROFILES-elastic}" != elastic ]; then
     exit 1
 fi
 
-put() { # name, file
-    "${curl[@]}" -X PUT "$es/_index_template/$1" -H 'content-type: application/json' --data-binary "@$here/$2" ||
-        { echo >&2; echo "setup: $es did not take the template $1 ($2)" >&2; exit 1; }
-    echo " $1"
+put() { # kind, name; the body comes from standard input
+    local answer
+    if ! answer=$("${curl[@]}" -X PUT "$es/$1/$2" -H 'content-type: application/json' --data-binary @-); then
+        echo "setup: $es refused $1/$2: $answer" >&2
+        exit 1
+    fi
+    echo "setup: $2: in place"
 }
-put logs-flowtel.otel template.json
-put logs-flowtel template-ecs.json
+
+retention=${FLOWTEL_RETENTION:-}
+case $retention in
+    "") lifecycle='{}' ;;
+    *[!0-9a-z]* | [!0-9]*) echo "setup: FLOWTEL_RETENTION is '$retention'; expected a time such as 30d" >&2; exit 64 ;;
+    *) lifecycle="{\"lifecycle\": {\"data_retention\": \"$retention\"}}" ;;
+esac
+put _component_template flowtel@retention <<<"{\"template\": $lifecycle}"
+put _index_template logs-flowtel.otel <"$here/template.json"
+put _index_template logs-flowtel <"$here/template-ecs.json"
+
+# A stream that is there goes on with the mapping of its newest backing index.
+for stream in logs-flowtel.otel-default logs-flowtel-default; do
+    if "${curl[@]}" -o /dev/null "$es/$stream" 2>/dev/null; then
+        echo "setup: $stream is there already. A changed template holds from its next backing index on: curl -X POST $es/$stream/_rollover"
+    fi
+done
+echo "setup: done; documents are kept ${retention:-for ever}"

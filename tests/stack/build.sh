@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the third-party servers that the tests talk to, from Go modules pinned by a committed go.sum.
-#   tests/stack/build.sh otelcol [loki]     (or: all)
+#   tests/stack/build.sh otelcol [loki] [elasticsearch]     (or: all)
+# Elasticsearch is not built: Maven has its minimal distribution (no Kibana, no x-pack but its core).
 # Each lands in target/stack/NAME-HASH, HASH being that of everything it is built from; target/stack/NAME points at it.
 # Up to date means: nothing is done, and Go is not needed.
 set -euo pipefail
@@ -17,7 +18,8 @@ package() {
     case $1 in
         otelcol) echo . ;;
         loki) echo github.com/grafana/loki/v3/cmd/loki ;;
-        *) die "unknown server '$1': otelcol, loki or all" ;;
+        elasticsearch) echo org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.0:zip ;;
+        *) die "unknown server '$1': otelcol, loki, elasticsearch or all" ;;
     esac
 }
 # -mod=readonly: what is not in go.mod and go.sum is not built. So the checksum database has nothing to add (GOSUMDB=off),
@@ -68,8 +70,40 @@ build() {
     ln -sfn "$name-$hash" "$out/$name"
 }
 
-[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|all …"
+# Takes a distribution from Maven Central and unpacks it.
+fetch() {
+    local artifact dest
+    artifact=$(package elasticsearch)
+    dest=$out/elasticsearch-$(cut -d: -f3 <<<"$artifact")
+    if [ ! -x "$dest/bin/elasticsearch" ]; then
+        if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then
+            if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+                die "Java 17 and Maven are needed for Elasticsearch. Debian: apt-get install maven openjdk-17-jre-headless"
+            fi
+            apt-get update -q >&2
+            DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends maven openjdk-17-jre-headless unzip >&2
+        fi
+        say "fetching $artifact (100 MB) …"
+        rm -rf "$dest.part"
+        mkdir -p "$dest.part"
+        mvn -q -B dependency:copy -Dartifact="$artifact" -DoutputDirectory="$dest.part" >&2 || die "Maven could not fetch $artifact"
+        (cd "$dest.part" && unzip -q ./*.zip && mv elasticsearch-*/ unpacked) || die "the archive of Elasticsearch can't be unpacked"
+        chmod -R a+rX "$dest.part/unpacked"
+        rm -rf "$dest"
+        mv "$dest.part/unpacked" "$dest"
+        rm -rf "$dest.part"
+    else
+        say "elasticsearch is up to date"
+    fi
+    ln -sfn "$(basename "$dest")" "$out/elasticsearch"
+}
+
+[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|elasticsearch|all …"
 for name; do [ "$name" = all ] || package "$name" >/dev/null; done # a wrong name is told before minutes of building
 for name; do
-    if [ "$name" = all ]; then build otelcol; build loki; else build "$name"; fi
+    case $name in
+        all) build otelcol; build loki; fetch ;;
+        elasticsearch) fetch ;;
+        *) build "$name" ;;
+    esac
 done

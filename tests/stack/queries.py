@@ -5,11 +5,11 @@ Starts target/stack/otelcol and target/stack/loki on free loopback ports with th
 and folders changed), sends 2,000 records shaped as flowtel's are, and ends both again. Needs only Python's library.
     tests/stack/build.sh all && tests/stack/queries.py
 """
-import collections, ipaddress, json, os, pathlib, random, re, shutil, socket, subprocess, sys, tempfile, time
+import collections, ipaddress, json, pathlib, random, re, shutil, sys, tempfile, time
 import urllib.error, urllib.parse, urllib.request
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-STACK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "stack"
+from stand import ROOT, STACK, Checks, end, equal, free_ports, put, send, start, wait
+
 SITES = [("93.184.216.34", ["example.com", "www.example.com"]), ("140.82.121.4", ["github.com"]), ("203.0.113.9", []),
          ("10.96.0.10", ["kube-dns.kube-system.svc.cluster.local"]), ("2001:db8::5", ["v6.example.net"]),
          ("192.168.7.7", ["db.example"]), ("151.101.1.140", ["reddit.com", "www.reddit.com", "old.reddit.com"])]
@@ -51,45 +51,7 @@ def flows(n, t0):
         yield {"host": HOSTS[i // 2 % 2], "time": t0 + i * 1_000_000, "event": event, "body": body, "attributes": a}
 
 
-def otlp(records):
-    def value(v):
-        if isinstance(v, list): return {"arrayValue": {"values": [value(x) for x in v]}}
-        if isinstance(v, int): return {"intValue": str(v)}
-        return {"doubleValue": v} if isinstance(v, float) else {"stringValue": v}
-    def pairs(d): return [{"key": k, "value": value(v)} for k, v in d.items()]
-    by_host = collections.defaultdict(list)
-    for r in records:
-        by_host[r["host"]].append({"timeUnixNano": str(r["time"]), "observedTimeUnixNano": str(r["time"] + 250_000), "severityNumber": 9,
-                                   "eventName": r["event"], "body": {"stringValue": r["body"]}, "attributes": pairs(r["attributes"])})
-    return {"resourceLogs": [{"resource": {"attributes": pairs({
-        "service.name": "flowtel", "service.version": "0.1.0", "service.instance.id": f"instance-{h}", "host.name": h, "host.id": f"id-{h}",
-        "os.type": "linux"})}, "scopeLogs": [{"scope": {"name": "flowtel"}, "logRecords": rs}]} for h, rs in by_host.items()]}
-
-
-# === servers
-
-def free_ports(n):
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    try: return [s.getsockname()[1] for s in held]
-    finally: [s.close() for s in held]
-
-
-def wait(what, url, child, seconds=90):
-    end = time.time() + seconds
-    while time.time() < end:
-        if child.poll() is not None: sys.exit(f"{what} ended with {child.returncode}, see its log")
-        try:
-            with urllib.request.urlopen(url, timeout=2) as r:
-                if r.status == 200: return
-        except OSError: pass
-        time.sleep(0.3)
-    sys.exit(f"{what}: {url} did not answer within {seconds} s")
-
-
-def start(name, arguments, folder):
-    log = open(folder / f"{name}.log", "w")
-    return subprocess.Popen([STACK / name, *map(str, arguments)], cwd=folder, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-
+# === Loki
 
 class Loki:
     def __init__(self, port): self.base = f"http://127.0.0.1:{port}"
@@ -152,43 +114,24 @@ def main():
             return 0
     folder = pathlib.Path(tempfile.mkdtemp(prefix="flowtel-stack-"))
     http, rpc, o_grpc, o_http, o_health, o_metrics = free_ports(6)
-    config = (ROOT / "config/loki/loki.yaml").read_text()
-    for a, b in (("0.0.0.0", "127.0.0.1"), (": 3100", f": {http}"), (": 9096", f": {rpc}"), (" /loki", f" {folder}/loki")):
-        assert a in config, a
-        config = config.replace(a, b)
-    (folder / "loki.yaml").write_text(config)
-    config = (ROOT / "config/collector/loki.yaml").read_text()
-    for a, b in (("0.0.0.0:4317", f"127.0.0.1:{o_grpc}"), ("0.0.0.0:4318", f"127.0.0.1:{o_http}"), ("0.0.0.0:13133", f"127.0.0.1:{o_health}"),
-                 ("0.0.0.0", "127.0.0.1"), ("port: 8888", f"port: {o_metrics}"), ("http://loki:3100", f"http://127.0.0.1:{http}"),
-                 ("/var/lib/otelcol", str(folder / "otelcol"))):
-        assert a in config, a
-        config = config.replace(a, b)
-    (folder / "collector.yaml").write_text(config)
-
-    children, passed, failed = [], 0, 0
-    def check(what, test):
-        nonlocal passed, failed
-        try:
-            test()
-            passed += 1
-            print(f"ok      {what}")
-        except AssertionError as e:
-            failed += 1
-            print(f"FAILED  {what}\n        {e}")
-    def equal(got, want): assert got == want, f"found {got}\n        wanted {want}"
+    put(ROOT / "config/loki/loki.yaml",
+        [("0.0.0.0", "127.0.0.1"), (": 3100", f": {http}"), (": 9096", f": {rpc}"), (" /loki", f" {folder}/loki")], folder / "loki.yaml")
+    put(ROOT / "config/collector/loki.yaml",
+        [("0.0.0.0:4317", f"127.0.0.1:{o_grpc}"), ("0.0.0.0:4318", f"127.0.0.1:{o_http}"), ("0.0.0.0:13133", f"127.0.0.1:{o_health}"),
+         ("0.0.0.0", "127.0.0.1"), ("port: 8888", f"port: {o_metrics}"), ("http://loki:3100", f"http://127.0.0.1:{http}"),
+         ("/var/lib/otelcol", str(folder / "otelcol"))], folder / "collector.yaml")
+    children, checks = [], Checks()
+    check = checks.check
     try:
         children.append(start("loki", ["-config.file=loki.yaml"], folder))
         children.append(start("otelcol", ["--config=collector.yaml", f"--config={ROOT}/config/collector/forward-none.yaml"], folder))
         wait("otelcol", f"http://127.0.0.1:{o_health}/", children[1])
         # Sent before Loki is ready: the collector has to keep them.
         records = list(flows(2000, time.time_ns() - 60 * 10**9))
-        for i in range(0, len(records), 100):
-            request = urllib.request.Request(f"http://127.0.0.1:{o_http}/v1/logs", json.dumps(otlp(records[i:i + 100])).encode(),
-                                             {"content-type": "application/json"})
-            with urllib.request.urlopen(request, timeout=30) as r: assert r.status == 200, r.status
+        send(o_http, records)
         wait("loki", f"http://127.0.0.1:{http}/ready", children[0])
-        loki, end, have = Loki(http), time.time() + 60, 0.0
-        while have != len(records) and time.time() < end:
+        loki, until, have = Loki(http), time.time() + 60, 0.0
+        while have != len(records) and time.time() < until:
             have = sum(loki.table('sum(count_over_time({service_name="flowtel"}[1h]))').values())
             time.sleep(0.5)
         check("every record arrived, once", lambda: equal(have, len(records)))
@@ -209,14 +152,10 @@ def main():
             hosts = json.load(r)["data"]
         check("dashboard: hosts to choose from", lambda: equal(hosts, HOSTS))
     finally:
-        for c in children: c.terminate()
-        for c in children:
-            try: c.wait(20)
-            except subprocess.TimeoutExpired: c.kill()
-        if failed == 0 and sys.exc_info()[0] is None: shutil.rmtree(folder)
+        end(children)
+        if checks.failed == 0 and sys.exc_info()[0] is None: shutil.rmtree(folder)
         else: print(f"logs: {folder}")
-    print(f"queries: {passed} passed, {failed} failed")
-    return 1 if failed else 0
+    return checks.close()
 
 
 if __name__ == "__main__":

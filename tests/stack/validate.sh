@@ -77,7 +77,7 @@ if [ -x "$stack/otelcol" ]; then
         for file; do args+=(--config "config/collector/$file.yaml"); done
         "$stack/otelcol" validate "${args[@]}"
     }
-    for files in "loki forward-none" "loki forward-elastic" "elastic" "elastic elastic-ecs"; do
+    for files in "loki forward-none" "loki forward-elastic" "elastic elastic-none" "elastic elastic-ecs"; do
         # shellcheck disable=SC2086 # a list of names
         check "collector: $files" otelcol $files
     done
