@@ -23,8 +23,8 @@ pub const CLOSE: u32 = 6;
 pub const REFUSED: u32 = 7;
 /// First word of an event: [`Accept`].
 pub const ACCEPT: u32 = 8;
-/// First word of a [`Call`]: bind().
-pub const LISTEN: u32 = 9;
+/// First word of a [`Caller`]: bind().
+pub const BIND: u32 = 9;
 /// First word of an event: [`Release`].
 pub const RELEASE: u32 = 10;
 /// First word of an event: [`Dns`].
@@ -34,6 +34,10 @@ pub const SYN_AGAIN: u32 = 12;
 /// First word of an [`Instant`]: a SYN leaves from a socket that had sent one before, for another connection
 /// (BPF_SOCK_OPS_TCP_CONNECT_CB).
 pub const USED_AGAIN: u32 = 13;
+/// First word of a [`Caller`]: listen() (BPF_SOCK_OPS_TCP_LISTEN_CB). Process id 0 where the kernel does not tell whose.
+pub const LISTEN: u32 = 14;
+/// First word of an [`Instant`]: a listening socket is closed. Ring: owners.
+pub const UNLISTEN: u32 = 15;
 
 /// States of a TCP socket (include/net/tcp_states.h).
 pub mod state {
@@ -90,7 +94,7 @@ pub const COMM_LEN: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Caller {
-    /// [`CONNECT`] or [`LISTEN`].
+    /// [`CONNECT`], [`BIND`] or [`LISTEN`].
     pub kind: u32,
     /// Process id in the initial pid namespace.
     pub tgid: u32,
@@ -108,18 +112,17 @@ pub struct Caller {
     pub comm: [u8; COMM_LEN],
 }
 
-/// A process asks for a TCP connection (cgroup/connect4, connect6) or for a port of its own (post_bind4, post_bind6).
-/// Ring: owners.
+/// A process asks for a TCP connection (cgroup/connect4, connect6). Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Call {
     /// Who, on which socket, when.
     pub caller: Caller,
-    /// bind(): the socket's network namespace (bpf_get_netns_cookie). connect(): 0, nobody asks.
+    /// 0: nobody asks.
     pub netns: u64,
-    /// connect(): where to, as the process said it, before any address translation; the unspecified address where the
-    /// event did not carry it. bind(): the address.
+    /// Where to, as the process said it, before any address translation; the unspecified address where the event did not
+    /// carry it.
     pub address: Address,
     /// Which port, likewise.
     pub port: u16,
@@ -129,8 +132,8 @@ pub struct Call {
     pub reserved_2: u32,
 }
 
-/// A process took a connection (cgroup/getpeername4, getpeername6, which run inside accept(), and in getpeername()).
-/// Ring: owners.
+/// A process took a connection (cgroup/getpeername4, getpeername6, which run inside accept(), and in getpeername() and
+/// getsockopt(); see [`Accept::certain`]). Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
@@ -157,8 +160,9 @@ pub struct Accept {
     pub remote_port: u16,
     /// The socket's own port.
     pub local_port: u16,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: the process is in accept(). 0: it may also have asked for the peer's name; where the kernel tells that it did,
+    /// there is no event.
+    pub certain: u32,
 }
 
 /// A process dropped its last reference to a TCP socket that was not established: in SYN_SENT, it gives up; in CLOSE, it
@@ -345,12 +349,12 @@ pub struct Dns {
     pub asked: [u8; DNS_ASKED],
 }
 
-/// Something happened to a socket, and only the time of it is news. Ring: flows.
+/// Something happened to a socket, and only the time of it is news. Ring: flows, but for [`UNLISTEN`].
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
 pub struct Instant {
-    /// [`SYN_AGAIN`] or [`USED_AGAIN`].
+    /// [`SYN_AGAIN`], [`USED_AGAIN`] or [`UNLISTEN`].
     pub kind: u32,
     /// Zero.
     pub reserved: u32,
@@ -389,6 +393,8 @@ pub struct Established {
     pub reserved: u32,
     /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
     pub netns: u64,
+    /// The listening socket that took it (SO_COOKIE); 0 where none was seen to: of [`ACTIVE`] ones, and with Fast Open.
+    pub listener: u64,
 }
 
 /// One event of the rings for flows and owners, decoded.
@@ -397,7 +403,9 @@ pub struct Established {
 #[expect(missing_docs, reason = "each names what it holds")]
 pub enum Event {
     Connect(Call),
-    Listen(Call),
+    Bind(Caller),
+    Listen(Caller),
+    Unlisten(Instant),
     Accept(Accept),
     Release(Release),
     SynAgain(Instant),
@@ -431,7 +439,9 @@ impl Event {
                 Caller::read_from_bytes(record).ok().map(|caller| Self::Connect(caller.into()))
             }
             CONNECT => Call::read_from_bytes(record).ok().map(Self::Connect),
-            LISTEN => Call::read_from_bytes(record).ok().map(Self::Listen),
+            BIND => Caller::read_from_bytes(record).ok().map(Self::Bind),
+            LISTEN => Caller::read_from_bytes(record).ok().map(Self::Listen),
+            UNLISTEN => Instant::read_from_bytes(record).ok().map(Self::Unlisten),
             ACCEPT => Accept::read_from_bytes(record).ok().map(Self::Accept),
             RELEASE => Release::read_from_bytes(record).ok().map(Self::Release),
             SYN_AGAIN => Instant::read_from_bytes(record).ok().map(Self::SynAgain),
@@ -455,10 +465,11 @@ impl Event {
     /// When it happened: CLOCK_BOOTTIME, nanoseconds.
     pub fn time(&self) -> u64 {
         match self {
-            Self::Connect(e) | Self::Listen(e) => e.caller.time,
+            Self::Connect(e) => e.caller.time,
+            Self::Bind(e) | Self::Listen(e) => e.time,
             Self::Accept(e) => e.time,
             Self::Release(e) => e.time,
-            Self::SynAgain(e) | Self::UsedAgain(e) => e.time,
+            Self::SynAgain(e) | Self::UsedAgain(e) | Self::Unlisten(e) => e.time,
             Self::Established(e) => e.time,
             Self::Fin(e) => e.time,
             Self::Reset(e) => e.time,
@@ -511,7 +522,7 @@ mod tests {
         assert_eq!(size_of::<Refused>(), 56);
         assert_eq!(size_of::<Dns>(), 40 + DNS_ASKED);
         assert_eq!(size_of::<Instant>(), 24);
-        assert_eq!(size_of::<Established>(), 80);
+        assert_eq!(size_of::<Established>(), 88);
     }
 
     #[test]

@@ -33,6 +33,26 @@ macro_rules! members {
 members! {
     /// The error that a socket reports next (`int`, an errno, positive).
     SOCK_ERR = "sock" "sk_err";
+    /// The process of a thread (`pid_t`, in the initial pid namespace).
+    TASK_TGID = "task_struct" "tgid";
+    /// The thread's own id (`pid_t`).
+    TASK_PID = "task_struct" "pid";
+    /// Its name (16 bytes).
+    TASK_COMM = "task_struct" "comm";
+    /// What it acts as (pointer to `cred`).
+    TASK_CRED = "task_struct" "cred";
+    /// The real user id (`kuid_t`, one `uid_t`).
+    CRED_UID = "cred" "uid";
+    /// Its cgroups (pointer to `css_set`).
+    TASK_CGROUPS = "task_struct" "cgroups";
+    /// The one of the cgroup v2 tree (pointer to `cgroup`).
+    CSS_SET_CGROUP = "css_set" "dfl_cgrp";
+    /// A cgroup's directory (pointer to `kernfs_node`).
+    CGROUP_NODE = "cgroup" "kn";
+    /// Its inode number (`u64`).
+    NODE_ID = "kernfs_node" "id";
+    /// Where a thread's kernel stack begins (pointer).
+    TASK_STACK = "task_struct" "stack";
 }
 
 /// The offsets of [`MEMBERS`], bytes.

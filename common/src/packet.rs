@@ -150,6 +150,12 @@ impl Flags {
     /// The acknowledgement field counts.
     pub const ACK: u8 = 0x10;
 
+    /// No SYN, FIN or RST: data, or an acknowledgement.
+    #[inline(always)]
+    pub const fn says_nothing(self) -> bool {
+        self.0 & (Self::SYN | Self::FIN | Self::RST) == 0
+    }
+
     /// The answer to a SYN: SYN and ACK, no RST, no FIN.
     #[inline(always)]
     pub const fn is_syn_ack(self) -> bool {

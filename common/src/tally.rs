@@ -16,7 +16,7 @@ pub const REFUSED: u32 = 5;
 /// Index of [`crate::event::Accept`]'s tally.
 pub const ACCEPT: u32 = 6;
 /// Index of bind()'s tally.
-pub const LISTEN: u32 = 7;
+pub const BIND: u32 = 7;
 /// Index of [`crate::event::Release`]'s tally.
 pub const RELEASE: u32 = 8;
 /// Index of [`crate::event::Dns`]'s tally.
@@ -25,8 +25,12 @@ pub const DNS: u32 = 9;
 pub const SYN_AGAIN: u32 = 10;
 /// Index of the tally of sockets that are used again.
 pub const USED_AGAIN: u32 = 11;
+/// Index of listen()'s tally.
+pub const LISTEN: u32 = 12;
+/// Index of the tally of listening sockets that are closed.
+pub const UNLISTEN: u32 = 13;
 /// How many tallies there are.
-pub const LEN: u32 = 12;
+pub const LEN: u32 = 14;
 
 /// What happened on one CPU, by kind of event. What was met and not lost is in the ring: a counter of that would cost
 /// every event a locked instruction, and say nothing new.
@@ -39,6 +43,10 @@ pub struct OnCpu {
     /// The last SYN-ACK that arrived at a socket in SYN_SENT: the socket (SO_COOKIE), when, and when by the kernel's
     /// coarsest clock. Its handshake is told a moment later, on the same CPU as a rule.
     pub answered: [u64; 3],
+    /// The last segment without SYN and RST that arrived at a listening socket: the socket (SO_COOKIE), and then, from the
+    /// high bits down, both ports and the kernel's coarsest clock. Where it completes a handshake, the connection that the
+    /// listener takes by it is told in the same breath, on the same CPU.
+    pub taken: [u64; 2],
     /// The socket (SO_COOKIE) whose begin was reported and whose change of state must follow at once, on this CPU; else 0.
     pub promised: u64,
     /// Met by a program.
@@ -56,7 +64,7 @@ pub struct OnCpu {
 /// [`OnCpu`] as user space reads it.
 pub type Words = [u64; size_of::<OnCpu>() / 8];
 /// Where in [`Words`] the promise is.
-pub const PROMISED: u32 = 3;
+pub const PROMISED: u32 = 5;
 /// Where in [`Words`] the first count of those seen is; the other sorts follow, [`LEN`] apart.
 pub const SEEN: u32 = PROMISED + 1;
 /// Where in [`Words`] the promises are that were not kept.

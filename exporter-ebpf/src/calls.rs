@@ -1,11 +1,10 @@
-//! System calls on TCP sockets: who asks for a connection, takes one, binds a port, drops a socket.
-
-use core::ptr::read_volatile;
+//! System calls on TCP sockets: who asks for a connection, takes one, binds a port, drops a socket. (Who listens is told
+//! with the socket's states.)
 
 use aya_ebpf::{
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie,
-        bpf_get_socket_cookie, bpf_ktime_get_boot_ns, generated::bpf_get_current_comm,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
+        bpf_ktime_get_boot_ns, generated::bpf_get_current_comm,
     },
     programs::{SockAddrContext, SockContext},
 };
@@ -15,8 +14,8 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{OWNERS, emit},
-    socket,
+    emit::{OWNERS, emit, instant},
+    socket, task,
 };
 
 /// IPPROTO_TCP. An MPTCP socket's subflows are TCP sockets, and come by these hooks too.
@@ -84,12 +83,17 @@ pub fn connect<const FAILURES: bool>(ctx: &SockAddrContext, family: Family) {
     });
 }
 
-/// Reports accept(), or getpeername().
+/// Reports accept(). Who asks for a peer's name has taken nothing: where the kernel tells one from the other, that is left out.
 #[inline(always)]
 pub fn accept(ctx: &SockAddrContext, family: Family) {
     if !is_tcp(ctx) {
         return;
     }
+    let certain = match task::call() {
+        task::Call::Accept => 1,
+        task::Call::Name => return,
+        task::Call::Unknown => 0,
+    };
     emit::<Accept>(&OWNERS, tally::ACCEPT, |record| {
         // SAFETY: `record` is a reserved record of this type; every field is written. The socket is tested for null.
         unsafe {
@@ -106,47 +110,39 @@ pub fn accept(ctx: &SockAddrContext, family: Family) {
             (*record).remote_port = port(ctx);
             let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
             (*record).local_port = if sk.is_null() { 0 } else { (*sk).src_port as u16 };
-            (*record).reserved = 0;
+            (*record).certain = certain;
         }
     });
 }
 
 /// Reports bind().
 #[inline(always)]
-pub fn bind(ctx: &SockContext, family: Family) {
+pub fn bind(ctx: &SockContext) {
     let sk = ctx.sock;
     // SAFETY: `sk` is the program's context.
     if unsafe { (*sk).type_ != socket::STREAM || (*sk).protocol != IPPROTO_TCP } {
         return;
     }
-    emit::<Call>(&OWNERS, tally::LISTEN, |record| {
-        // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
-        unsafe {
-            caller(&raw mut (*record).caller, event::LISTEN, bpf_get_socket_cookie(sk.cast()));
-            (*record).netns = bpf_get_netns_cookie(sk.cast());
-            (*record).address = match family {
-                Family::V4 => mapped((*sk).src_ip4),
-                Family::V6 => {
-                    let words: *const u32 = (&raw const (*sk).src_ip6).cast();
-                    let word = |i: usize| read_volatile(words.add(i));
-                    [word(0), word(1), word(2), word(3)]
-                }
-            };
-            (*record).port = (*sk).src_port as u16;
-            (*record).reserved = 0;
-            (*record).reserved_2 = 0;
-        }
+    emit::<Caller>(&OWNERS, tally::BIND, |record| {
+        // SAFETY: `record` is a reserved record of this type; every field is written.
+        unsafe { caller(record, event::BIND, bpf_get_socket_cookie(sk.cast())) }
     });
 }
 
 /// Reports that a process dropped a socket in SYN_SENT, or a closed one without a peer: that is all that is ever heard of a
-/// connection for which there was no route. (What becomes of an established one its last segments tell.)
+/// connection for which there was no route. (What becomes of an established one its last segments tell.) And that a listening
+/// socket goes: the states of one that is older than the programs are not told.
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     let sk = ctx.sock;
     // SAFETY: `sk` is the program's context.
     let (kind, protocol, state) = unsafe { ((*sk).type_, (*sk).protocol, (*sk).state) };
     if kind != socket::STREAM || protocol != IPPROTO_TCP {
+        return;
+    }
+    if state == state::LISTEN {
+        // SAFETY: as above.
+        instant(&OWNERS, tally::UNLISTEN, event::UNLISTEN, unsafe { bpf_get_socket_cookie(sk.cast()) });
         return;
     }
     // A connection that is over leaves its peer's port in the socket; one for which no SYN could leave takes it back

@@ -25,7 +25,7 @@ pub static OWNERS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "ANSWERS")]
 pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
-/// This CPU's counters, of all kinds, and its last SYN-ACK.
+/// This CPU's counters, of all kinds, its last SYN-ACK, and its last segment for a listening socket.
 #[map(name = "TALLIES")]
 static TALLIES: PerCpuArray<OnCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -174,10 +174,40 @@ pub fn answered_at(cookie: u64) -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
+/// Notes that a segment arrived now that may complete a handshake: at the listening socket `cookie`, between `ports`, the
+/// peer's in the upper half.
+#[inline(always)]
+pub fn taken(cookie: u64, ports: u32) {
+    let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return };
+    // SAFETY: as for `answered`.
+    unsafe {
+        (&raw mut (*on_cpu).taken[0]).write_volatile(cookie);
+        (&raw mut (*on_cpu).taken[1]).write_volatile(u64::from(ports) << 32 | bpf_jiffies64() & 0xffff_ffff);
+    }
+}
+
+/// The listening socket that takes the connection between these ports, complete now: where the last segment that came to
+/// one on this CPU came for it. 0 elsewhere.
+///
+/// The kernel looks at the segment with the listener, makes the connection's own socket or finds it, and completes it, all
+/// in one go (tcp_v4_rcv, tcp_check_req, tcp_child_process, net/ipv4): nothing else of this CPU comes between.
+#[inline(always)]
+pub fn taken_by(ports: u32) -> u64 {
+    /// A hypervisor may take the CPU away in between. What is older was another connection's of the same ports.
+    const MOST_JIFFIES: u32 = 16;
+    let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return 0 };
+    // SAFETY: as above; and no requirement.
+    let (cookie, note, now) = unsafe {
+        let note = (&raw const (*on_cpu).taken[1]).read_volatile();
+        ((&raw const (*on_cpu).taken[0]).read_volatile(), note, bpf_jiffies64() as u32)
+    };
+    if (note >> 32) as u32 == ports && now.wrapping_sub(note as u32) <= MOST_JIFFIES { cookie } else { 0 }
+}
+
 /// Reports that something happened to the socket `cookie` now.
 #[inline(always)]
-pub fn instant(tally: u32, kind: u32, cookie: u64) {
-    emit::<Instant>(&FLOWS, tally, |record| {
+pub fn instant(ring: &RingBuf, tally: u32, kind: u32, cookie: u64) {
+    emit::<Instant>(ring, tally, |record| {
         // SAFETY: `record` is a reserved record of this type; every field is written.
         unsafe {
             (*record).kind = kind;

@@ -2,16 +2,16 @@
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
-//! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs |
+//! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs, and what comes to listeners |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
-//! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain`, `UsedAgain` |
+//! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain`, `UsedAgain`, `Listen`, `Unlisten` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
 //! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
-//! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Listen` |
-//! | [`flowtel_release`] | cgroup/sock_release | `Release` |
+//! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Bind` |
+//! | [`flowtel_release`] | cgroup/sock_release | `Release`, `Unlisten` |
 //! | [`flowtel_send4`], [`flowtel_send6`] | cgroup/sendmsg4, sendmsg6 | notes where an unconnected socket sends DNS queries |
 //!
-//! Those of begins have lean forms (`_lean`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
+//! Those of begins have lean forms (`_lean`, `_takers`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
 //! without ends (`_names`), and `flowtel_ops` ones for where the network namespace is not asked for, or sockops can't tell it:
 //! before Linux 6.1 (`_nonetns`). User space chooses.
 //!
@@ -27,11 +27,11 @@ mod calls;
 mod direct;
 mod dns;
 mod emit;
-#[expect(dead_code, reason = "the first fact that hangs on an offset takes this away")]
 mod kernel;
 mod ops;
 mod packets;
 mod socket;
+mod task;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops},
@@ -46,21 +46,28 @@ const ALLOW: i32 = 1;
 /// Sees every packet that arrives at a socket below the cgroup.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<true, true>(&ctx);
+    packets::arrives::<true, true, true>(&ctx);
     ALLOW
 }
 
 /// The same for begins and names.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in_names(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<false, true>(&ctx);
+    packets::arrives::<false, true, true>(&ctx);
     ALLOW
 }
 
 /// The same for begins alone.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in_lean(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<false, false>(&ctx);
+    packets::arrives::<false, false, false>(&ctx);
+    ALLOW
+}
+
+/// The same for begins, and for the listeners that take connections.
+#[cgroup_skb(ingress)]
+pub fn flowtel_in_takers(ctx: SkBuffContext) -> i32 {
+    packets::arrives::<false, false, true>(&ctx);
     ALLOW
 }
 
@@ -151,14 +158,14 @@ pub fn flowtel_accept6(ctx: SockAddrContext) -> i32 {
 /// Sees each bind() of an AF_INET socket.
 #[cgroup_sock(post_bind4)]
 pub fn flowtel_bind4(ctx: SockContext) -> i32 {
-    calls::bind(&ctx, Family::V4);
+    calls::bind(&ctx);
     ALLOW
 }
 
 /// Sees each bind() of an AF_INET6 socket.
 #[cgroup_sock(post_bind6)]
 pub fn flowtel_bind6(ctx: SockContext) -> i32 {
-    calls::bind(&ctx, Family::V6);
+    calls::bind(&ctx);
     ALLOW
 }
 

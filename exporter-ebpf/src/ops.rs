@@ -14,8 +14,8 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{Count, FLOWS, answered_at, asked_again, instant, keep, promise},
-    socket,
+    emit::{Count, FLOWS, OWNERS, answered_at, asked_again, instant, keep, promise, taken_by},
+    socket, task,
 };
 
 // include/uapi/linux/bpf.h: the callbacks ...
@@ -61,7 +61,10 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
     }
     let how = match op {
         // Children inherit a listener's flag, and need not be given it one by one.
-        TCP_LISTEN_CB => return watch(ctx, STATE_CB_FLAG),
+        TCP_LISTEN_CB => {
+            watch(ctx, STATE_CB_FLAG);
+            return task::listens(cookie(ctx));
+        }
         TCP_CONNECT_CB => return asks::<ENDS>(ctx),
         ACTIVE_ESTABLISHED_CB => {
             if ENDS {
@@ -86,6 +89,7 @@ pub fn callback<const ENDS: bool, const NETNS: bool>(ctx: &SockOpsContext) {
                 event::PASSIVE
             }
             (state::CLOSE, _) => return,
+            (state::LISTEN, state::CLOSE) => return unlistens(ctx),
             (old, state::CLOSE) if ENDS => return close(ctx, old),
             (_, state::FIN_WAIT1) if ENDS => return await_fin(ctx),
             _ => return,
@@ -134,8 +138,14 @@ fn asks<const ENDS: bool>(ctx: &SockOpsContext) {
     }
     // SAFETY: the program's context.
     if unsafe { (*ctx.ops).snd_nxt } != 0 {
-        instant(tally::USED_AGAIN, event::USED_AGAIN, cookie(ctx));
+        instant(&FLOWS, tally::USED_AGAIN, event::USED_AGAIN, cookie(ctx));
     }
+}
+
+/// A listening socket is closed, or listens no longer.
+#[inline(always)]
+fn unlistens(ctx: &SockOpsContext) {
+    instant(&OWNERS, tally::UNLISTEN, event::UNLISTEN, cookie(ctx));
 }
 
 /// The retransmission timer ran out (tcp_write_timeout, net/ipv4/tcp_timer.c). Where the kernel gives up a SYN with it, the
@@ -187,7 +197,7 @@ fn again(ctx: &SockOpsContext) {
     ask_again(ctx);
     // SAFETY: `sk` is a full socket, and `ops` the program's context.
     if unsafe { (*sk).state } == state::SYN_SENT {
-        instant(tally::SYN_AGAIN, event::SYN_AGAIN, cookie(ctx));
+        instant(&FLOWS, tally::SYN_AGAIN, event::SYN_AGAIN, cookie(ctx));
     }
 }
 
@@ -222,15 +232,14 @@ fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
         (*record).srtt_us = srtt_us;
         (*record).retransmits = retransmits;
         (*record).netns = if NETNS { bpf_get_netns_cookie(ctx.ops.cast()) } else { 0 };
+        let ports = u32::from((*record).remote_port) << 16 | u32::from((*record).local_port);
+        (*record).listener = if how == event::PASSIVE { taken_by(ports) } else { 0 };
     }
     reserved.submit(count.wake_up(&FLOWS));
 }
 
 #[inline(always)]
 fn close(ctx: &SockOpsContext, old_state: u32) {
-    if old_state == state::LISTEN {
-        return;
-    }
     let Some(sk) = sock(ctx) else { return };
     let flags = ctx.cb_flags() as i32;
     let Some(count) = Count::seen(tally::CLOSE) else { return };

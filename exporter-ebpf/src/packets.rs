@@ -16,17 +16,20 @@ use flowtel_common::{
 use crate::{
     direct::{Direct, load},
     dns,
-    emit::{Count, FLOWS, answered, emit_counted},
+    emit::{Count, FLOWS, answered, emit_counted, taken},
     socket,
 };
 
-/// A packet that arrives: an answer to a SYN, an end (where `ENDS` are wanted), or a name server's answer (where `NAMES`
-/// are).
+/// A packet that arrives: an answer to a SYN, what completes a handshake (where `TAKERS` are wanted), an end (where `ENDS`
+/// are), or a name server's answer (where `NAMES` are).
 #[inline(always)]
-pub fn arrives<const ENDS: bool, const NAMES: bool>(ctx: &SkBuffContext) {
-    // Where only answers to SYNs are wanted, the socket's state tells almost every packet from them, and nothing of the
+pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &SkBuffContext) {
+    // Where nothing else is wanted, the socket's state tells almost every packet from answers to SYNs, and nothing of the
     // packet need be read.
-    if !ENDS && !NAMES && !socket::is_in(ctx.skb.skb, state::SYN_SENT) {
+    if !ENDS
+        && !NAMES
+        && !(socket::is_in(ctx.skb.skb, state::SYN_SENT) || TAKERS && socket::is_in(ctx.skb.skb, state::LISTEN))
+    {
         return;
     }
     let bytes = Direct::of(ctx);
@@ -38,7 +41,17 @@ pub fn arrives<const ENDS: bool, const NAMES: bool>(ctx: &SkBuffContext) {
         return;
     }
     let Some(flags) = flags(&bytes, &transport) else { return };
-    // What is asked of the packet comes before what is asked of the socket, which is farther away.
+    // What is asked of the packet comes before what is asked of the socket, which is farther away. But for this: the kernel
+    // has just asked the socket the same.
+    if TAKERS && flags.0 & (Flags::SYN | Flags::RST) == 0 && socket::is_in(ctx.skb.skb, state::LISTEN) {
+        if let Some(ports) = load::<4>(ctx, transport.at) {
+            taken(cookie(ctx), u32::from_be_bytes(ports));
+        }
+        return;
+    }
+    if flags.says_nothing() {
+        return;
+    }
     if flags.is_syn_ack() {
         if socket::is_in(ctx.skb.skb, state::SYN_SENT) {
             answered(cookie(ctx));
@@ -64,7 +77,7 @@ pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
     if !ENDS {
         return;
     }
-    let Some(flags) = flags(&bytes, &transport) else { return };
+    let Some(flags) = flags(&bytes, &transport).filter(|flags| !flags.says_nothing()) else { return };
     // A FIN that leaves, too, is told by the socket's states and end, but for sockets whose states are not.
     if flags.0 & Flags::RST == 0 && (flags.0 & Flags::FIN == 0 || !any_older()) {
         return;
@@ -76,14 +89,14 @@ pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
     }
 }
 
-/// The flags of a TCP segment that says more than "data".
+/// The flags of a TCP segment.
 #[inline(always)]
 fn flags(bytes: &Direct, transport: &Transport) -> Option<Flags> {
     if transport.protocol != TCP {
         return None;
     }
     let [flags] = bytes.bytes::<1>(transport.at + 13)?;
-    if flags & (Flags::SYN | Flags::FIN | Flags::RST) == 0 { None } else { Some(Flags(flags)) }
+    Some(Flags(flags))
 }
 
 /// The packet's socket, where it is an ordinary TCP one. Raw sockets and the kernel's control socket are not.

@@ -76,8 +76,12 @@ pub struct KernelEvents {
     /// A handshake was completed.
     pub established: Kind,
     /// A process bound a port.
+    pub bind: Kind,
+    /// A socket listens.
     pub listen: Kind,
-    /// A process took a connection, or asked who its peer is.
+    /// A listening socket is closed.
+    pub unlisten: Kind,
+    /// A process took a connection, or asked who its peer is where the kernel can't tell one from the other.
     pub accept: Kind,
     /// A segment with FIN that the socket's states don't show.
     pub fin: Kind,
@@ -307,13 +311,15 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 14] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 16] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
             ("used again", &self.used_again),
             ("established", &self.established),
+            ("bind", &self.bind),
             ("listen", &self.listen),
+            ("unlisten", &self.unlisten),
             ("accept", &self.accept),
             ("fin", &self.fin),
             ("reset", &self.reset),

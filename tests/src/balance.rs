@@ -5,12 +5,14 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// What the kernel's programs report.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 16] = [
     "connect",
     "syn again",
     "used again",
     "established",
+    "bind",
     "listen",
+    "unlisten",
     "accept",
     "fin",
     "reset",

@@ -15,14 +15,16 @@ use rustix::process::{Signal, getpid, kill_process};
 
 use crate::{
     expect::Owner,
-    hoard, load,
+    hoard,
+    listening::{self, NOBODY},
+    load,
     netns::Namespace,
     scene::{Belongings, Scene},
     traffic, wait,
 };
 
 /// What tells a process that it is one, and what to do.
-const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
+pub(crate) const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
 /// None lives longer, whatever happens to who started it.
 const LIFE: Duration = Duration::from_secs(120);
 /// But for those of a load, which end with their input.
@@ -39,6 +41,8 @@ pub struct Child {
 impl Child {
     /// Starts one in the namespace. `words`: `connect ADDRESS` (says its own address, and ends), `stay ADDRESS` (says it,
     /// and reads nothing), `wait ADDRESS` (waits for a line first), `join ADDRESS` (waits, and stays), `accept` (takes connections on its standard input).
+    ///
+    /// `listen ADDRESS HOW...`, `take HOW...`, `look`: see [`listening`].
     ///
     /// Without any right: `ask ADDRESS` (connects and asks who its peer is, without end), `churn ADDRESS PER_SECOND`
     /// (connects and closes, without end), `fork ADDRESS N PER_SECOND` (forks processes that connect; says how many).
@@ -166,6 +170,9 @@ fn work(words: &str) -> Result<()> {
         "load" => return load::load(address),
         "keep" => return hoard::keep(address),
         "hoard" => return hoard::hoard(address),
+        "listen" => return listening::listen(address),
+        "take" => return listening::take(address),
+        "look" => return listening::look(),
         _ => {}
     }
     let address: SocketAddr = address.parse()?;
@@ -228,6 +235,3 @@ fn annoy(verb: &str, words: &str) -> Result<()> {
     }
     Ok(())
 }
-
-/// Somebody without any right.
-const NOBODY: u32 = 65534;

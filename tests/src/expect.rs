@@ -155,7 +155,10 @@ impl<'a> Expected<'a> {
             source,
             destination,
             local: side.local,
-            owners: side.owner.iter().chain(&side.instead).collect(),
+            owners: match &side.begun {
+                Some(owner) => owner.iter().collect(),
+                None => side.owner.iter().chain(&side.instead).collect(),
+            },
             names: side.names.clone(),
             between,
             what,
@@ -163,8 +166,9 @@ impl<'a> Expected<'a> {
     }
 
     fn end(side: &'a Side, end: &'a End) -> Self {
-        // By then it was accepted, if ever.
-        let owners = side.owner.iter().collect();
+        // By then it was accepted, if ever; where that came late, some kernels can't tell it.
+        let late = side.instead.iter().filter(|_| !machine::tells_calls());
+        let owners = side.owner.iter().chain(late).collect();
         Self {
             event: END,
             owners,
@@ -202,12 +206,7 @@ fn whole(record: &Record, expected: &Expected<'_>, begin: Option<&Record>) -> Re
     ensure!(record.observed - record.time < READ_WITHIN + (latest - earliest), "it was observed far too late");
     let thread = record.text("thread.name");
     let owner = expected.owners.iter().find(|o| (o.thread.as_str(), o.role) == (thread, record.text(ROLE)));
-    let nobody = !machine::tells_namespaces() && owner.is_none() && thread.is_empty();
-    let owner = match expected.owners.iter().any(|o| o.role == "listener") && nobody {
-        // Whose listener it was is not known without the namespace: then no one is named.
-        true => None,
-        false => owner.or(expected.owners.first()).copied(),
-    };
+    let owner = owner.or(expected.owners.first()).copied();
     body(record, expected, owner)?;
     scope(record)?;
     resource(record)?;
@@ -331,6 +330,11 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
     }
     if let Some(owner) = owner {
         owned(&mut is, &mut should, owner);
+        // Where the begin named another process the end says so.
+        let pid = |record: Option<&Record>| record.and_then(|record| record.int("process.pid"));
+        if let Some(named) = pid(begin).filter(|named| Some(*named) != pid(Some(record))) {
+            should.insert("flowtel.process.begin.pid".into(), Value::Int(named));
+        }
     }
     for (end, names) in [("source", &expected.names.source), ("destination", &expected.names.destination)] {
         let Some((names, state)) = names else { continue };
@@ -427,6 +431,7 @@ fn owned(is: &mut Attributes, should: &mut Attributes, owner: &Owner) {
     should.insert("process.real_user.id".into(), Value::Int(owner.uid.into()));
     should.insert("thread.name".into(), owner.thread.as_str().into());
     should.insert(ROLE.into(), owner.role.into());
+    should.insert("flowtel.process.source".into(), owner.source.into());
     let (path, must) = match &owner.executable {
         Executable::Is(path) => (path, true),
         Executable::May(path) => (path, is.contains_key("process.executable.path")),

@@ -7,7 +7,7 @@
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
 //! - [`sniffer`]: captures of a wire; [`rival`]: other BPF programs at the places of flowtel's;
-//! - [`child`]: processes of their own; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
+//! - [`child`]: processes of their own; [`listening`]: such as listen; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together; [`balance`]: what flowtel says at its end;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
 //!   at one by one;
@@ -23,6 +23,7 @@ pub mod expect;
 pub mod flowtel;
 pub mod forge;
 pub mod hoard;
+pub mod listening;
 pub mod load;
 pub mod machine;
 pub mod netns;

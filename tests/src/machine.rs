@@ -88,6 +88,16 @@ pub fn tells_namespaces() -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 1)
 }
 
+/// Whether the kernel tells which process calls listen(): by its BTF.
+pub fn tells_listeners() -> bool {
+    fs::exists("/sys/kernel/btf/vmlinux").unwrap_or_default()
+}
+
+/// Whether it tells accept() from getpeername(): by its BTF, and how x86-64 keeps registers.
+pub fn tells_calls() -> bool {
+    tells_listeners() && std::env::consts::ARCH == "x86_64"
+}
+
 /// Memory that is free or can be made free, in bytes.
 ///
 /// # Errors

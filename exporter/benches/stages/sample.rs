@@ -10,7 +10,7 @@ use flowtel::{
         KernelEvent, KernelTime, WallTime,
         event::{self, Call, Caller, Close, Counters, Established, Event, mapped, state},
     },
-    flow::{BootId, CommunityId, Direction, Flow, FlowEvent, FlowId, Owner, Role, Stamp, What},
+    flow::{BootId, CommunityId, Direction, Flow, FlowEvent, FlowId, Owner, Role, Source, Stamp, What},
 };
 
 pub const BOOT: BootId = BootId::new([7; 16]);
@@ -49,6 +49,7 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
         retransmits: 0,
         reserved: 0,
         netns: 1,
+        listener: 0,
     };
     [at(time, Event::Connect(connect)), at(established.time, Event::Established(established))]
 }
@@ -110,6 +111,8 @@ pub fn begin(n: u64, ipv6: bool) -> FlowEvent {
                 cgroup: 1,
                 since: KernelTime(n * 1000),
                 role: Role::Connector,
+                source: Source::Connect,
+                begin: None,
             }),
         },
         what: What::Begin { handshake: Some(Duration::from_micros(61)) },

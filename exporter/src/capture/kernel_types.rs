@@ -5,9 +5,9 @@
 //!
 //! Must never panic, and never guess: a member that is not found has no offset.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::OnceLock};
 
-use flowtel_common::kernel::{LEN, MEMBERS, Member, Offsets};
+use flowtel_common::kernel::{CRED_UID, LEN, MEMBERS, Member, Offsets, TASK_COMM, TASK_CRED, TASK_PID, TASK_TGID};
 
 /// Where the kernel shows its own types; absent where it was built without CONFIG_DEBUG_INFO_BTF.
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -40,7 +40,14 @@ const MOST_DEPTH: u32 = 16;
 
 /// The offsets of all [`MEMBERS`] on the running kernel. All are unknown where it has no BTF, or the file can't be read.
 pub fn offsets() -> Offsets {
-    read(Path::new(VMLINUX)).map_or([0; LEN], |bytes| offsets_in(&bytes))
+    static FOUND: OnceLock<Offsets> = OnceLock::new();
+    *FOUND.get_or_init(|| read(Path::new(VMLINUX)).map_or([0; LEN], |bytes| offsets_in(&bytes)))
+}
+
+/// Whether they are enough to tell which process a thread belongs to, and whose it is: who calls listen().
+pub fn tell_callers() -> bool {
+    let offsets = offsets();
+    [TASK_TGID, TASK_PID, TASK_COMM, TASK_CRED, CRED_UID].iter().all(|member| offsets.get(*member) != Some(&0))
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {

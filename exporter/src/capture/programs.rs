@@ -54,24 +54,26 @@ struct Wants {
     names: bool,
     /// Who accepts, and who listens.
     acceptors: bool,
+    /// Who binds a port: where the kernel's types don't tell who calls listen().
+    binders: bool,
     /// The network namespace, where bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer.
     netns: bool,
 }
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 20] = [
+pub const PROGRAMS: [Program; 21] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
         purpose: "who listens (IPv4)",
-        when: |wants| wants.acceptors,
+        when: |wants| wants.binders,
     },
     Program {
         name: "flowtel_bind6",
         attach: "cgroup_inet6_post_bind",
         purpose: "who listens (IPv6)",
-        when: |wants| wants.acceptors,
+        when: |wants| wants.binders,
     },
     Program {
         name: "flowtel_accept4",
@@ -112,8 +114,8 @@ pub const PROGRAMS: [Program; 20] = [
     Program {
         name: "flowtel_release",
         attach: "cgroup_inet_sock_release",
-        purpose: "who drops a connection",
-        when: |wants| wants.failures,
+        purpose: "who drops a connection, and which listener goes",
+        when: |wants| wants.failures || wants.acceptors,
     },
     Program {
         name: "flowtel_send4",
@@ -143,7 +145,13 @@ pub const PROGRAMS: [Program; 20] = [
         name: "flowtel_in_lean",
         attach: "cgroup_inet_ingress",
         purpose: "answers that arrive",
-        when: |wants| !wants.ends && !wants.names,
+        when: |wants| !wants.ends && !wants.names && !wants.acceptors,
+    },
+    Program {
+        name: "flowtel_in_takers",
+        attach: "cgroup_inet_ingress",
+        purpose: "answers that arrive, and which listener takes a connection",
+        when: |wants| !wants.ends && !wants.names && wants.acceptors,
     },
     Program {
         name: "flowtel_out",
@@ -216,6 +224,7 @@ impl Wants {
             failures: events.has(Events::FAILED),
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
+            binders: config.owner.acceptor && !kernel_types::tell_callers(),
             // It joins a begin with who listens, which nobody is asked about where neither acceptors nor ends are told.
             netns: rights::kernel_is_at_least((6, 1)) && (config.owner.acceptor || events.needs_ends()),
         }
@@ -437,7 +446,9 @@ fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
         (tally::SYN_AGAIN, &ledger.syn_again),
         (tally::USED_AGAIN, &ledger.used_again),
         (tally::ESTABLISHED, &ledger.established),
+        (tally::BIND, &ledger.bind),
         (tally::LISTEN, &ledger.listen),
+        (tally::UNLISTEN, &ledger.unlisten),
         (tally::ACCEPT, &ledger.accept),
         (tally::FIN, &ledger.fin),
         (tally::RESET, &ledger.reset),

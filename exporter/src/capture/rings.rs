@@ -188,7 +188,9 @@ fn wait_once() {
 pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
     match event {
         Event::Connect(_) => &ledger.connect,
+        Event::Bind(_) => &ledger.bind,
         Event::Listen(_) => &ledger.listen,
+        Event::Unlisten(_) => &ledger.unlisten,
         Event::Accept(_) => &ledger.accept,
         Event::Release(_) => &ledger.release,
         Event::SynAgain(_) => &ledger.syn_again,

@@ -22,7 +22,7 @@ use crate::{
     gap::Gaps,
     ledger::Ledger,
     overload::Overload,
-    owner::{Processes, holders},
+    owner::{Lives, Processes, holders},
     pipeline::{Pipeline, limits},
     queue::Queue,
     record::{Encoder, Form, Observer, resource},
@@ -146,6 +146,8 @@ fn pipeline(
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
+    let mut lives = Lives::new(&config.owner);
+    flows.ask_lives(move |owner| lives.is_there(owner.pid, owner.since));
     if earlier.is_none() {
         flows.watches_since(attached);
     }

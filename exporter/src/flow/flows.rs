@@ -1,13 +1,14 @@
 //! The flow stage: events by cookie become begins (`begins`), ends and failures (`ends`), which wait a moment and are told.
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use flowtel_common::event::{self, Event};
 use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
-    BootId, CommunityId, FlowEvent, Owner, Stamp, What,
+    BootId, CommunityId, FlowEvent, Owner, Role, Stamp, What,
     attempts::Attempts,
+    early::Early,
     listeners::Listeners,
     older::OlderFlows,
     open::OpenFlows,
@@ -38,9 +39,10 @@ pub struct Flows {
     pub(super) listeners: Listeners,
     pub(super) settling: Settling,
     refusals: Refusals,
-    /// Calls of accept() whose flow has not begun, by cookie: a connection can be taken, on another CPU, in the moment
-    /// before the kernel tells of it.
-    early: VecDeque<(u64, Owner)>,
+    /// Calls of accept() whose flow has not begun.
+    early: Early,
+    /// Whether a process that listened is still there.
+    lives: Lives,
     /// Begins whose other end was not seen yet, by what both ends have in common.
     unmatched: HashMap<CommunityId, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
@@ -54,6 +56,17 @@ pub struct Flows {
     pub(super) own_sockets: OwnSockets,
     lost: Lost,
     pub(super) ledger: Arc<Ledger>,
+}
+
+/// A question that the flow stage is given.
+struct Lives(Option<Question>);
+
+type Question = Box<dyn FnMut(&Owner) -> bool + Send>;
+
+impl fmt::Debug for Lives {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Lives").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Events of flows that the kernel had no room for.
@@ -78,7 +91,8 @@ impl Flows {
             listeners: Listeners::default(),
             settling: Settling::default(),
             refusals: Refusals::default(),
-            early: VecDeque::new(),
+            early: Early::default(),
+            lives: Lives(None),
             unmatched: HashMap::default(),
             closed: HashMap::default(),
             events: config.capture.events,
@@ -98,6 +112,12 @@ impl Flows {
         self.watched = since;
     }
 
+    /// Has `lives` say whether the process of an owner is still there: a listener that is no longer owns nothing that its
+    /// socket takes. Asked when a begin is told that nobody was seen to accept. To be called before any event.
+    pub fn ask_lives(&mut self, lives: impl FnMut(&Owner) -> bool + Send + 'static) {
+        self.lives = Lives(Some(Box::new(lives)));
+    }
+
     /// Leaves out the connections of the flowtel before this one too, as far as they are its own. To be called before any
     /// event, where its own are left out.
     pub fn inherit(&mut self, earlier: &Earlier) {
@@ -114,7 +134,12 @@ impl Flows {
     pub fn on(&mut self, event: &KernelEvent) {
         match &event.event {
             Event::Connect(call) => self.asks(event, call),
-            Event::Listen(call) => self.binds(event, call),
+            Event::Bind(caller) => self.binds(event, caller),
+            Event::Listen(caller) => self.listens(event, caller),
+            Event::Unlisten(socket) => {
+                let kind = &self.ledger.kernel.unlisten;
+                if self.listeners.closed(socket.cookie) { kind.joined.add(1) } else { kind.unused.add(1) }
+            }
             Event::Accept(accept) => self.accepts(event, accept),
             Event::Release(release) => self.drops(event, release),
             Event::SynAgain(syn) => self.in_attempt(
@@ -161,14 +186,14 @@ impl Flows {
         while let Some((cookie, attempt)) = self.attempts.expire(now) {
             self.gives_up(cookie, &attempt, now);
         }
-        self.forget_early(Some(now));
+        self.ledger.kernel.accept.unused.add(self.early.forget(Some(now)));
         self.refusals.tell(&self.boot, Some(now), |event| out(&event));
         self.release(Some(now), out);
     }
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(&FlowEvent)) {
-        self.forget_early(None);
+        self.ledger.kernel.accept.unused.add(self.early.forget(None));
         self.refusals.tell(&self.boot, None, |event| out(&event));
         self.release(None, out);
     }
@@ -196,6 +221,14 @@ impl Flows {
 
     fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(&FlowEvent)) {
         while let Some((place, held)) = self.settling.next(now) {
+            if held.names_listener()
+                && let Lives(Some(lives)) = &mut self.lives
+                && held.event.flow.owner.is_some_and(|owner| !lives(&owner))
+            {
+                let cookie = held.cookie;
+                self.disown(place, cookie);
+                continue;
+            }
             match held.event.what {
                 What::Begin { .. } => {
                     if held.unmatched
@@ -229,6 +262,18 @@ impl Flows {
             self.settling.told();
         }
         self.settling.shrink(KEEP);
+    }
+
+    /// The process that listened is gone: who has its socket now nobody saw.
+    fn disown(&mut self, begin: Place, cookie: u64) {
+        if let Some(held) = self.settling.get(begin) {
+            held.event.flow.owner = None;
+        }
+        let closed = self.closed.get(&cookie).and_then(|place| self.settling.get(*place));
+        let flows = [self.open.get(cookie).map(|open| &mut open.flow), closed.map(|held| &mut held.event.flow)];
+        for flow in flows.into_iter().flatten() {
+            flow.owner = flow.owner.filter(|owner| owner.role != Role::Listener);
+        }
     }
 
     pub(super) fn count(&self, kind: &Kind, own: bool) {

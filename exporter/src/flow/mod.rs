@@ -5,18 +5,21 @@
 //! - `open`: flows between their begin and their end, bounded;
 //! - `aged`: the table of both, which knows the oldest, and whose cost does not grow with it;
 //! - `older`: flows that are older than flowtel;
-//! - `listeners`: who listens on which port, for flows that nobody was seen to accept;
+//! - `listeners`: who listens on which socket, for flows that nobody was seen to accept;
+//! - `early`: calls of accept() before their flow begins;
+//! - `shares`: the table of both, which is bounded for each cgroup;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
 //! - [`reason`]: why a flow ended, or an attempt failed: pure functions;
 //! - [`flags`]: the same from packets alone, for captures;
 //! - [`id`], [`community_id`]: a flow's two identities.
 //!
-//! It never blocks and looks nothing up. Everything is told once; every wait has a limit; what led to nothing is counted.
+//! It never blocks, and looks nothing up but by a question that it is given (`Flows::ask_lives`). Everything is told once; every wait has a limit; what led to nothing is counted.
 
 mod aged;
 mod attempts;
 pub mod community_id;
+mod early;
 pub mod flags;
 mod flows;
 pub mod id;
@@ -28,8 +31,9 @@ mod own;
 pub mod reason;
 mod refusals;
 mod settle;
+mod shares;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use attempts::Attempt;
 pub use community_id::CommunityId;
@@ -171,6 +175,23 @@ pub struct Owner {
     pub since: KernelTime,
     /// How it came by the connection.
     pub role: Role,
+    /// How that is known.
+    pub source: Source,
+    /// The process that the flow's begin named, where that was another one.
+    pub begin: Option<NonZeroU32>,
+}
+
+/// How a flow's owner is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It was seen to call connect().
+    Connect,
+    /// It was seen to call accept().
+    Accept,
+    /// It was seen to call listen(), or bind(), on the socket that took the connection.
+    Listener,
+    /// It was found at the start: it holds the socket, or the one that took the connection.
+    Snapshot,
 }
 
 /// How a process came by a connection.
@@ -180,7 +201,7 @@ pub enum Role {
     Connector,
     /// It accepted it.
     Acceptor,
-    /// It listens on the port.
+    /// It listens on the socket that took it.
     Listener,
 }
 
@@ -253,6 +274,20 @@ impl Owner {
     /// The thread's name without its final zeros.
     pub fn name(&self) -> &[u8] {
         self.comm.split(|b| *b == 0).next().unwrap_or_default()
+    }
+}
+
+// === impl Source
+
+impl Source {
+    /// As it stands in a record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Accept => "accept",
+            Self::Listener => "listener",
+            Self::Snapshot => "snapshot",
+        }
     }
 }
 

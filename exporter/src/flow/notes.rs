@@ -1,9 +1,14 @@
 //! Open flows and attempts as words, for the flowtel after this one: it goes on as if there had been no change. In: one, or
 //! words that an earlier flowtel of the same boot wrote; out: the other. Words that are none give nothing.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+    num::NonZeroU32,
+};
 
-use super::{BootId, Direction, Flow, Flows, Owner, Role, attempts::Attempt, open::Open, reason::Seen, settle::Place};
+use super::{
+    BootId, Direction, Flow, Flows, Owner, Role, Source, attempts::Attempt, open::Open, reason::Seen, settle::Place,
+};
 use crate::capture::{KernelTime, Note};
 
 // Where in a note what is.
@@ -17,7 +22,7 @@ const PROCESS: usize = 8;
 const COMM: usize = 9;
 const CGROUP: usize = 11;
 const SINCE: usize = 12;
-/// Of a flow, FIN in and reset in; of an attempt, SYN again.
+/// Of a flow, FIN in, the process that its begin named, and reset in; of an attempt, SYN again in their middle.
 const TIMES: usize = 13;
 
 // Bits of WHAT.
@@ -36,6 +41,8 @@ const ACCEPTOR: u64 = 2 << 10;
 const LISTENER: u64 = 3 << 10;
 const ROLE: u64 = 3 << 10;
 const USED_AGAIN: u64 = 1 << 12;
+/// The owner was found at a start.
+const FOUND: u64 = 1 << 13;
 
 impl Flows {
     /// The flows and attempts that are open, for the flowtel after this one, each the oldest first. What waits to be told is
@@ -90,7 +97,8 @@ fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
         flag(*own, OWN),
         flag(seen.reset_out, RESET_OUT),
     ];
-    let times = [seen.fin_in, None, seen.reset_in];
+    let named = flow.owner.and_then(|owner| owner.begin).map(|pid| KernelTime(pid.get().into()));
+    let times = [seen.fin_in, named, seen.reset_in];
     write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times)
 }
 
@@ -122,9 +130,10 @@ fn write(
         Role::Acceptor => ACCEPTOR,
         Role::Listener => LISTENER,
     });
-    let what = what.iter().fold(role, |all, bit| all | bit);
+    let found = flag(owner.is_some_and(|owner| owner.source == Source::Snapshot), FOUND);
+    let what = what.iter().fold(role | found, |all, bit| all | bit);
     set(PORTS, &[u64::from(local.port()) << 16 | u64::from(remote.port()), what]);
-    if let Some(Owner { pid, uid, comm, cgroup, since, role: _ }) = owner {
+    if let Some(Owner { pid, uid, comm, cgroup, since, role: _, source: _, begin: _ }) = owner {
         let (first, second) = comm.split_at(8);
         let word = |half: &[u8]| half.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         set(PROCESS, &[u64::from(*uid) << 32 | u64::from(*pid), word(first), word(second), *cgroup, since.0]);
@@ -155,17 +164,19 @@ impl Words<'_> {
     }
 
     fn owner(self) -> Option<Owner> {
-        let role = match self.at(WHAT) & ROLE {
-            CONNECTOR => Role::Connector,
-            ACCEPTOR => Role::Acceptor,
-            LISTENER => Role::Listener,
+        let (role, seen) = match self.at(WHAT) & ROLE {
+            CONNECTOR => (Role::Connector, Source::Connect),
+            ACCEPTOR => (Role::Acceptor, Source::Accept),
+            LISTENER => (Role::Listener, Source::Listener),
             _ => return None,
         };
+        let source = if self.is(FOUND) { Source::Snapshot } else { seen };
+        let begin = if self.is(OPEN) { NonZeroU32::new(self.at(TIMES + 1) as u32) } else { None };
         let mut comm = [0; _];
         let bytes = [self.at(COMM), self.at(COMM + 1)].into_iter().flat_map(u64::to_ne_bytes);
         comm.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
         let (pid, uid) = (self.at(PROCESS) as u32, (self.at(PROCESS) >> 32) as u32);
-        Some(Owner { pid, uid, comm, cgroup: self.at(CGROUP), since: KernelTime(self.at(SINCE)), role })
+        Some(Owner { pid, uid, comm, cgroup: self.at(CGROUP), since: KernelTime(self.at(SINCE)), role, source, begin })
     }
 
     fn open(self, boot: &BootId) -> Open {
@@ -224,9 +235,20 @@ mod tests {
     }
 
     fn owner() -> impl Strategy<Value = Owner> {
-        let role = prop_oneof![Just(Role::Connector), Just(Role::Acceptor), Just(Role::Listener)];
-        (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), any::<u64>(), any::<u64>(), role).prop_map(
-            |(pid, uid, comm, cgroup, since, role)| Owner { pid, uid, comm, cgroup, since: KernelTime(since), role },
+        let role = prop_oneof![
+            Just((Role::Connector, Source::Connect)),
+            Just((Role::Connector, Source::Snapshot)),
+            Just((Role::Acceptor, Source::Accept)),
+            Just((Role::Acceptor, Source::Snapshot)),
+            Just((Role::Listener, Source::Listener)),
+            Just((Role::Listener, Source::Snapshot)),
+        ];
+        let begin = any::<u32>().prop_map(NonZeroU32::new);
+        (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), any::<u64>(), any::<u64>(), role, begin).prop_map(
+            |(pid, uid, comm, cgroup, since, (role, source), begin)| {
+                let since = KernelTime(since);
+                Owner { pid, uid, comm, cgroup, since, role, source, begin }
+            },
         )
     }
 
@@ -272,7 +294,8 @@ mod tests {
         fn an_attempt_that_is_noted_is_read((cookie, open) in open(), released: bool, reset_in: bool, used_again: bool) {
             let Open { flow, began, seen, .. } = open;
             let destination = flow.destination;
-            let (again, owner) = (seen.fin_in, flow.owner);
+            // The begin of an attempt was not told.
+            let (again, owner) = (seen.fin_in, flow.owner.map(|owner| Owner { begin: None, ..owner }));
             let attempt = Attempt { asked: began, destination, again, used_again, reset_in, released, owner };
             let note = of_attempt(cookie, &attempt);
             let words = Words(&note);

@@ -10,7 +10,7 @@ use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    CommunityId, Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Stamp, Traffic, What,
+    CommunityId, Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Source, Stamp, Traffic, What,
     flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
 };
@@ -60,6 +60,16 @@ impl OlderFlows {
         self.by_cookie.contains_key(&cookie)
     }
 
+    /// A process takes a connection that nobody had taken when it was found. Returns whether it is one of these.
+    pub fn accepts(&mut self, cookie: u64, owner: Owner) -> bool {
+        let flow = self.by_cookie.get_mut(&cookie).map(|older| &mut older.flow);
+        let Some(flow) = flow.filter(|flow| flow.direction == Some(Direction::Incoming) && flow.owner.is_none()) else {
+            return false;
+        };
+        flow.owner = Some(owner);
+        true
+    }
+
     /// Notes a FIN. Returns whether it is of one of these.
     pub fn fin(&mut self, event: &KernelEvent, fin: &Fin) -> bool {
         let Some(older) = self.by_cookie.get_mut(&fin.cookie) else { return false };
@@ -102,9 +112,10 @@ impl Flows {
     /// programs have told the begin, or will: those are no news, nor are those that are followed already. To be called
     /// before anything else.
     pub fn found(&mut self, listing: &Listing, clock: &Clock, began: impl Fn(u64) -> bool) {
-        for listener in &listing.listeners {
+        for listener in listing.listeners.iter().filter(|_| self.acceptors) {
+            // One that began to listen meanwhile was told, or will be.
             if let Some(owner) = listener_owner(listener, listing.time) {
-                self.listeners.bound(listener.netns, listener.port, owner);
+                self.listeners.listens(listener.cookie, Some(owner));
             }
         }
         let listeners: HashMap<_, _> = listing.listeners.iter().map(|l| ((l.namespace, l.port), l)).collect();
@@ -136,7 +147,7 @@ impl Flows {
             let direction = direction(found, listens(local.port()).is_some(), listens(remote.port()).is_some());
             let mut flow = Flow::new(&self.boot, cookie, local, remote, direction);
             flow.local |= ends.get(&CommunityId::tcp(local, remote)).is_some_and(|n| *n > 1);
-            flow.owner = self.holder(found, direction, listens(local.port()), listing.time);
+            flow.owner = self.holder(found, direction, listing.time);
             let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
             self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);
             let found = (listing.time, found.state, found.counters);
@@ -204,32 +215,27 @@ impl Flows {
         true
     }
 
-    /// Who owns this side: whoever holds the socket; of one that nobody was found for and that came in, whoever listens.
-    fn holder(
-        &self,
-        found: &Found,
-        direction: Option<Direction>,
-        listener: Option<&FoundListener>,
-        time: KernelTime,
-    ) -> Option<Owner> {
-        let held = |holder: Holder, cgroup, role| {
-            let Holder { pid, uid, comm } = holder;
-            Owner { pid, uid, comm, cgroup, since: time, role }
+    /// Who owns this side: whoever holds the socket. One that was not accepted yet nobody holds; which listener took it is
+    /// not told any more.
+    fn holder(&self, found: &Found, direction: Option<Direction>, time: KernelTime) -> Option<Owner> {
+        let role = match direction? {
+            Direction::Outgoing => Role::Connector,
+            Direction::Incoming if !self.acceptors => return None,
+            Direction::Incoming => Role::Acceptor,
         };
-        match direction? {
-            Direction::Outgoing => found.holder.map(|holder| held(holder, found.cgroup, Role::Connector)),
-            Direction::Incoming if !self.acceptors => None,
-            Direction::Incoming => match found.holder {
-                Some(holder) => Some(held(holder, found.cgroup, Role::Acceptor)),
-                None => listener.and_then(|listener| listener_owner(listener, time)),
-            },
-        }
+        found.holder.map(|holder| held(&holder, found.cgroup, time, role))
     }
 }
 
+/// Who listens: of several processes that hold the socket each may take from it.
 fn listener_owner(listener: &FoundListener, since: KernelTime) -> Option<Owner> {
-    let Holder { pid, uid, comm } = listener.holder?;
-    Some(Owner { pid, uid, comm, cgroup: listener.cgroup, since, role: Role::Listener })
+    let holder = listener.holder.filter(|holder| holder.alone)?;
+    Some(held(&holder, listener.cgroup, since, Role::Listener))
+}
+
+fn held(holder: &Holder, cgroup: u64, since: KernelTime, role: Role) -> Owner {
+    let Holder { pid, uid, comm, alone: _ } = *holder;
+    Owner { pid, uid, comm, cgroup, since, role, source: Source::Snapshot, begin: None }
 }
 
 /// Who initiated a connection that was found. Its counters prove it while nothing is on its way; else the side whose port

@@ -89,11 +89,20 @@ impl OwnSockets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Owner, Role};
+    use crate::flow::{Owner, Role, Source};
 
     fn attempt(pid: u32, asked: u64) -> Attempt {
         let comm = *b"flowtel\0\0\0\0\0\0\0\0\0";
-        let owner = Owner { pid, uid: 0, comm, cgroup: 1, since: KernelTime(asked), role: Role::Connector };
+        let owner = Owner {
+            pid,
+            uid: 0,
+            comm,
+            cgroup: 1,
+            since: KernelTime(asked),
+            role: Role::Connector,
+            source: Source::Connect,
+            begin: None,
+        };
         Attempt {
             asked: KernelTime(asked),
             destination: ([192, 0, 2, 1], 4317).into(),

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{EndReason, FlowEvent, Owner, What};
+use super::{EndReason, FlowEvent, Owner, Role, What};
 use crate::capture::KernelTime;
 
 /// How long everything waits. With the tick it bounds how long a record takes.
@@ -34,6 +34,14 @@ pub(super) struct Held {
     /// A begin whose other end was not seen.
     pub unmatched: bool,
     since: KernelTime,
+}
+
+impl Held {
+    /// A begin whose owner is whoever listens: nobody was seen to take the connection.
+    pub fn names_listener(&self) -> bool {
+        matches!(self.event.what, What::Begin { .. })
+            && self.event.flow.owner.is_some_and(|owner| owner.role == Role::Listener)
+    }
 }
 
 /// The waiting line.

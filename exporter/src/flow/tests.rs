@@ -13,6 +13,8 @@ use crate::{
     ledger::Ledger,
 };
 
+mod owners;
+
 const OWN: u32 = 4242;
 const MS: u64 = 1_000_000;
 
@@ -91,8 +93,17 @@ fn connect(cookie: u64, pid: u32) -> Event {
     Event::Connect(call(event::CONNECT, cookie, pid, 80))
 }
 
-fn bind(pid: u32, port: u16) -> Event {
-    Event::Listen(call(event::LISTEN, 0, pid, port))
+fn bind(cookie: u64, pid: u32) -> Event {
+    Event::Bind(call(event::BIND, cookie, pid, 0).caller)
+}
+
+/// The caller is known where `pid` is not 0.
+fn listen(cookie: u64, pid: u32) -> Event {
+    Event::Listen(call(event::LISTEN, cookie, pid, 0).caller)
+}
+
+fn unlisten(cookie: u64) -> Event {
+    Event::Unlisten(instant(event::UNLISTEN, cookie))
 }
 
 fn instant(kind: u32, cookie: u64) -> Instant {
@@ -120,7 +131,7 @@ fn accept(cookie: u64, pid: u32) -> Event {
         remote: mapped(0),
         remote_port: 0,
         local_port: 0,
-        reserved: 0,
+        certain: 1,
     })
 }
 
@@ -193,8 +204,17 @@ fn refused(remote: (u8, u16), port: u16) -> Event {
 }
 
 fn established(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_us: u32) -> Event {
+    Event::Established(handshake_of(cookie, how, local, remote, srtt_us))
+}
+
+/// Taken by the listening socket `listener`.
+fn taken(cookie: u64, listener: u64) -> Event {
+    Event::Established(Established { listener, ..handshake_of(cookie, PASSIVE, SERVER, CLIENT, 0) })
+}
+
+fn handshake_of(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_us: u32) -> Established {
     let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
-    Event::Established(Established {
+    Established {
         kind: event::ESTABLISHED,
         how,
         time: 0,
@@ -207,7 +227,8 @@ fn established(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt_
         retransmits: 0,
         reserved: 0,
         netns: 1,
-    })
+        listener: 0,
+    }
 }
 
 const CLIENT: (u8, u16) = (1, 40_000);
@@ -556,49 +577,6 @@ fn a_fast_open_that_was_never_completed_is_an_aborted_attempt_and_no_flow() {
 }
 
 #[test]
-fn a_listener_stands_in_for_an_acceptor_that_was_not_seen() {
-    let mut scene = Scene::new();
-    scene.on(MS, bind(55, 80));
-    scene.on(2 * MS, established(6, PASSIVE, SERVER, CLIENT, 0));
-    scene.on(2 * MS, established(7, PASSIVE, (2, 81), CLIENT, 0));
-    scene.settle(50 * MS);
-    assert!(scene.told.is_empty(), "it may still be accepted");
-    scene.settle(52 * MS);
-    let [known, unknown] = scene.told.as_slice() else { panic!("two begins") };
-    assert_eq!(known.flow.owner.map(|o| (o.pid, o.role)), Some((55, Role::Listener)));
-    assert_eq!(unknown.flow.owner, None);
-}
-
-#[test]
-fn an_acceptor_that_was_quicker_than_the_begin_is_the_owner_all_the_same() {
-    let mut scene = Scene::new();
-    scene.on(1, bind(7, 80));
-    scene.on(10, accept(5, 77));
-    scene.on(20, accept(6, 78)); // getpeername() on a socket from before
-    scene.settle(30);
-    scene.on(40, established(5, PASSIVE, (2, 80), (1, 4000), 0));
-    scene.settle(20 * MS);
-    let owner = scene.told[0].flow.owner.expect("an owner");
-    assert_eq!((owner.pid, owner.role), (77, Role::Acceptor));
-    let accept = &scene.ledger.kernel.accept;
-    assert_eq!((accept.joined.get(), accept.unused.get(), accept.open()), (1, 1, 0));
-}
-
-#[test]
-fn getpeername_of_somebody_else_changes_no_owner() {
-    let mut scene = Scene::new();
-    scene.on(MS, connect(5, 99));
-    scene.on(2 * MS, established(5, ACTIVE, CLIENT, SERVER, 0));
-    scene.on(2 * MS, established(6, PASSIVE, SERVER, CLIENT, 0));
-    scene.on(3 * MS, accept(5, 1));
-    scene.on(3 * MS, accept(6, 44));
-    scene.on(4 * MS, accept(6, 45));
-    let owners: Vec<_> = scene.flush().iter().filter_map(|told| told.flow.owner).map(|o| o.pid).collect();
-    assert_eq!(owners, [99, 44]);
-    assert_eq!(scene.ledger.kernel.accept.unused.get(), 2);
-}
-
-#[test]
 fn three_refusals_are_three_records_and_a_scan_is_one() {
     let mut scene = Scene::new();
     for port in 1..=3 {
@@ -686,7 +664,7 @@ proptest! {
     /// once, every event's fate is counted, and nothing but open attempts and flows stays behind.
     #[test]
     fn everything_is_told_once_and_every_event_is_accounted_for(
-        steps in prop::collection::vec((0u8..15, 0u64..8, prop::bool::ANY, 0u64..20), 0..300)
+        steps in prop::collection::vec((0u8..18, 0u64..8, prop::bool::ANY, 0u64..20), 0..300)
     ) {
         let mut scene = Scene::new();
         let (mut now, mut proofs, mut closed) = (1_000_000_000u64, 0u64, 0u64);
@@ -709,7 +687,10 @@ proptest! {
                 9 => { closed += 1; scene.on(time, close(cookie, old_state, server, CLIENT, Counters::default())) }
                 10 => scene.on(time, close(cookie, state::SYN_SENT, CLIENT, server, Counters::default())),
                 11 => scene.on(time, refused((9, cookie as u16 + 1), gap as u16 + 1)),
-                12 => scene.on(time, bind(55, 1)),
+                12 => scene.on(time, bind(cookie, 55)),
+                14 => scene.on(time, listen(cookie, if flag { 56 } else { 0 })),
+                15 => scene.on(time, unlisten(cookie)),
+                16 => { proofs += 1; scene.on(time, taken(cookie, gap % 8)) }
                 13 => scene.on(time, used_again(cookie)),
                 _ => scene.settle(now),
             }

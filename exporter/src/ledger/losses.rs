@@ -66,7 +66,7 @@ impl Ledger {
 
 fn owners_ring(ledger: &Ledger) -> u64 {
     let k = &ledger.kernel;
-    sum([&k.connect, &k.accept, &k.listen, &k.release], |kind| kind.ring_full.get())
+    sum([&k.connect, &k.accept, &k.bind, &k.listen, &k.unlisten, &k.release], |kind| kind.ring_full.get())
 }
 
 fn limited(ledger: &Ledger) -> u64 {

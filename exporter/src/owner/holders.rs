@@ -2,13 +2,14 @@
 //! older than flowtel: who made them nobody saw, but who has them can be looked up.
 //!
 //! Where several processes hold one socket it is the one that has run longest: the one that forked the others, or took the
-//! socket before it handed it on.
+//! socket before it handed it on. Whether it is alone is told only after a pass that saw all descriptors of all processes.
 //!
 //! One pass over /proc, bounded in time and number. Must never be used where /proc shows other processes than the host's.
 
 use std::{
     collections::HashMap,
     fs::{self, DirEntry},
+    io,
     os::unix::ffi::OsStrExt,
     path::Path,
     time::{Duration, Instant},
@@ -32,29 +33,40 @@ type Since = (u64, Holder);
 pub fn find(proc: &Path, wanted: impl Fn(u32) -> bool) -> HashMap<u32, Holder> {
     let start = Instant::now();
     let mut holders: HashMap<u32, Since> = HashMap::new();
+    let mut saw_all = true;
     for process in fs::read_dir(proc).into_iter().flatten().flatten().take(MOST) {
         if start.elapsed() > PATIENCE {
+            saw_all = false;
             break;
         }
         if let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) {
-            add(&process, pid, &wanted, &mut holders);
+            saw_all &= add(&process, pid, &wanted, &mut holders);
         }
     }
-    holders.into_iter().map(|(inode, (_, holder))| (inode, holder)).collect()
+    let holders = holders.into_iter();
+    holders.map(|(inode, (_, holder))| (inode, Holder { alone: holder.alone && saw_all, ..holder })).collect()
 }
 
-fn add(process: &DirEntry, pid: u32, wanted: &impl Fn(u32) -> bool, holders: &mut HashMap<u32, Since>) {
+/// Adds what a process holds. Returns whether all of it could be seen; one that is gone holds nothing.
+fn add(process: &DirEntry, pid: u32, wanted: &impl Fn(u32) -> bool, holders: &mut HashMap<u32, Since>) -> bool {
     let mut holder = None;
-    for descriptor in fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten().take(MOST) {
+    let descriptors = match fs::read_dir(process.path().join("fd")) {
+        Ok(descriptors) => descriptors,
+        Err(e) => return e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ESRCH),
+    };
+    for descriptor in descriptors.flatten().take(MOST) {
         let Ok(link) = fs::read_link(descriptor.path()) else { continue };
         let Some(inode) = socket(link.as_os_str().as_bytes()).filter(|inode| wanted(*inode)) else { continue };
         // Read once it is known to be needed.
-        let Some(holder) = *holder.get_or_insert_with(|| read(&process.path(), pid)) else { return };
+        let Some(holder) = *holder.get_or_insert_with(|| read(&process.path(), pid)) else { return true };
         let first = holders.entry(inode).or_insert(holder);
+        let alone = first.1.alone && first.1.pid == pid;
         if (holder.0, holder.1.pid) < (first.0, first.1.pid) {
             *first = holder;
         }
+        first.1.alone = alone;
     }
+    true
 }
 
 /// The number in `socket:[4711]`.
@@ -71,7 +83,7 @@ fn read(process: &Path, pid: u32) -> Option<Since> {
     let name = name.strip_suffix(b"\n").unwrap_or(&name);
     // The last byte stays zero.
     comm.iter_mut().zip(name.iter().take(COMM_LEN - 1)).for_each(|(to, from)| *to = *from);
-    Some((stat.start, Holder { pid, uid: real_uid(&status)?, comm }))
+    Some((stat.start, Holder { pid, uid: real_uid(&status)?, comm, alone: true }))
 }
 
 /// The first number of the line `Uid:` (proc_pid_status(5)). The name stands in a line of its own before it, with its line
@@ -97,6 +109,26 @@ mod tests {
         assert_eq!(holder.pid, std::process::id());
         assert_eq!(holder.uid, rustix::process::getuid().as_raw());
         assert_eq!(holders.len(), 1);
+        // Where another user's process may not be read nobody is known to be alone.
+        assert!(holder.alone || !rustix::process::getuid().is_root());
+    }
+
+    #[test]
+    fn of_two_processes_neither_is_alone() {
+        let (socket, _) = std::os::unix::net::UnixStream::pair().expect("a socket");
+        let inode = fs::metadata(format!("/proc/self/fd/{}", socket.as_raw_fd())).expect("its inode").ino();
+        let copy = socket.try_clone().expect("a copy");
+        let mut other = std::process::Command::new("sleep")
+            .arg("60")
+            .stdin(std::os::fd::OwnedFd::from(copy))
+            .spawn()
+            .expect("another process");
+        let found = find(Path::new("/proc"), |i| u64::from(i) == inode);
+        other.kill().expect("killed");
+        other.wait().expect("its end");
+        let holder = found.into_values().next().expect("a holder");
+        assert_eq!((holder.pid, holder.alone), (std::process::id(), false), "the one that has run longest");
+        drop(socket);
     }
 
     #[test]

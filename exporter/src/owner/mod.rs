@@ -3,6 +3,7 @@
 //! - [`Processes`]: process id and kernel time → [`Executable`], from /proc;
 //! - [`Places`]: cgroup id → [`Place`], from the path of the cgroup;
 //! - [`holders`]: inodes of sockets → the processes that hold them, from /proc, once;
+//! - [`Lives`]: whether a process is still there;
 //! - [`cgroup_path`]: what such a path says, for each container runtime.
 //!
 //! Both are asked once an event, by one thread. Both remember what they found, within bounds, and ask the system once
@@ -14,10 +15,12 @@
 pub mod cgroup_path;
 mod generations;
 pub mod holders;
+mod lives;
 mod place;
 mod process;
 mod text;
 
 pub use cgroup_path::Place;
+pub use lives::Lives;
 pub use place::Places;
 pub use process::{Executable, Processes, Visibility};

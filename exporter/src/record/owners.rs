@@ -73,8 +73,9 @@ impl Owners {
 
 impl Key {
     fn is(&self, owner: &Owner, enriched: &Enriched<'_>) -> bool {
-        let Owner { pid, uid, comm, cgroup, role, since: _ } = &self.owner;
+        let Owner { pid, uid, comm, cgroup, role, source, begin, since: _ } = &self.owner;
         (*pid, *uid, *role, *cgroup) == (owner.pid, owner.uid, owner.role, owner.cgroup)
+            && (*source, *begin) == (owner.source, owner.begin)
             && *comm == owner.comm
             && same(self.executable.as_ref(), enriched.executable.as_ref())
             && same(self.place.as_ref(), enriched.place.as_ref())
@@ -103,6 +104,10 @@ impl Encoded {
             Role::Connector => constant_attribute!(out, schema::PROCESS_ROLE, Role::Connector.as_str()),
             Role::Acceptor => constant_attribute!(out, schema::PROCESS_ROLE, Role::Acceptor.as_str()),
             Role::Listener => constant_attribute!(out, schema::PROCESS_ROLE, Role::Listener.as_str()),
+        }
+        wire::string_attribute(&mut out, schema::PROCESS_SOURCE, owner.source.as_str().as_bytes());
+        if let Some(begin) = owner.begin {
+            wire::int_attribute(&mut out, schema::PROCESS_BEGIN_PID, begin.get().into());
         }
         if let Some(executable) = executable {
             wire::string_attribute(&mut out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
@@ -137,7 +142,7 @@ mod tests {
     use super::*;
     use crate::{
         capture::{KernelTime, WallTime},
-        flow::{Direction, Flow, FlowEvent, Stamp, What},
+        flow::{Direction, Flow, FlowEvent, Source, Stamp, What},
     };
 
     fn event(owner: Option<Owner>) -> FlowEvent {
@@ -160,7 +165,16 @@ mod tests {
     fn owner(pid: u32, comm: &[u8]) -> Owner {
         let mut name = [0; 16];
         name[..comm.len()].copy_from_slice(comm);
-        Owner { pid, uid: 0, comm: name, cgroup: 1, since: KernelTime(1), role: Role::Connector }
+        Owner {
+            pid,
+            uid: 0,
+            comm: name,
+            cgroup: 1,
+            since: KernelTime(1),
+            role: Role::Connector,
+            source: Source::Connect,
+            begin: None,
+        }
     }
 
     #[test]
@@ -177,6 +191,8 @@ mod tests {
             (base, &two, &here),
             (base, &one, &there),
             (Owner { uid: 5, ..base }, &one, &here),
+            (Owner { source: Source::Snapshot, ..base }, &one, &here),
+            (Owner { begin: std::num::NonZeroU32::new(6), ..base }, &one, &here),
             (Owner { pid: 7 + 16 * 3, ..base }, &one, &here),
             (owner(7, b"wget"), &one, &here),
             (owner(7, b"a\x1bb"), &one, &here),

@@ -106,7 +106,11 @@ attributes! {
     THREAD_NAME = "thread.name" "string" "", "with process.pid",
         "Name of the thread that did it (the kernel's comm, at most 15 bytes).", "curl";
     PROCESS_ROLE = "flowtel.process.role" "string" "", "with process.pid",
-        "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or bound the port (`listener`).", "connector";
+        "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or listens on the socket that took it (`listener`).", "connector";
+    PROCESS_SOURCE = "flowtel.process.source" "string" "", "with process.pid",
+        "How the process is known: it was seen to call connect() (`connect`), accept() (`accept`), or listen() on the very socket that took the connection (`listener`: another process may have taken it from there); or it was found in /proc at flowtel's start (`snapshot`). docs/owners.md says when no process is named.", "connect";
+    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "end, when its begin named another process",
+        "The process that the begin of this flow named: accept() came later than 50 ms after the handshake.", "1230";
     EXECUTABLE_NAME = "process.executable.name" "string" "", "when /proc still showed that same process",
         "Base name of the executable that process runs.", "curl";
     EXECUTABLE_PATH = "process.executable.path" "string" "", "with process.executable.name",

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     capture::{KernelTime, WallTime},
     config::rules::{Action, Rule, Rules},
-    flow::{Direction, EndReason, FailReason, Flow, FlowId, Fold, Owner, Role, Stamp, Traffic},
+    flow::{Direction, EndReason, FailReason, Flow, FlowId, Fold, Owner, Role, Source, Stamp, Traffic},
     owner::{Executable, Place},
 };
 
@@ -30,7 +30,16 @@ fn filtering(texts: &[&str]) -> Select {
 fn owner(pid: u32, uid: u32, name: &str) -> Owner {
     let mut comm = [0; 16];
     comm[..name.len()].copy_from_slice(name.as_bytes());
-    Owner { pid, uid, comm, cgroup: 1, since: KernelTime(0), role: Role::Connector }
+    Owner {
+        pid,
+        uid,
+        comm,
+        cgroup: 1,
+        since: KernelTime(0),
+        role: Role::Connector,
+        source: Source::Connect,
+        begin: None,
+    }
 }
 
 fn event(what: What) -> FlowEvent {

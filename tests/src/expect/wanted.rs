@@ -42,8 +42,10 @@ pub struct Side {
     pub handshake: Handshake,
     /// The process that owns it.
     pub owner: Option<Owner>,
-    /// The process that the begin may name instead: whoever bound the port, where accept() came late.
+    /// The process that the begin may name instead: whoever listens, where accept() came late.
     pub instead: Option<Owner>,
+    /// The process that the begin must name, or nobody, where that is not the owner.
+    pub begun: Option<Option<Owner>>,
     /// When it began, at the earliest and at the latest, by the wall clock.
     pub between: (u64, u64),
     /// It was there when flowtel started, which was in this time: told as open, and no begin.
@@ -125,6 +127,8 @@ pub struct Owner {
     pub thread: String,
     /// How it came by it.
     pub role: &'static str,
+    /// How that is known.
+    pub source: &'static str,
     /// What it runs.
     pub executable: Executable,
     /// The id of the container that it runs in; `None`: it runs where this process does.
@@ -169,9 +173,20 @@ impl Owner {
             uid: rustix::process::getuid().as_raw(),
             thread: thread.into(),
             role,
+            source: match role {
+                "connector" => "connect",
+                "acceptor" => "accept",
+                other => other,
+            },
             executable: if known { Executable::Is(executable) } else { Executable::May(executable) },
             container: None,
         }
+    }
+
+    /// Found when flowtel started.
+    #[must_use]
+    pub fn found(self) -> Self {
+        Self { source: "snapshot", ..self }
     }
 
     /// Another process.
@@ -225,6 +240,7 @@ impl Side {
             handshake: Handshake::Between(1e-9, connection.seconds()),
             owner: Some(Owner::here(&connection.thread, "connector")),
             instead: None,
+            begun: None,
             between: (connection.before, connection.after),
             older: None,
             names: Names::default(),
@@ -267,13 +283,21 @@ impl Side {
         Self { owner: Some(acceptor), instead: late.then_some(listener), ..self }
     }
 
+    /// Taken by the listener's socket, and accepted by a process long after the begin was told: where the kernel tells
+    /// accept() from other calls the end names that process, else the listener's still. `listener` is what the begin says.
+    #[must_use]
+    pub fn accepted_late(self, acceptor: Owner, listener: Option<Owner>) -> Self {
+        let owner = if machine::tells_calls() { Some(acceptor) } else { listener.clone() };
+        Self { begun: Some(listener), ..self.owned(owner) }
+    }
+
     /// With this owner and no other.
     #[must_use]
     pub fn owned(self, owner: Option<Owner>) -> Self {
         Self { owner, instead: None, ..self }
     }
 
-    /// Never accepted, or without an address: owned by the thread that bound the port.
+    /// Never accepted, or without an address: owned by the thread that listens.
     #[must_use]
     pub fn bound_by(self, thread: &str) -> Self {
         self.owned(Some(Owner::here(thread, "listener")))
@@ -291,7 +315,7 @@ impl Side {
     #[must_use]
     pub fn open(self, thread: &str, between: (u64, u64)) -> Self {
         let role = if self.outgoing { "connector" } else { "acceptor" };
-        Self { older: Some(between), ..self.owned(Some(Owner::here(thread, role))) }
+        Self { older: Some(between), ..self.owned(Some(Owner::here(thread, role).found())) }
     }
 
     /// And it ended so.

@@ -320,6 +320,7 @@ fn own_sides(
         handshake: Handshake::Between(1e-9, 1.0),
         owner: Some(owner(flowtel, "flowtel-export", "connector")),
         instead: None,
+        begun: None,
         between,
         older: None,
         names: Names::default(),

@@ -64,7 +64,7 @@ pub const ALL: &[Scenario] = &[
 const GROWTH: u64 = 64 << 20;
 /// Kinds of events in the ring of flows, and in the ring of owners.
 const FLOWS: [&str; 7] = ["established", "close", "fin", "reset", "syn again", "used again", "refused"];
-const OWNERS: [&str; 4] = ["connect", "accept", "listen", "release"];
+const OWNERS: [&str; 6] = ["connect", "accept", "bind", "listen", "unlisten", "release"];
 
 fn slow() -> bool {
     std::env::var("FLOWTEL_TESTS").as_deref() == Ok("slow")

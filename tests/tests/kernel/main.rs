@@ -9,6 +9,7 @@ mod failed;
 mod handshakes;
 mod hostile;
 mod life;
+mod listeners;
 mod lives;
 mod names;
 mod neighbours;
@@ -61,6 +62,13 @@ const PROOFS: &[&str] = &[
     "nobody answers",
     "a bound socket",
     "owners: another process accepts",
+    "a port with many listeners",
+    "SO_REUSEPORT: workers",
+    "a worker that accepts late",
+    "listen() without bind()",
+    "a listener whose process has left",
+    "an onlooker's getpeername()",
+    "listeners older than flowtel",
     "names from answers",
     "answers that are forged",
     "a client in a container's cgroup",
@@ -95,6 +103,7 @@ fn main() -> ExitCode {
         ("handshakes", handshakes::ALL),
         ("lives", lives::ALL),
         ("life", life::ALL),
+        ("listeners", listeners::ALL),
         ("failed", failed::ALL),
         ("names", names::ALL),
         ("observers", observers::ALL),

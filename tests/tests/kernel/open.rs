@@ -22,7 +22,7 @@ use flowtel_tests::{
         Collector,
         Protocol::{Grpc, Http},
     },
-    expect::{About, End, Side, exactly_all},
+    expect::{About, End, Owner, Side, exactly_all},
     flowtel::{Flowtel, Launch},
     machine,
     netns::{Pair, joined},
@@ -344,7 +344,7 @@ fn resets(scene: &Scene) -> Result<()> {
         sides.extend(with_ends(of, reset([700, 0], false, (before, a_moment_later()))));
 
         let before = wall();
-        let owner = child.owner("connector")?;
+        let owner = child.owner("connector")?.found();
         child.kill()?;
         end_of(&server)?;
         drop(server);
@@ -395,16 +395,15 @@ fn silent(scene: &Scene) -> Result<()> {
 fn listener(scene: &Scene) -> Result<()> {
     let before = |net: &Pair| net.server.run("binder", || traffic::listen((net.server_v4, 0).into(), None, |_| Ok(())));
     told(scene, before, |net, listener, _| {
-        if !machine::tells_namespaces() {
-            return Err(skip("this kernel tells no cookie of a network namespace"));
-        }
         let to = listener.local_addr()?;
         let taken = net.server.spawn("taker", move || Ok(traffic::echo(TcpStream::from(net::accept(&listener)?))?))?;
         let connection = net.client.run("client", || traffic::dial(to))?;
         joined(taken.join())?;
         let end = End::fin([1, 1], (connection.before, over(net)?));
         let [outgoing, incoming] = Side::both(&connection);
-        Ok([outgoing, incoming.bound_by(&holder()?)].map(|side| side.ended(end.clone())).into())
+        Ok([outgoing, incoming.owned(Some(Owner::here(&holder()?, "listener").found()))]
+            .map(|side| side.ended(end.clone()))
+            .into())
     })
 }
 

@@ -22,7 +22,7 @@ use flowtel_tests::{
     netns::{Namespace, Pair, joined},
     record::Record,
     scene::{Scenario, Scene, skip},
-    traffic::{Server, burst, dial},
+    traffic::{SERVER, Server, burst, dial},
     wait::{self, pause, until, wall},
     watching::Told,
 };
@@ -291,9 +291,9 @@ fn fewer(scene: &Scene) -> Result<()> {
     let sides: Vec<_> = ends(&stage, talk, of, 0)?.collect();
     over(&stage.net)?;
     stopped(third)?;
-    // The programs that ran when it began told nothing of who accepts.
+    // The programs that ran when it began told nothing of who accepts, but which socket listens.
     let [outgoing, incoming] = <[Side; 2]>::try_from(sides).map_err(|_| anyhow::anyhow!("two sides"))?;
-    stage.finish(&[outgoing, incoming.owned(None)], &[])
+    stage.finish(&[outgoing, incoming.bound_by(SERVER)], &[])
 }
 
 fn second(scene: &Scene) -> Result<()> {

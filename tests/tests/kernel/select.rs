@@ -14,7 +14,6 @@ use flowtel_tests::{
     collector::Protocol::{Grpc, Http},
     expect::{About, End, Executable, Failure, Owner, Side, exactly_all},
     flowtel::{Balance, Launch},
-    machine,
     netns::Pair,
     record::{Record, Value, decode_lines},
     scene::{Scenario, Scene, skip},
@@ -219,9 +218,6 @@ fn threads(scene: &Scene) -> Result<()> {
 
 /// Nobody accepts until the begin was told with the listener's name; then another thread does.
 fn late(scene: &Scene, excluded: &str) -> Result<()> {
-    if excluded == SERVER && !machine::tells_namespaces() {
-        return Err(skip("this kernel tells no cookie of a network namespace: who listens there is not known"));
-    }
     let net = Pair::new(scene)?;
     let launch = Launch::everything()?.argument("--exclude");
     let launch = launch.argument(&format!("process={excluded} direction=incoming addr={}", net.server_v4));

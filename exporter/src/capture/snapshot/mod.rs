@@ -98,6 +98,8 @@ pub struct FoundListener {
     pub namespace: usize,
     /// Its cookie, as the programs know it; 0 where the kernel does not tell.
     pub netns: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
     /// Where it listens.
     pub port: u16,
     /// Inode of the socket's file.
@@ -117,6 +119,8 @@ pub struct Holder {
     pub uid: u32,
     /// Its name: its first thread's.
     pub comm: [u8; COMM_LEN],
+    /// Nobody else holds it, for certain.
+    pub alone: bool,
 }
 
 /// How far a snapshot saw. `Display` says it to a person.
@@ -276,8 +280,9 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         let netns = diag.namespace();
         diag.list(connections() | StateFlags::LISTEN, |socket| {
             if socket.state == state::LISTEN {
-                let Socket { local, inode, cgroup, .. } = socket;
-                listeners.push(FoundListener { namespace, netns, port: local.port(), inode, cgroup, holder: None });
+                let Socket { cookie, local, inode, cgroup, .. } = socket;
+                let port = local.port();
+                listeners.push(FoundListener { namespace, netns, cookie, port, inode, cgroup, holder: None });
             } else if seen.insert(socket.cookie) {
                 if socket.over {
                     left.push((socket.local, socket.remote));

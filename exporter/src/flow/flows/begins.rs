@@ -1,20 +1,16 @@
 //! From a process's call to the begin of a flow: attempts, acceptors, both ends of a connection within the host.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use flowtel_common::event::{self, Accept, Call, Caller, Established, Release, state};
 
 use super::{Flows, stamp};
 use crate::{
     capture::{KernelEvent, KernelTime},
-    flow::{
-        Direction, Flow, FlowEvent, Owner, Role, What, attempts::Attempt, open::Open, reason::Seen, settle::SETTLE,
-    },
+    config,
+    flow::{Direction, Flow, FlowEvent, Owner, Role, Source, What, attempts::Attempt, open::Open, reason::Seen},
     ledger::Kind,
 };
-
-/// The most accept() calls that wait for their flow's begin.
-const MOST_EARLY: usize = 256;
 
 impl Flows {
     pub(super) fn asks(&mut self, event: &KernelEvent, call: &Call) {
@@ -25,7 +21,8 @@ impl Flows {
             used_again: false,
             reset_in: false,
             released: false,
-            owner: (!is_kernel_worker(&call.caller)).then(|| owner(event, &call.caller, Role::Connector)),
+            owner: (!is_kernel_worker(&call.caller))
+                .then(|| owner(event, &call.caller, Role::Connector, Source::Connect)),
         };
         let cookie = call.caller.cookie;
         if self.own.asked(&attempt) {
@@ -37,9 +34,18 @@ impl Flows {
         }
     }
 
-    pub(super) fn binds(&mut self, event: &KernelEvent, call: &Call) {
+    pub(super) fn binds(&mut self, event: &KernelEvent, caller: &Caller) {
+        self.ledger.kernel.bind.joined.bump();
+        self.listeners.bound(caller.cookie, owner(event, caller, Role::Listener, Source::Listener));
+    }
+
+    pub(super) fn listens(&mut self, event: &KernelEvent, caller: &Caller) {
         self.ledger.kernel.listen.joined.bump();
-        self.listeners.bound(call.netns, call.port, owner(event, &call.caller, Role::Listener));
+        // The kernel side tells it whatever is wanted.
+        if self.acceptors {
+            let owner = (caller.tgid != 0).then(|| owner(event, caller, Role::Listener, Source::Listener));
+            self.listeners.listens(caller.cookie, owner);
+        }
     }
 
     pub(super) fn accepts(&mut self, event: &KernelEvent, accept: &Accept) {
@@ -51,48 +57,43 @@ impl Flows {
             cgroup: accept.cgroup,
             since: event.time,
             role: Role::Acceptor,
+            source: Source::Accept,
+            begin: None,
         };
+        let certain = accept.certain != 0;
         let Some(open) = self.open.get(accept.cookie) else {
-            // Or getpeername() on a socket that is not followed.
-            if self.attempts.get(accept.cookie, event.time).is_some() {
+            if certain && self.older.accepts(accept.cookie, owner) {
+                kernel.accept.joined.add(1);
+            } else if self.attempts.get(accept.cookie, event.time).is_some() {
+                // The peer's name of a socket that connects.
                 kernel.accept.unused.add(1);
-                return;
-            }
-            self.early.push_back((accept.cookie, owner));
-            if self.early.len() > MOST_EARLY {
-                self.early.pop_front();
-                kernel.accept.unused.add(1);
+            } else {
+                // Or of one that is not followed.
+                kernel.accept.unused.add(self.early.add(accept.cookie, owner));
             }
             return;
         };
-        // getpeername() runs the same hook, for this side's own calls too, and again and again.
+        let told = self.settling.get(open.begin).is_none();
+        // Where the kernel can't tell the one from the other, who asks for the peer's name later is no taker: a debugger, or
+        // whoever was given the socket. Right after the handshake it is accept().
+        let believed = certain || !told;
         let taken = open.flow.owner.is_some_and(|owner| owner.role != Role::Listener);
-        if open.flow.direction != Some(Direction::Incoming) || taken {
+        if open.flow.direction != Some(Direction::Incoming) || taken || !believed {
             kernel.accept.unused.add(1);
             return;
         }
         self.settling.give_owner(open.begin, owner);
-        open.flow.owner = Some(owner);
+        let named = open.flow.owner.map(|listener| listener.pid).filter(|pid| told && *pid != owner.pid);
+        open.flow.owner = Some(Owner { begin: named.and_then(NonZeroU32::new), ..owner });
         if open.own { kernel.accept.own.bump() } else { kernel.accept.joined.bump() }
     }
 
-    /// Takes the call of accept() on this socket that came before its begin.
-    fn take_early(&mut self, cookie: u64) -> Option<Owner> {
-        let at = self.early.iter().rposition(|(early, _)| *early == cookie)?;
-        self.early.remove(at).map(|(_, owner)| owner)
-    }
-
-    /// Forgets calls of accept() whose flow would have begun by `now`; all of them where it is `None`.
-    pub(super) fn forget_early(&mut self, now: Option<KernelTime>) {
-        let old = |owner: &Owner| now.is_none_or(|now| u128::from(now.since(owner.since)) >= SETTLE.as_nanos());
-        while self.early.front().is_some_and(|(_, owner)| old(owner)) {
-            self.early.pop_front();
-            self.ledger.kernel.accept.unused.add(1);
-        }
-    }
-
     pub(super) fn drops(&mut self, event: &KernelEvent, release: &Release) {
-        let Some(attempt) = self.attempts.get(release.cookie, event.time) else {
+        // One that was bound and never listened.
+        let _ = self.listeners.closed(release.cookie);
+        // Where no failures are wanted the closing of a socket, which comes before, was not told either.
+        let wanted = self.events.has(config::Events::FAILED);
+        let Some(attempt) = self.attempts.get(release.cookie, event.time).filter(|_| wanted) else {
             self.ledger.kernel.release.unused.add(1);
             return;
         };
@@ -141,9 +142,9 @@ impl Flows {
         }
         flow.owner = match direction {
             Direction::Outgoing => attempt.and_then(|a| a.owner),
-            Direction::Incoming => self.listeners.owner(established.netns, local.port()),
+            Direction::Incoming => self.listeners.owner(established.listener),
         };
-        let early = self.take_early(cookie);
+        let early = self.early.take(cookie);
         let acceptor = early.filter(|_| direction == Direction::Incoming);
         flow.owner = acceptor.or(flow.owner);
         // When the SYN-ACK came. Of SYNs that crossed there is none.
@@ -213,9 +214,9 @@ impl Flows {
     }
 }
 
-fn owner(event: &KernelEvent, caller: &Caller, role: Role) -> Owner {
+fn owner(event: &KernelEvent, caller: &Caller, role: Role, source: Source) -> Owner {
     let Caller { tgid: pid, uid, comm, cgroup, .. } = *caller;
-    Owner { pid, uid, comm, cgroup, since: event.time, role }
+    Owner { pid, uid, comm, cgroup, since: event.time, role, source, begin: None }
 }
 
 /// Whether a worker of the kernel makes this call: further subflows of MPTCP are asked for so (mptcp_pm_worker,

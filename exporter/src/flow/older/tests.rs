@@ -160,6 +160,7 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
             retransmits: 0,
             reserved: 0,
             netns: 1,
+            listener: 0,
         })
     };
     scene.on(START + MS, established(2));

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     capture::WallTime,
-    flow::{Flow, FlowId, Owner, Role, Stamp, Traffic},
+    flow::{Flow, FlowId, Owner, Role, Source, Stamp, Traffic},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -13,7 +13,16 @@ const SECOND: u64 = 1_000_000_000;
 fn event(time: u64, client: u8, port: u16, what: What) -> FlowEvent {
     let source = SocketAddr::from(([192, 0, 2, client], (time % 50_000) as u16 + 1));
     let wall = WallTime(time);
-    let owner = Owner { pid: 7, uid: 8, comm: [b'c'; 16], cgroup: 1, since: KernelTime(time), role: Role::Connector };
+    let owner = Owner {
+        pid: 7,
+        uid: 8,
+        comm: [b'c'; 16],
+        cgroup: 1,
+        since: KernelTime(time),
+        role: Role::Connector,
+        source: Source::Connect,
+        begin: None,
+    };
     FlowEvent {
         at: Stamp { time: KernelTime(time), wall, observed: wall },
         flow: Flow {

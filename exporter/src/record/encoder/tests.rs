@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     capture::KernelTime,
     config::{self, Groups},
-    flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Stamp},
+    flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Source, Stamp},
     gap::Gap,
     ledger::{LOSSES, Loss},
     record::Observer,
@@ -93,6 +93,14 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
             ("thread.name", text(&name)),
             ("flowtel.process.role", text(role)),
         ]);
+        let source = match o.source {
+            Source::Connect => "connect",
+            Source::Accept => "accept",
+            Source::Listener => "listener",
+            Source::Snapshot => "snapshot",
+        };
+        attributes.push(("flowtel.process.source", text(source)));
+        attributes.extend(o.begin.map(|pid| ("flowtel.process.begin.pid", int(pid.get().into()))));
         // Neither controls nor marks that turn the direction of writing, as of U+061C and U+202E.
         let acts = |c: char| {
             c.is_control()
@@ -248,14 +256,20 @@ fn events() -> impl Strategy<Value = FlowEvent> {
     ];
     let port = prop_oneof![any::<u16>(), Just(0)];
     let role = prop::sample::select(vec![Role::Connector, Role::Acceptor, Role::Listener]);
-    let owner = (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), role).prop_map(|(pid, uid, comm, role)| Owner {
-        pid,
-        uid,
-        comm,
-        cgroup: 1,
-        since: KernelTime(0),
-        role,
-    });
+    let source = prop::sample::select(vec![Source::Connect, Source::Accept, Source::Listener, Source::Snapshot]);
+    let begin = any::<u32>().prop_map(std::num::NonZeroU32::new);
+    let owner = (any::<u32>(), any::<u32>(), any::<[u8; 16]>(), role, source, begin).prop_map(
+        |(pid, uid, comm, role, source, begin)| Owner {
+            pid,
+            uid,
+            comm,
+            cgroup: 1,
+            since: KernelTime(0),
+            role,
+            source,
+            begin,
+        },
+    );
     (
         (ip.clone(), port.clone(), ip, port),
         (prop::option::of(any::<u128>()), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()),

@@ -15,6 +15,13 @@ const CHANGES: &[[&str; 3]] = &[
         "the same for every flowtel of a host",
         "A flowtel below a cgroup (`capture.cgroup`) has its own; of a flowtel for the whole host they are what they were.",
     ],
+    [
+        "`flowtel.process.source`, `flowtel.process.begin.pid`",
+        "not there",
+        "How the process is known, and whom the begin named where the end names another one. Of a connection that nobody \
+         was seen to accept the process is named that listens on the very socket which took it, where in version 1 it was \
+         the last one to bind its port.",
+    ],
     ["schema_url of the scope", "OpenTelemetry's", "flowtel's own; the names of OpenTelemetry are those of 1.44."],
 ];
 
