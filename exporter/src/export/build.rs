@@ -78,9 +78,15 @@ pub enum BuildError {
     /// rustls refuses the settings.
     #[error("TLS: {0}")]
     Tls(#[from] tokio_rustls::rustls::Error),
-    /// The HTTP client can't be built, for instance because of a proxy variable.
-    #[error("HTTP client: {0}")]
-    Http(String),
+    /// The environment names a proxy that can't be used.
+    #[error("proxy (ALL_PROXY, HTTPS_PROXY, HTTP_PROXY): {why}; unset the variable, or name the receiver in NO_PROXY")]
+    Proxy {
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Metrics can't be sent so.
+    #[error("metrics: {0}")]
+    Metrics(String),
     /// The thread that writes to standard output can't be started.
     #[error("cannot start the thread that writes to standard output: {0}")]
     Thread(#[source] io::Error),
@@ -98,7 +104,7 @@ impl Transport {
             }
             Target::Http { url } => {
                 let (url, tls) = checked(url, settings)?;
-                Self::Otlp(Arc::new(Otlp::Http(Box::new(Http::build(url, tls, settings)?))))
+                Self::Otlp(Arc::new(Otlp::Http(Box::new(Http::build(&url, tls, settings)?))))
             }
         })
     }
@@ -123,6 +129,15 @@ impl Otlp {
         }
     }
 
+    /// Bytes that were read so far.
+    #[cfg(test)]
+    pub(super) fn spent(&self) -> u64 {
+        match self {
+            Self::Grpc(grpc) => grpc.spent(),
+            Self::Http(http) => http.spent(),
+        }
+    }
+
     /// Where requests go, for log lines: without user, password and query.
     pub(super) fn endpoint(&self) -> &str {
         match self {
@@ -134,9 +149,9 @@ impl Otlp {
 
 /// The URL, and the TLS configuration towards it. TLS files are checked for plain URLs too: a mistake in them would
 /// else come to light with the first `https`.
-fn checked(url: &str, settings: &Settings) -> Result<(reqwest::Url, tokio_rustls::rustls::ClientConfig), BuildError> {
+fn checked(url: &str, settings: &Settings) -> Result<(url::Url, tokio_rustls::rustls::ClientConfig), BuildError> {
     let parsed =
-        reqwest::Url::parse(url).map_err(|e| BuildError::Url { url: without_user(url).into(), why: e.to_string() })?;
+        url::Url::parse(url).map_err(|e| BuildError::Url { url: without_user(url).into(), why: e.to_string() })?;
     let error = |why: &str| BuildError::Url { url: without_user(&shown(&parsed)).into(), why: why.into() };
     let https = match parsed.scheme() {
         "http" => false,
@@ -151,7 +166,7 @@ fn checked(url: &str, settings: &Settings) -> Result<(reqwest::Url, tokio_rustls
 }
 
 /// A URL as log lines show it.
-pub(super) fn shown(url: &reqwest::Url) -> String {
+pub(super) fn shown(url: &url::Url) -> String {
     let mut url = url.clone();
     // Both fail only for URLs that can't have them.
     let _ = url.set_username("");

@@ -7,7 +7,10 @@ use tokio_rustls::rustls;
 use super::{
     text::{WORDS, printable},
     verdict::Reason,
+    wire::budget::TooMuch,
 };
+
+const TOO_MUCH: &str = "what answers there is broken, or means harm: check what listens at the endpoint";
 
 /// The reason in a chain of errors, the innermost being the most telling.
 pub(super) fn reason(error: &(dyn Error + 'static), remedy_for_garbage: &'static str) -> Reason {
@@ -74,7 +77,9 @@ fn io_remedy(error: &io::Error) -> Option<&'static str> {
 /// Some libraries tell these apart by their words only.
 fn word_remedy(text: &str, remedy_for_garbage: &'static str) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["dns error", "failed to lookup address"]) {
+    if has(&[TooMuch::WORDS]) {
+        Some(TOO_MUCH)
+    } else if has(&["dns error", "failed to lookup address"]) {
         Some("the host's name can't be resolved")
     } else if has(&["CertificateRequired", "certificate required"]) {
         Some("the receiver wants a client certificate: set export.tls.cert_file and key_file")

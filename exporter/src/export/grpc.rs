@@ -1,40 +1,47 @@
 //! OTLP/gRPC (OTLP specification, "OTLP/gRPC"): one unary call a batch, many at once over one HTTP/2 connection.
 //!
-//! A codec puts the batch's bytes on the wire as they are. The connection is made at the first request and made anew,
-//! name look-up included, after it broke, a request got no answer in time, or the name points elsewhere. HTTP_PROXY,
-//! HTTPS_PROXY and NO_PROXY are obeyed; a proxy has to let CONNECT through.
+//! The batch's bytes go on the wire as they are. The connection is made at the first request and made anew, name look-up
+//! included, after it broke, a request got no answer in time, or the name points elsewhere. Proxies are those of the
+//! environment's variables; a proxy has to let CONNECT through.
+//!
+//! tonic makes the channel; the call is made here, for what a codec of tonic's does not allow: to send a message without a
+//! copy of it ([`message`]), and to take the receiver's status for what it is, whatever stands before it ([`answer`]).
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    future::poll_fn,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use bytes::{Buf, BufMut, Bytes};
-use http::{Uri, uri::PathAndQuery};
-use hyper_util::client::proxy::matcher::Matcher;
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Uri, Version, header, uri::PathAndQuery};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
-use prost::Message;
+use prost::Message as _;
 use tokio_rustls::rustls::ClientConfig;
 use tonic::{
-    Request, Status,
-    client::Grpc as Client,
-    codec::{BufferSettings, Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    metadata::MetadataMap,
+    Code,
+    body::Body,
+    codegen::Service as _,
     transport::{Channel, Endpoint},
 };
 
 use super::{
-    BuildError, Headers, Settings, USER_AGENT, build, cause,
+    BuildError, Headers, Settings, USER_AGENT, build, cause, packed,
     peer::Peer,
     verdict::{self, MAX_ANSWER, Reason, Verdict},
+    wire::{
+        budget::{Budget, WINDOW},
+        client::Failed,
+        connector::{Connector, Plan},
+        proxy,
+    },
 };
 use crate::config::Compression;
 
-mod connector;
-mod gather;
+mod answer;
 mod message;
-use connector::Connector;
-use message::{Sending, Uncompressed};
+pub(super) use answer::Answer;
+use message::Message;
 
 const EXPORT: PathAndQuery = PathAndQuery::from_static("/opentelemetry.proto.collector.logs.v1.LogsService/Export");
 const NOT_GRPC: &str =
@@ -48,16 +55,16 @@ pub(super) struct Grpc {
     /// `None` until the first request, for tonic needs the runtime to make it.
     channel: Mutex<Option<Channel>>,
     endpoint: String,
-    peer: Peer,
-    headers: Arc<Headers>,
-    encoding: Option<CompressionEncoding>,
+    headers: Headers,
+    compression: Compression,
     timeout: Duration,
+    budget: Budget,
 }
 
 // === impl Grpc
 
 impl Grpc {
-    pub(super) fn build(url: &reqwest::Url, tls: ClientConfig, settings: &Settings) -> Result<Self, BuildError> {
+    pub(super) fn build(url: &url::Url, tls: ClientConfig, settings: &Settings) -> Result<Self, BuildError> {
         let error = |why: String| BuildError::Url { url: build::shown(url), why };
         let host = url.host_str().unwrap_or_default();
         let port = url.port_or_known_default().unwrap_or(4317);
@@ -68,24 +75,34 @@ impl Grpc {
         let to = Endpoint::from_shared(dial)
             .and_then(|to| to.user_agent(USER_AGENT))
             .map_err(|e| error(e.to_string()))?
-            .origin(origin_uri.clone())
+            .origin(origin_uri)
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
             .http2_max_header_list_size(MAX_ANSWER as u32);
-        let proxy = Matcher::from_env().intercept(&origin_uri);
-        let tls = (url.scheme() == "https").then_some((tls, host));
-        let peer = Peer::of(host, port, proxy.is_some());
+        let proxy = proxy::of(url)?;
+        let budget = Budget::new(settings.concurrency.into());
+        let plan = Plan {
+            host,
+            port,
+            https: url.scheme() == "https",
+            tls,
+            protocols: &[b"h2"],
+            peer: Peer::of(host, port, proxy.is_some()),
+            proxy,
+            forward: false,
+            timeout: settings.timeout,
+            budget: budget.clone(),
+            gather: true,
+        };
         Ok(Self {
             to,
-            connector: Connector::build(proxy, tls, settings.timeout, peer.clone()).map_err(error)?,
-            peer,
+            connector: Connector::build(plan).map_err(error)?,
             channel: Mutex::new(None),
             endpoint: origin,
-            headers: Arc::new(Headers::build(settings)?),
-            encoding: match settings.compression {
-                Compression::None => None,
-                Compression::Gzip => Some(CompressionEncoding::Gzip),
-                Compression::Zstd => Some(CompressionEncoding::Zstd),
-            },
+            headers: Headers::build(settings)?,
+            compression: settings.compression,
             timeout: settings.timeout,
+            budget,
         })
     }
 
@@ -93,16 +110,10 @@ impl Grpc {
         &self.endpoint
     }
 
-    /// The connection and the headers of requests, for somebody else's calls.
-    pub(super) fn parts(&self) -> (Channel, Arc<Headers>) {
-        (self.channel(), Arc::clone(&self.headers))
-    }
-
     pub(super) async fn send(&self, bytes: Bytes) -> Verdict {
-        match tokio::time::timeout(self.timeout, self.call(bytes)).await {
-            Ok(Ok(Some(response))) => verdict::of_response(response),
-            Ok(Ok(None)) => verdict::of_undecodable_success(),
-            Ok(Err(status)) => of_status(&status),
+        match tokio::time::timeout(self.timeout, self.export(bytes)).await {
+            Ok(Ok(answer)) => of_answer(&answer),
+            Ok(Err(error)) => verdict::of_no_answer(cause::reason(error.as_ref(), NOT_GRPC)),
             Err(_) => {
                 // A connection that gives no answer may be dead: the next request gets a new one.
                 *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -111,31 +122,54 @@ impl Grpc {
         }
     }
 
-    async fn call(&self, bytes: Bytes) -> Result<Option<ExportLogsServiceResponse>, Status> {
-        // Compressed it is a new buffer anyway.
-        let message = if self.encoding.is_some() { None } else { Uncompressed::new(bytes.clone()) };
-        let mut client =
-            Client::new(Sending { channel: self.channel(), message }).max_decoding_message_size(MAX_ANSWER);
-        if let Some(encoding) = self.encoding {
+    async fn export(&self, bytes: Bytes) -> Result<Answer, Failed> {
+        let coding = packed::name(self.compression);
+        self.call(EXPORT, packed::pack(self.compression, bytes)?, coding).await
+    }
+
+    /// Calls a method with a message, which is compressed by this coding already.
+    pub(super) async fn call(
+        &self,
+        method: PathAndQuery,
+        bytes: Bytes,
+        coding: Option<&'static str>,
+    ) -> Result<Answer, Failed> {
+        let size = bytes.len();
+        let message = Message::new(bytes, coding.is_some()).ok_or("the request has more than 4 GiB")?;
+        let mut request = Request::new(Body::new(message));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = method.into();
+        let mut headers = self.headers.current();
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        if let Some(coding) = coding {
+            headers.insert("grpc-encoding", HeaderValue::from_static(coding));
             // grpc-go, and with it the collector, compresses its answer as the request was.
-            client = client.send_compressed(encoding).accept_compressed(encoding);
+            headers.insert("grpc-accept-encoding", HeaderValue::from_static(coding));
         }
-        client.ready().await.map_err(|e| Status::from_error(e.into()))?;
-        let mut request = Request::new(bytes);
-        *request.metadata_mut() = MetadataMap::from_headers(self.headers.current());
-        let codec = BytesCodec { size: request.get_ref().len() };
-        client.unary(request, EXPORT, codec).await.map(tonic::Response::into_inner)
+        *request.headers_mut() = headers;
+        let mut channel = self.channel();
+        self.budget.request(size);
+        poll_fn(|cx| channel.poll_ready(cx)).await?;
+        answer::read(channel.call(request).await?, &self.budget).await
     }
 
     /// Connections are to this peer; to be called before the first.
     #[cfg(test)]
     pub(super) fn with_peer(self, peer: Peer) -> Self {
-        Self { connector: self.connector.with_peer(peer.clone()), peer, ..self }
+        Self { connector: self.connector.with_peer(peer), ..self }
+    }
+
+    /// Bytes that were read so far.
+    #[cfg(test)]
+    pub(super) fn spent(&self) -> u64 {
+        self.budget.spent()
     }
 
     fn channel(&self) -> Channel {
         let mut channel = self.channel.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.peer.has_moved() {
+        if self.connector.peer().has_moved() {
             tracing::info!(endpoint = self.endpoint, "the receiver's name points elsewhere; connecting anew");
             *channel = None;
         }
@@ -143,56 +177,11 @@ impl Grpc {
     }
 }
 
-fn of_status(status: &Status) -> Verdict {
-    match std::error::Error::source(status) {
-        // Made on this side: the connection failed, there is no answer.
-        Some(source) => verdict::of_no_answer(cause::reason(source, NOT_GRPC)),
-        None => verdict::of_grpc(status.code(), status.message(), status.details()),
+fn of_answer(answer: &Answer) -> Verdict {
+    if answer.code != Code::Ok {
+        return verdict::of_grpc(answer.code, &answer.words, &answer.details);
     }
-}
-
-/// Bytes out, a response in; `None` when it isn't one, for the receiver's status still says success.
-struct BytesCodec {
-    size: usize,
-}
-
-impl Codec for BytesCodec {
-    type Encode = Bytes;
-    type Decode = Option<ExportLogsServiceResponse>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self { size: self.size }
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self { size: 0 }
-    }
-}
-
-impl Encoder for BytesCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, bytes: Bytes, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        out.put(bytes);
-        Ok(())
-    }
-
-    fn buffer_settings(&self) -> BufferSettings {
-        // Room for frame header and message at once: the buffer never grows.
-        BufferSettings::new(self.size + 64, self.size + 64)
-    }
-}
-
-impl Decoder for BytesCodec {
-    type Item = Option<ExportLogsServiceResponse>;
-    type Error = Status;
-
-    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let response = ExportLogsServiceResponse::decode(&mut *bytes).ok();
-        bytes.advance(bytes.remaining());
-        Ok(Some(response))
-    }
+    // Success is success, whatever stands beside it.
+    let response = answer.message.as_deref().and_then(|bytes| ExportLogsServiceResponse::decode(bytes).ok());
+    response.map_or_else(verdict::of_undecodable_success, verdict::of_response)
 }

@@ -7,8 +7,8 @@
 //! parse → validate → build → spawn: [`Settings`] say what is wanted, [`Exporter::build`] reads the files and reports
 //! what is wrong before anything runs, [`Exporter::spawn`] starts to deliver, [`ExportHandle::drain`] ends it.
 //!
-//! Read [`verdict`] first: it decides what becomes of a batch. `pool` acts on it, `grpc` and `http` obtain it, `stdout`
-//! needs none.
+//! Read [`verdict`] first: it decides what becomes of a batch. `pool` acts on it, `grpc` and `http` obtain it over
+//! connections that `wire` makes, `stdout` needs none.
 
 use std::{collections::BTreeMap, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,6 +28,7 @@ mod headers;
 mod http;
 mod metrics;
 mod outage;
+mod packed;
 mod peer;
 mod pool;
 mod probe;
@@ -38,6 +39,7 @@ mod stdout;
 mod text;
 mod tls;
 pub mod verdict;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -45,7 +47,7 @@ mod tests;
 pub use backoff::Backoff;
 pub use build::BuildError;
 pub use headers::Headers;
-pub use metrics::{MetricsClient, MetricsTransport};
+pub use metrics::MetricsClient;
 pub use probe::ProbeError;
 pub use split::split;
 pub use state::{Known, LinkState, State};

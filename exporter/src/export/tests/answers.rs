@@ -104,11 +104,12 @@ async fn a_success_with_a_garbled_answer_is_not_sent_again() {
 async fn an_endless_answer_is_not_read_to_its_end() {
     let huge = vec![b'x'; 8 << 20];
     assert_eq!(http(Answer::Http(400, vec![], huge.clone())).await, (REJECTED, 1));
-    // tonic calls it OUT_OF_RANGE; the batch is split down to its records and then rejected, but never retried for ever.
+    // It says nothing that a success would not; sent again, the batch would be stored twice.
     let server = Server::start(move |_, _| Answer::Success(huge.clone())).await;
     let export = Export::start(&settings(Target::Grpc { url: server.url() }));
     export.push(batch(0, 3));
-    assert_eq!(export.finish().await, REJECTED);
+    assert_eq!(export.finish().await, RETRIED);
+    assert_eq!(server.requests(), 1);
 }
 
 #[tokio::test]
@@ -141,4 +142,31 @@ async fn a_single_record_that_is_too_large_is_rejected_and_the_others_are_not() 
     let export = Export::start(&settings(targets(&server)[1].clone()));
     export.push(batch(0, 10));
     assert_eq!(export.finish().await, Fates { delivered: 9, rejected: 1, ..Fates::default() });
+}
+
+#[tokio::test]
+async fn success_with_an_answer_too_large_to_read_is_a_delivery_and_no_request_is_split() {
+    for size in [verdict::MAX_ANSWER + 1, 1 << 20, 3 << 20] {
+        let server = Server::start(move |_, _| Answer::Success(vec![0; size])).await;
+        let export = Export::start(&settings(targets(&server)[0].clone()));
+        export.push(batch(0, 166));
+        assert_eq!(export.finish().await, Fates { delivered: 166, ..Fates::default() }, "{size}");
+        assert_eq!(server.requests(), 1, "{size}");
+    }
+}
+
+#[tokio::test]
+async fn words_and_details_that_are_nonsense_change_no_verdict() {
+    let server = Server::start(|n, _| match n {
+        0 => Answer::Http(
+            200,
+            vec![("content-type", "application/grpc"), ("grpc-status", "14"), ("grpc-status-details-bin", "!")],
+            vec![],
+        ),
+        _ => Answer::Success(vec![]),
+    })
+    .await;
+    let export = Export::start(&settings(targets(&server)[0].clone()));
+    export.push(batch(0, 3));
+    assert_eq!((export.finish().await, server.requests()), (RETRIED, 2));
 }

@@ -13,6 +13,7 @@ use crate::record::Batch;
 
 mod answers;
 mod end;
+mod floods;
 mod log;
 mod moving;
 mod otlp;

@@ -8,21 +8,18 @@ use std::{fmt, future, sync::Arc, time::Duration};
 
 use opentelemetry::{InstrumentationScope, KeyValue, metrics::MeterProvider as _};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
-use opentelemetry_otlp::{
-    Compression, MetricExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
-};
+use opentelemetry_otlp::{Compression, MetricExporter, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::{
     Resource,
     error::{OTelSdkError, OTelSdkResult},
     metrics::{PeriodicReader, SdkMeterProvider, Temporality, data::ResourceMetrics, exporter::PushMetricExporter},
 };
 use tokio::runtime;
-use tonic::metadata::MetadataMap;
 
 use super::{Form, METRICS, Metric, Point, Value};
 use crate::{
     config,
-    export::{BuildError, Headers, MetricsClient, MetricsTransport},
+    export::{BuildError, MetricsClient},
     record::schema,
     telemetry::instance::Instance,
 };
@@ -43,10 +40,7 @@ struct Exporter {
 
 /// A client for opentelemetry-otlp. Each request has a limit from outside.
 #[derive(Debug)]
-struct Client(reqwest::Client, Arc<Headers>);
-
-/// The most of an answer that is read.
-const MAX_ANSWER: usize = 64 << 10;
+struct Client(MetricsClient);
 
 // === impl Push
 
@@ -62,38 +56,21 @@ impl Push {
         instance: &Arc<Instance>,
         runtime: runtime::Handle,
     ) -> Result<Self, BuildError> {
-        let MetricsClient { transport, endpoint, compression, headers, timeout } = client;
-        let compression = match compression {
+        let (endpoint, timeout) = (client.endpoint.clone(), client.timeout);
+        let compression = match client.compression {
             config::Compression::None => None,
             config::Compression::Gzip => Some(Compression::Gzip),
             config::Compression::Zstd => Some(Compression::Zstd),
         };
-        let failed = |e: opentelemetry_otlp::ExporterBuildError| BuildError::Http(e.to_string());
-        let otlp = match transport {
-            MetricsTransport::Grpc { channel } => {
-                let builder = MetricExporter::builder().with_tonic().with_channel(channel);
-                let builder = builder.with_interceptor(move |mut request: tonic::Request<()>| {
-                    let mut all = std::mem::take(request.metadata_mut()).into_headers();
-                    all.extend(headers.current());
-                    *request.metadata_mut() = MetadataMap::from_headers(all);
-                    Ok(request)
-                });
-                let builder = match compression {
-                    Some(compression) => builder.with_compression(compression),
-                    None => builder,
-                };
-                builder.with_timeout(timeout).build().map_err(failed)?
-            }
-            MetricsTransport::Http { client, url } => {
-                let client = Client(client, headers);
-                let builder = MetricExporter::builder().with_http().with_http_client(client).with_endpoint(url);
-                let builder = match compression {
-                    Some(compression) => builder.with_compression(compression),
-                    None => builder,
-                };
-                builder.with_timeout(timeout).build().map_err(failed)?
-            }
+        let failed = |e: opentelemetry_otlp::ExporterBuildError| BuildError::Metrics(e.to_string());
+        // By gRPC too: the client makes a call of the request.
+        let builder =
+            MetricExporter::builder().with_http().with_http_client(Client(client)).with_endpoint(endpoint.as_str());
+        let builder = match compression {
+            Some(compression) => builder.with_compression(compression),
+            None => builder,
         };
+        let otlp = builder.with_timeout(timeout).build().map_err(failed)?;
         let exporter = Exporter { otlp, endpoint, timeout, runtime };
         let reader = PeriodicReader::builder(exporter).with_interval(interval).build();
         let provider = SdkMeterProvider::builder().with_reader(reader).with_resource(resource).build();
@@ -236,23 +213,6 @@ impl HttpClient for Client {
         'a: 'b,
         Self: 'b,
     {
-        Box::pin(async move {
-            let mut request = reqwest::Request::try_from(request)?;
-            request.headers_mut().extend(self.1.current());
-            // The URL is in the log line already, and may hold a password here.
-            let mut answer = self.0.execute(request).await.map_err(reqwest::Error::without_url)?;
-            let mut body = Vec::new();
-            while let Some(chunk) = answer.chunk().await.map_err(reqwest::Error::without_url)? {
-                let room = MAX_ANSWER - body.len();
-                body.extend_from_slice(&chunk[..chunk.len().min(room)]);
-                if chunk.len() >= room {
-                    break;
-                }
-            }
-            let mut response = Response::new(Bytes::from(body));
-            *response.status_mut() = answer.status();
-            *response.headers_mut() = std::mem::take(answer.headers_mut());
-            Ok(response)
-        })
+        Box::pin(async move { self.0.send(request).await })
     }
 }
