@@ -7,6 +7,7 @@
 //!   tells of it. Should one be lost all the same, its successor's total shows what it had told.
 //! - A gap record that is lost is a lost record, which is told by a gap record. So that this does not go on for ever, a
 //!   loss of no more than gap records themselves is told later each time, up to once in [`LONGEST`].
+//! - Ends that were lost and that the audit found are told by the next record of their kind, or by one that tells of nothing else.
 //! - At the end all that is left is told. What is lost after that, while the queue is emptied, is in the closing balance.
 //!
 //! It must never make a record about a loss twice, or leave one untold for good while the program runs.
@@ -41,6 +42,8 @@ pub struct Gap {
     pub events: u64,
     /// How much was lost so since flowtel started, this included.
     pub total: u64,
+    /// How many ends of flows, lost so before, have come back since the last record of this kind.
+    pub recovered: u64,
     /// The last time at which for certain nothing more had been lost.
     pub since: WallTime,
 }
@@ -76,6 +79,7 @@ pub struct Gaps {
 struct Known {
     seen: u64,
     told: u64,
+    recovered: u64,
     since: WallTime,
     last: Option<Told>,
     /// How long a loss waits that may be a gap record's own.
@@ -96,7 +100,7 @@ struct Told {
 impl Gaps {
     /// A stage that knows of no loss, of an instance that started then, before it watched for anything.
     pub fn new(boot: BootId, start: KernelTime, wall: WallTime, ledger: Arc<Ledger>) -> Self {
-        let known = Known { seen: 0, told: 0, since: wall, last: None, wait: QUIET, growing: None };
+        let known = Known { seen: 0, told: 0, recovered: 0, since: wall, last: None, wait: QUIET, growing: None };
         Self { ledger, boot, start, made: 0, kinds: [known; LOSSES.len()] }
     }
 
@@ -109,11 +113,15 @@ impl Gaps {
             known.log(loss, total, now);
             known.seen = total;
             let events = total.saturating_sub(known.told);
+            let recovered = loss.recovered(&self.ledger);
+            let back = recovered.saturating_sub(known.recovered);
             if events == 0 {
                 known.since = from;
-                continue;
+                if back == 0 {
+                    continue;
+                }
             }
-            let own = known.last.is_some_and(|told| events <= self.made - told.before);
+            let own = events > 0 && known.last.is_some_and(|told| events <= self.made - told.before);
             let wait = if own { known.wait } else { QUIET };
             let due = known.last.is_none_or(|told| u128::from(now.since(told.at)) >= wait.as_nanos());
             if !(last || due && room) {
@@ -122,9 +130,10 @@ impl Gaps {
             let at = Stamp { time: now, wall, observed: wall };
             let uid = uid(&self.boot, self.start, loss, self.made);
             let Loss { stage, reason, words, .. } = *loss;
-            let gap = Gap { at, uid, stage, reason, words, events, total, since: known.since };
+            let gap = Gap { at, uid, stage, reason, words, events, total, recovered: back, since: known.since };
             known.wait = if own { (2 * known.wait).min(LONGEST) } else { QUIET };
             known.told = total;
+            known.recovered = recovered;
             known.since = from;
             known.last = Some(Told { at: now, before: self.made });
             self.made += 1;

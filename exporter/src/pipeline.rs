@@ -27,9 +27,11 @@ use crate::{
     select::{self, Select},
 };
 
+mod audit;
 mod change;
 mod pulse;
 
+pub use audit::Watch;
 pub use change::{Change, limits};
 pub use pulse::{Pulse, Tables, Watcher};
 
@@ -67,6 +69,8 @@ pub struct Pipeline {
     pub first: Vec<KernelEvent>,
     /// What is open already, being looked for.
     pub snapshot: Option<Pending<Snapshot>>,
+    /// Whether what counts as open still is.
+    pub watch: Option<Watch>,
 }
 
 /// What a round is for.
@@ -157,6 +161,7 @@ impl Pipeline {
                 } else {
                     self.programs.count(&self.ledger.kernel);
                 }
+                self.programs.count_callbacks(&self.ledger.audit);
                 self.tell_gaps(from, stop);
                 self.note();
             }
@@ -243,8 +248,9 @@ impl Pipeline {
         let any = read | !events.is_empty();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
         self.note();
-        let Self { rings, flows, overload, enricher, select, encoder, queue, ledger, .. } = self;
-        let waits = older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
+        let Self { rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
+        let audits = watch.as_ref().is_some_and(|watch| !watch.is_quiet());
+        let waits = audits || older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
         if round == Round::Usual && !any && !waits {
             // Most rounds of a quiet host: they are to cost nothing.
             return false;
@@ -266,6 +272,11 @@ impl Pipeline {
         }
         if older.as_ref().is_some_and(Older::is_empty) {
             *older = None;
+        }
+        if let Some(watch) = watch
+            && !last
+        {
+            watch.round(now, flows, ledger);
         }
         enricher.tick(now);
         overload.look(now, queue);

@@ -85,8 +85,11 @@ impl Told {
         gaps.sort_by_key(|r| r.time);
         for gap in gaps {
             let key = (gap.text("flowtel.gap.stage").to_owned(), gap.text("flowtel.gap.reason").to_owned());
-            let number = |key| gap.int(key).map(i128::from).filter(|n| *n > 0);
-            let (Some(events), Some(total)) = (number("flowtel.gap.events"), number("flowtel.gap.total")) else {
+            let number = |key, least| gap.int(key).map(i128::from).filter(|n| *n >= least);
+            // One may tell of nothing but what came back.
+            let least = i128::from(!gap.attributes.contains_key("flowtel.gap.recovered"));
+            let (Some(events), Some(total)) = (number("flowtel.gap.events", least), number("flowtel.gap.total", 1))
+            else {
                 bail!("a gap without numbers: {gap:#?}");
             };
             let since = gap.text("flowtel.gap.since");

@@ -7,12 +7,14 @@
 //! - [`pins`]: what of them stays in the kernel, on request;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
 //! - `position`: how far a ring was read and written;
+//! - [`audit`]: whether what counts as open still is;
 //! - [`clock`]: kernel time and wall-clock time;
 //! - [`snapshot`]: what was there before flowtel;
 //! - [`selftest`]: one loopback connection that proves the path and tells flowtel's own process id;
 //! - [`pcap`]: capture files instead of the kernel;
 //! - [`rights`]: what this process may do, and what the kernel is.
 
+pub mod audit;
 pub mod cgroup;
 pub mod clock;
 mod kernel_types;

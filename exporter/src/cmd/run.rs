@@ -10,6 +10,7 @@ use tokio::{signal::unix, sync::watch};
 use crate::{
     capture::{
         self, Clock, KernelTime, Neighbours, Pins, Programs, Rings, Snapshot,
+        audit::Lookouts,
         cgroup::{self, Cgroup},
         pins, rights, selftest,
         snapshot::Pending,
@@ -23,7 +24,7 @@ use crate::{
     ledger::Ledger,
     overload::Overload,
     owner::{Lives, Processes, holders},
-    pipeline::{Pipeline, limits},
+    pipeline::{Pipeline, Watch, limits},
     queue::Queue,
     record::{Encoder, Form, Observer, resource},
     select::Select,
@@ -145,6 +146,12 @@ fn pipeline(
     let resource = resource::build(&config.record, &resource::Host::read(), observer);
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
+    let watch = if config.capture.takes_audit() {
+        let lookouts = Lookouts::start(config.owner.proc.clone()).map_err(refused)?;
+        Some(Watch::new(lookouts, config.capture.audit.0, neighbours))
+    } else {
+        None
+    };
     let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
     let mut lives = Lives::new(&config.owner);
     flows.ask_lives(move |owner| lives.is_there(owner.pid, owner.since));
@@ -162,6 +169,7 @@ fn pipeline(
         programs,
         rings,
         snapshot,
+        watch,
         flows,
         overload: Overload::new(Arc::clone(ledger)),
         enricher: Enricher::new(config, ledger),

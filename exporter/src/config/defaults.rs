@@ -19,6 +19,7 @@ impl Default for Capture {
             filter_default: None,
             sample: 1.0,
             snapshot: true,
+            audit: Span(Duration::from_secs(15)),
             pin: None,
             exclude_self: true,
             rings: Rings::default(),

@@ -64,6 +64,10 @@ pub struct Capture {
     /// At the start, list the connections that are open already: each becomes a record, and is followed to its end. In
     /// flowtel's own network namespace, and with CAP_SYS_ADMIN in all others.
     pub snapshot: bool,
+    /// How often some of the flows that count as open are looked up in the kernel's list of sockets: one that is over without
+    /// a word tells that another program keeps ends from flowtel, and gets its end record. `0s`: never.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1h"))]
+    pub audit: Span,
     /// A directory on a BPF file system, such as `/sys/fs/bpf/flowtel`, in which programs and rings stay when flowtel ends:
     /// the next flowtel reads on there, so a restart or an upgrade misses no flow, as long as the rings have room for what
     /// happens meanwhile. `rm -r` of the directory detaches all. When not set nothing stays.
@@ -509,6 +513,11 @@ pub enum LogFormat {
 // === impl Capture
 
 impl Capture {
+    /// Whether open flows are audited: their ends are to be reported.
+    pub fn takes_audit(&self) -> bool {
+        !self.audit.0.is_zero() && self.events.needs_ends()
+    }
+
     /// Whether the connections that are open at the start are looked for.
     pub fn takes_snapshot(&self) -> bool {
         self.snapshot && (self.events.needs_ends() || self.events.has(Events::OPEN))

@@ -46,6 +46,29 @@ impl<V> Aged<V> {
         self.order.iter().filter_map(|(at, cookie)| Some((cookie, self.values.get(at)?.as_ref()?)))
     }
 
+    /// All of them, the youngest first.
+    pub fn youngest(&self) -> impl Iterator<Item = (u64, &V)> {
+        self.order.youngest().filter_map(|(at, cookie)| Some((cookie, self.values.get(at)?.as_ref()?)))
+    }
+
+    /// Those in `most` places from `place` on, and the place to go on from: 0 behind the last. Who goes round so meets whatever
+    /// stays.
+    pub fn from(&self, place: u32, most: usize) -> (Vec<(u64, &V)>, u32) {
+        let end = place.saturating_add(u32::try_from(most).unwrap_or(u32::MAX));
+        let mut found = Vec::new();
+        for at in place..end {
+            let Some(value) = self.values.get(at) else { return (found, 0) };
+            if let (Some(value), Some(cookie)) = (value, self.order.cookie(at)) {
+                found.push((cookie, value));
+            }
+        }
+        (found, end)
+    }
+
+    pub fn peek(&self, cookie: u64) -> Option<&V> {
+        self.values.get(self.index.get(cookie)?)?.as_ref()
+    }
+
     pub fn get_mut(&mut self, cookie: u64) -> Option<&mut V> {
         self.values.get_mut(self.index.get(cookie)?)?.as_mut()
     }
@@ -149,6 +172,23 @@ mod tests {
                 prop_assert_eq!(aged.contains(cookie), model.iter().any(|(is, _)| *is == cookie));
                 prop_assert_eq!(aged.oldest(), model.front().map(|(_, value)| value));
                 prop_assert!(aged.iter().map(|(cookie, value)| (cookie, *value)).eq(model.iter().copied()));
+                let mut back: Vec<_> = aged.youngest().map(|(cookie, value)| (cookie, *value)).collect();
+                back.reverse();
+                prop_assert!(back.iter().eq(model.iter()));
+                let (mut round, mut place) = (Vec::new(), 0);
+                loop {
+                    let (some, next) = aged.from(place, 3);
+                    round.extend(some.into_iter().map(|(cookie, value)| (cookie, *value)));
+                    place = next;
+                    if place == 0 {
+                        break;
+                    }
+                }
+                round.sort_unstable();
+                let mut all: Vec<_> = model.iter().copied().collect();
+                all.sort_unstable();
+                prop_assert_eq!(round, all);
+                prop_assert_eq!(aged.peek(cookie).copied(), aged.get_mut(cookie).copied());
                 prop_assert_eq!(aged.len(), model.len());
                 prop_assert!(aged.values.get(12).is_none(), "free slots are used again");
             }

@@ -8,6 +8,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 use super::{
     BootId, CommunityId, FlowEvent, Owner, Role, Stamp, What,
     attempts::Attempts,
+    audited::Vanished,
     early::Early,
     listeners::Listeners,
     older::OlderFlows,
@@ -37,6 +38,9 @@ pub struct Flows {
     pub(super) open: OpenFlows,
     pub(super) older: OlderFlows,
     pub(super) listeners: Listeners,
+    pub(super) vanished: Vanished,
+    /// Where the audit goes on in the table of open flows.
+    pub(super) audited: u32,
     pub(super) settling: Settling,
     refusals: Refusals,
     /// Calls of accept() whose flow has not begun.
@@ -89,6 +93,8 @@ impl Flows {
             open: OpenFlows::new(config.flow.max_flows as usize),
             older: OlderFlows::default(),
             listeners: Listeners::default(),
+            vanished: Vanished::default(),
+            audited: 0,
             settling: Settling::default(),
             refusals: Refusals::default(),
             early: Early::default(),
@@ -244,7 +250,7 @@ impl Flows {
                         self.open.remove(held.cookie);
                     }
                 }
-                What::End { .. } => {
+                What::End { .. } | What::Vanished => {
                     if let Entry::Occupied(closed) = self.closed.entry(held.cookie)
                         && *closed.get() == place
                     {

@@ -4,6 +4,7 @@
 //! - `attempts`: connections that were asked for and are not established yet, bounded;
 //! - `open`: flows between their begin and their end, bounded;
 //! - `aged`: the table of both, which knows the oldest, and whose cost does not grow with it;
+//! - `audited`: open flows as the audit asks for them, and the ends that it finds;
 //! - `older`: flows that are older than flowtel;
 //! - `listeners`: who listens on which socket, for flows that nobody was seen to accept;
 //! - `early`: calls of accept() before their flow begins;
@@ -18,6 +19,7 @@
 
 mod aged;
 mod attempts;
+mod audited;
 pub mod community_id;
 mod early;
 pub mod flags;
@@ -105,6 +107,8 @@ pub enum What {
         /// What passed.
         traffic: Traffic,
     },
+    /// It is over; how and when it ended nobody saw.
+    Vanished,
     /// It never began.
     Failed {
         /// Why.

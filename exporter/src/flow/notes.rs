@@ -191,7 +191,7 @@ impl Words<'_> {
         if self.is(USED_AGAIN) {
             flow.set_apart(boot, began);
         }
-        Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
+        Open { flow, began, seen, begin: Place::ELSEWHERE, netns: 0, active: self.is(ACTIVE), own: self.is(OWN) }
     }
 
     fn attempt(self) -> Attempt {
@@ -274,7 +274,7 @@ mod tests {
                 }
                 flow.local |= here;
                 flow.owner = owner;
-                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own })
+                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, netns: 0, active, own })
             },
         )
     }

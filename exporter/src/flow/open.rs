@@ -13,6 +13,8 @@ pub(super) struct Open {
     pub seen: Seen,
     /// Where its begin was held.
     pub begin: Place,
+    /// The cookie of its network namespace; 0 where it is not known.
+    pub netns: u64,
     /// This side asked for it: its SYN is among what the peer acknowledged.
     pub active: bool,
     pub own: bool,
@@ -46,8 +48,22 @@ impl OpenFlows {
         self.flows.iter()
     }
 
+    /// The youngest first, each with its cookie.
+    pub fn youngest(&self) -> impl Iterator<Item = (u64, &Open)> {
+        self.flows.youngest()
+    }
+
+    /// What lies from a place on, each with its cookie, and the place behind it.
+    pub fn from(&self, place: u32, most: usize) -> (Vec<(u64, &Open)>, u32) {
+        self.flows.from(place, most)
+    }
+
     pub fn contains(&self, cookie: u64) -> bool {
         self.flows.contains(cookie)
+    }
+
+    pub fn peek(&self, cookie: u64) -> Option<&Open> {
+        self.flows.peek(cookie)
     }
 
     pub fn get(&mut self, cookie: u64) -> Option<&mut Open> {

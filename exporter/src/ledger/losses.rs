@@ -19,8 +19,9 @@ pub struct Loss {
 }
 
 /// All of them, in the order of the data's way.
-pub const LOSSES: [Loss; 12] = [
+pub const LOSSES: [Loss; 13] = [
     Loss { stage: "kernel", reason: "flows_ring_full", words: "events lost", count: Ledger::flows_ring_full },
+    Loss { stage: "kernel", reason: "callbacks_taken", words: "ends not reported", count: |l| l.audit.unseen.get() },
     Loss { stage: "kernel", reason: "owners_ring_full", words: "events lost", count: owners_ring },
     Loss {
         stage: "kernel",
@@ -48,6 +49,15 @@ impl Loss {
     /// How many there were so far.
     pub fn count(&self, ledger: &Ledger) -> u64 {
         (self.count)(ledger)
+    }
+
+    /// How many ends of flows that were lost so the audit has found since.
+    pub fn recovered(&self, ledger: &Ledger) -> u64 {
+        match self.reason {
+            "flows_ring_full" => ledger.audit.recovered.get(),
+            "callbacks_taken" => ledger.audit.unseen.get(),
+            _ => 0,
+        }
     }
 }
 
@@ -97,7 +107,7 @@ mod tests {
         let of_records = [&r.queue_full, &r.corrupt, &r.rejected, &r.write_failed, &r.undelivered];
         let all: u64 = of_kinds
             .chain(of_records)
-            .chain([&ledger.flows_forgotten, &ledger.kernel.unknown])
+            .chain([&ledger.flows_forgotten, &ledger.kernel.unknown, &ledger.audit.unseen])
             .map(|counter| {
                 counter.set(next());
                 counter.get()

@@ -33,6 +33,7 @@ enum Outcome {
     Begun,
     Open,
     Ended(EndReason),
+    Vanished,
     Failed(FailReason),
 }
 
@@ -132,6 +133,7 @@ impl Alike {
             What::Begin { .. } => Outcome::Begun,
             What::Open => Outcome::Open,
             What::End { reason, .. } => Outcome::Ended(reason),
+            What::Vanished => Outcome::Vanished,
             What::Failed { fold: Some(_), .. } => return None,
             What::Failed { reason, .. } => Outcome::Failed(reason),
         };
@@ -159,7 +161,7 @@ impl Repeats {
                 *duration = None;
                 traffic.rtt = None;
             }
-            What::Open | What::Failed { .. } => {}
+            What::Open | What::Vanished | What::Failed { .. } => {}
         }
         Self { first: event.clone(), sum, count: 1, last: event.at.time }
     }

@@ -203,7 +203,7 @@ impl Encoder {
         let start = out.len();
         match what {
             What::Begin { .. } => fixed::begin(out, at),
-            What::End { .. } => fixed::end(out, at),
+            What::End { .. } | What::Vanished => fixed::end(out, at),
             What::Open => front(out, at, schema::INFO, schema::INFO_TEXT, schema::OPEN),
             What::Failed { .. } => front(out, at, schema::WARN, schema::WARN_TEXT, schema::FAILED),
         }
@@ -223,7 +223,9 @@ impl Encoder {
         if form.event_name_attribute {
             match what {
                 What::Begin { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::BEGIN),
-                What::End { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::END),
+                What::End { .. } | What::Vanished => {
+                    constant_attribute!(out, schema::EVENT_NAME, schema::END);
+                }
                 What::Open => constant_attribute!(out, schema::EVENT_NAME, schema::OPEN),
                 What::Failed { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::FAILED),
             }
@@ -257,7 +259,7 @@ impl Encoder {
         names(out, SOURCE_NAMES, enriched.source_names.as_ref());
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
-            What::Begin { .. } | What::Open => {}
+            What::Begin { .. } | What::Open | What::Vanished => {}
             What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
             What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
         }
@@ -367,6 +369,7 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
         What::Begin { .. } => (" began", None, fold),
         What::Open => (" open", None, fold),
         What::End { reason, .. } => (" ended", Some(reason.as_str()), fold),
+        What::Vanished => (" ended unseen", None, fold),
         What::Failed { reason, fold, .. } => (" failed", Some(reason.as_str()), fold.as_ref()),
     };
     body.extend_from_slice(word.as_bytes());
@@ -394,7 +397,7 @@ fn uid(boot: &BootId, event: &FlowEvent) -> u128 {
     let what = match event.what {
         What::Begin { .. } => 1,
         What::Open => 2,
-        What::End { .. } => 3,
+        What::End { .. } | What::Vanished => 3,
         What::Failed { .. } => 4,
     };
     id.0 ^ (u128::from(event.at.time.0) << 8 | what)

@@ -185,6 +185,8 @@ attributes! {
         "How much was lost: events of the kernel, or records.", "1234";
     GAP_TOTAL = "flowtel.gap.total" "int" "{event}", "gap",
         "How much was lost at that stage for that reason since flowtel started, this included: should a gap record be lost, the next one shows it.", "5678";
+    GAP_RECOVERED = "flowtel.gap.recovered" "int" "{event}", "gap, when there are any",
+        "How many ends of flows, lost at that stage for that reason, the audit has found since the last such record: each has an end record of its own.", "1200";
     GAP_STAGE = "flowtel.gap.stage" "string" "", "gap",
         "Where it was lost: `kernel`, `capture`, `flow`, `queue`, `export`.", "kernel";
     GAP_REASON = "flowtel.gap.reason" "string" "", "gap",

@@ -135,7 +135,7 @@ fn name(what: &What) -> Events {
     match what {
         What::Begin { .. } => Events::BEGINS,
         What::Open => Events::OPEN,
-        What::End { .. } => Events::ENDS,
+        What::End { .. } | What::Vanished => Events::ENDS,
         What::Failed { .. } => Events::FAILED,
     }
 }

@@ -26,7 +26,7 @@ impl Sample {
     pub fn keeps(self, event: &FlowEvent) -> bool {
         match (self.below, event.flow.id, &event.what) {
             (None, ..) | (_, None, _) | (_, _, What::Failed { .. }) => true,
-            (Some(below), Some(id), What::Begin { .. } | What::Open | What::End { .. }) => {
+            (Some(below), Some(id), What::Begin { .. } | What::Open | What::End { .. } | What::Vanished) => {
                 ((id.0 >> 64) as u64) < below
             }
         }

@@ -29,14 +29,29 @@ const SO_NETNS_COOKIE: libc::c_int = 71;
 /// How long the kernel may take for an answer: it answers within the call.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// The kernel fills at most 32 KiB at a time.
-const BUFFER: usize = 64 << 10;
+pub const BUFFER: usize = 64 << 10;
+/// More than the answer about one socket.
+const ANSWER: usize = 4 << 10;
+/// The most datagrams of a list that was given up which are read and thrown away.
+const MOST_LEFT: usize = 1 << 16;
+/// Bytes of a message's head, and of `inet_diag_msg` (include/uapi/linux/inet_diag.h); where in the last the
+/// cookie stands.
+const HEAD: usize = 16;
+const SOCKET: usize = 72;
+const COOKIE: usize = 4 + 40;
+/// The timer of what waits in a closed socket's place (inet_twsk_diag_fill, net/ipv4/inet_diag.c).
+const TIMER_OF_REST: u8 = 3;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const SOCK_DIAG_BY_FAMILY: u16 = 20;
+/// The list changed in a way that may have left sockets out.
+const NLM_F_DUMP_INTR: u16 = 0x10;
 
 /// A way to ask for the sockets of one network namespace.
 #[derive(Debug)]
 pub struct Diag {
     socket: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 /// A TCP socket, as the list shows it.
@@ -83,7 +98,7 @@ impl Diag {
         let socket =
             socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, Some(netlink::SOCK_DIAG))?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
+        Ok(Self { socket, sequence: 0 })
     }
 
     /// The namespace's cookie, as bpf_get_netns_cookie gives it; 0 where the kernel does not tell.
@@ -109,10 +124,11 @@ impl Diag {
     /// # Errors
     /// The kernel refuses the request, or does not answer.
     pub fn list(&mut self, states: StateFlags, mut each: impl FnMut(Socket)) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
-            self.ask(family, id, states.clone(), NLM_F_DUMP)?;
+            self.ask((family, id), states.clone(), ExtensionFlags::INFO, NLM_F_DUMP)?;
             loop {
-                match self.answer(&mut each) {
+                match self.answer(&mut buffer, &mut each) {
                     Ok(true) => {}
                     Ok(false) => break,
                     // No list of this protocol (inet_diag_lock_handler, net/ipv4/inet_diag.c).
@@ -131,22 +147,27 @@ impl Diag {
     /// # Errors
     /// As for [`Self::list`].
     pub fn look(&mut self, key: &Key) -> io::Result<Option<Socket>> {
-        self.ask(key.family, key.id.clone(), StateFlags::all(), 0)?;
+        self.ask((key.family, key.id.clone()), StateFlags::all(), ExtensionFlags::INFO, 0)?;
         let mut found = None;
-        match self.answer(&mut |socket| found = Some(socket)) {
+        match self.answer(&mut [0; ANSWER], &mut |socket| found = Some(socket)) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(None),
             Err(e) => Err(e),
             Ok(_) => Ok(found.filter(|s| !s.over && s.state != state::CLOSE)),
         }
     }
 
-    fn ask(&mut self, family: u8, socket_id: SocketId, states: StateFlags, flags: u16) -> io::Result<()> {
+    fn ask(
+        &mut self,
+        (family, id): (u8, SocketId),
+        states: StateFlags,
+        details: ExtensionFlags,
+        flags: u16,
+    ) -> io::Result<()> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
-        let request =
-            InetRequest { family, protocol: IPPROTO_TCP, extensions: ExtensionFlags::INFO, states, socket_id };
+        let request = InetRequest { family, protocol: IPPROTO_TCP, extensions: details, states, socket_id: id };
         let mut message = NetlinkMessage::new(header, SockDiagMessage::InetRequest(request).into());
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
@@ -155,24 +176,109 @@ impl Diag {
         Ok(())
     }
 
-    /// Reads one datagram. Returns whether more follow.
-    fn answer(&mut self, each: &mut dyn FnMut(Socket)) -> io::Result<bool> {
-        let length = loop {
-            match recv(&self.socket, &mut self.buffer, RecvFlags::empty()) {
-                Ok((_, length)) => break length.min(self.buffer.len()),
+    /// Whether the socket between these addresses is there, and not over. It is looked for by its addresses: one that is bound to
+    /// a device is not found.
+    ///
+    /// # Errors
+    /// As for [`Self::list`].
+    pub fn is_there(&mut self, local: SocketAddr, remote: SocketAddr, cookie: u64) -> io::Result<bool> {
+        let key = Key::new(local, remote, cookie);
+        self.ask((key.family, key.id), StateFlags::all(), ExtensionFlags::empty(), 0)?;
+        let mut there = false;
+        match self.brief(&mut [0; ANSWER], &mut |_| there = true) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
+            Err(e) => Err(e),
+            Ok(_) => Ok(there),
+        }
+    }
+
+    /// Asks for the list of one family's sockets, to be read by [`Self::next`]. No other question may come in between. What is
+    /// left of a list that was given up is thrown away first.
+    ///
+    /// # Errors
+    /// As for [`Self::list`].
+    pub fn begin(&mut self, six: bool, states: StateFlags, buffer: &mut [u8]) -> io::Result<()> {
+        for _ in 0..MOST_LEFT {
+            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
+        let of = if six { (AF_INET6, SocketId::new_v6()) } else { (AF_INET, SocketId::new_v4()) };
+        self.ask(of, states, ExtensionFlags::empty(), NLM_F_DUMP)
+    }
+
+    /// Reads one datagram of a list, some hundred sockets: gives the cookie of each. Returns whether more follow.
+    ///
+    /// # Errors
+    /// As for [`Self::list`]; and the list may not be whole.
+    pub fn next(&mut self, buffer: &mut [u8], each: &mut dyn FnMut(u64)) -> io::Result<bool> {
+        self.brief(buffer, each)
+    }
+
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, length)) if length > buffer.len() => return Err(io::ErrorKind::InvalidData.into()),
+                Ok((_, length)) => return Ok(length),
                 Err(Errno::INTR) => {}
                 Err(e) => return Err(e.into()),
             }
-        };
-        let mut rest = self.buffer.get(..length).unwrap_or_default();
+        }
+    }
+
+    /// Reads one datagram for the cookies of sockets that are not over. Returns whether more follow.
+    fn brief(&self, buffer: &mut [u8], each: &mut dyn FnMut(u64)) -> io::Result<bool> {
+        let broken = || io::Error::from(io::ErrorKind::InvalidData);
+        let length = self.receive(buffer)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
         let mut more = true;
+        let mut answers = false;
+        while rest.len() >= HEAD {
+            let word = |at: usize| rest.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes);
+            let half = |at: usize| rest.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+            let (length, kind, flags, sequence) = (word(0) as usize, half(4), half(6), word(8));
+            let message = rest.get(HEAD..length).ok_or_else(broken)?;
+            if sequence == self.sequence {
+                answers = true;
+                match kind {
+                    _ if flags & NLM_F_DUMP_INTR != 0 => return Err(io::ErrorKind::Interrupted.into()),
+                    NLMSG_DONE => return Ok(false),
+                    NLMSG_ERROR => match word(HEAD).cast_signed() {
+                        0 => return Ok(false),
+                        code => return Err(io::Error::from_raw_os_error(code.saturating_abs())),
+                    },
+                    SOCK_DIAG_BY_FAMILY if message.len() >= SOCKET => {
+                        more = flags & netlink_packet_core::NLM_F_MULTIPART != 0;
+                        let [low, high] = [COOKIE, COOKIE + 4].map(|at| u64::from(word(HEAD + at)));
+                        let [_, state, timer, ..] = *message else { return Err(broken()) };
+                        if timer != TIMER_OF_REST && u32::from(state) != state::CLOSE {
+                            each(high << 32 | low);
+                        }
+                    }
+                    _ => return Err(broken()),
+                }
+            }
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        // Else it belongs to a question that was given up: the answer to this one follows.
+        if answers { Ok(more) } else { self.brief(buffer, each) }
+    }
+
+    /// Reads one datagram. Returns whether more follow.
+    fn answer(&self, buffer: &mut [u8], each: &mut dyn FnMut(Socket)) -> io::Result<bool> {
+        let length = self.receive(buffer)?;
+        let mut rest = buffer.get(..length).unwrap_or_default();
+        let mut more = true;
+        let mut answers = false;
         while rest.len() >= 16 {
             let message = NetlinkMessage::<SockDiagMessage>::deserialize(rest).map_err(io::Error::other)?;
             let step = (message.header.length as usize).next_multiple_of(4).max(16);
             rest = rest.get(step..).unwrap_or_default();
             if message.header.sequence_number != self.sequence {
-                continue; // to a question that was given up
+                continue;
             }
+            answers = true;
             match message.payload {
                 NetlinkPayload::Done(_) => return Ok(false),
                 NetlinkPayload::Error(error) => match error.code {
@@ -186,11 +292,25 @@ impl Diag {
                 _ => {}
             }
         }
-        Ok(more)
+        // Else it belongs to a question that was given up: the answer to this one follows.
+        if answers { Ok(more) } else { self.answer(buffer, each) }
     }
 }
 
 // === impl Key
+
+impl Key {
+    /// That of a socket between these addresses, as its own side sees it. (IPv4 is found among the sockets of IPv6, too.)
+    fn new(local: SocketAddr, remote: SocketAddr, cookie: u64) -> Self {
+        let mut id = if local.is_ipv4() { SocketId::new_v4() } else { SocketId::new_v6() };
+        (id.source_address, id.source_port) = (local.ip(), local.port());
+        (id.destination_address, id.destination_port) = (remote.ip(), remote.port());
+        // Two words, the lower one first: as in `Socket::from`.
+        let [low, high] = [cookie as u32, (cookie >> 32) as u32].map(u32::to_ne_bytes);
+        id.cookie.iter_mut().zip(low.into_iter().chain(high)).for_each(|(to, byte)| *to = byte);
+        Self { family: if local.is_ipv4() { AF_INET } else { AF_INET6 }, id }
+    }
+}
 
 #[cfg(test)]
 impl Key {
@@ -302,6 +422,17 @@ mod tests {
         found
     }
 
+    /// How many of these the list has, read piece by piece.
+    fn listed(diag: &mut Diag, six: bool, cookies: &[u64]) -> usize {
+        let (mut buffer, mut found) = (vec![0; BUFFER], 0);
+        let states = StateFlags::all() - StateFlags::LISTEN;
+        // One that is given up does no harm to the next.
+        diag.begin(six, states.clone(), &mut buffer).expect("asked");
+        diag.begin(six, states, &mut buffer).expect("asked again");
+        while diag.next(&mut buffer, &mut |cookie| found += usize::from(cookies.contains(&cookie))).expect("a part") {}
+        found
+    }
+
     #[test]
     fn both_ends_are_listed_and_their_counters_prove_who_asked() {
         let mut diag = match Diag::open().and_then(|mut diag| diag.list(StateFlags::LISTEN, |_| {}).map(|()| diag)) {
@@ -329,6 +460,11 @@ mod tests {
             assert_eq!(server.read(&mut [0]).expect("an end"), 0);
             assert_eq!(sure(&mut diag, &client), Some(true));
             assert_eq!(diag.look(&other.key).expect("a look").map(|s| s.state), Some(state::CLOSE_WAIT));
+            for half in [&one, &other] {
+                assert!(diag.is_there(half.local, half.remote, half.cookie).expect("a look"));
+                assert!(!diag.is_there(half.local, half.remote, half.cookie ^ 1 << 40).expect("a look"));
+            }
+            assert_eq!(listed(&mut diag, address.is_ipv6(), &[one.cookie, other.cookie]), 2);
             // What waits for the peer's FIN in a closed socket's place is listed as if it were the socket.
             assert_eq!(find(&mut diag, &client).map(|half| half.over), Some(false));
             let place = client.local_addr().expect("an address");
@@ -338,6 +474,8 @@ mod tests {
             diag.list(StateFlags::FIN_WAIT2, |socket| waits = waits.or((socket.local == place).then_some(socket.over)))
                 .expect("a list");
             assert_eq!(waits, Some(true));
+            assert!(!diag.is_there(one.local, one.remote, one.cookie).expect("a look"));
+            assert_eq!(listed(&mut diag, address.is_ipv6(), &[one.cookie, other.cookie]), 1);
             drop(server);
             // An instant for the last acknowledgement.
             let gone = (0..1000).any(|_| {

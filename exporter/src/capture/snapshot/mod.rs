@@ -15,7 +15,7 @@
 
 mod cookies;
 mod diag;
-mod namespaces;
+pub(super) mod namespaces;
 mod older;
 
 use std::{
@@ -34,7 +34,8 @@ use flowtel_common::event::{COMM_LEN, Counters, state};
 use netlink_packet_sock_diag::inet::StateFlags;
 pub use older::{Gone, Older};
 
-use self::diag::{Diag, Socket};
+use self::diag::Socket;
+pub use self::diag::{BUFFER, Diag};
 use super::{Error, KernelTime};
 
 /// How long the lists of other namespaces may take.

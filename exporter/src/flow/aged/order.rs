@@ -66,6 +66,18 @@ impl Order {
         }
     }
 
+    /// The cookie of a number that is in use.
+    pub fn cookie(&self, at: u32) -> Option<u64> {
+        self.links.get(at).map(|link| link.cookie)
+    }
+
+    /// All that are in use with their cookies, the youngest first.
+    pub fn youngest(&self) -> impl Iterator<Item = (u32, u64)> {
+        let link = |at: u32| Some((at, self.links.get(at)?));
+        let links = std::iter::successors(link(self.youngest), move |(_, after)| link(after.older));
+        links.map(|(at, link)| (at, link.cookie))
+    }
+
     /// All that are in use with their cookies, the oldest first.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u64)> {
         let link = |at: u32| Some((at, self.links.get(at)?));

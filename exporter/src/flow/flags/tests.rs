@@ -119,7 +119,7 @@ impl Wire {
 
 fn word(event: &FlowEvent) -> String {
     match &event.what {
-        What::Open => unreachable!("a capture tells begins and ends"),
+        What::Open | What::Vanished => unreachable!("a capture tells begins and ends"),
         What::Begin { .. } => "begin".into(),
         What::End { reason, duration: Some(_), .. } => format!("end {}", reason.as_str()),
         What::End { reason, duration: None, .. } => format!("unseen end {}", reason.as_str()),

@@ -183,7 +183,9 @@ impl Flows {
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
         let Some(flow) = followed else { return };
-        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own };
+        let netns = established.netns;
+        let open = Open { flow, began: event.time, seen: Seen::default(), begin, netns, active, own };
+        self.vanished.forget(cookie);
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);
         }

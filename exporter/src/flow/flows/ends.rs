@@ -60,6 +60,11 @@ impl Flows {
             return;
         }
         let Some(open) = self.open.remove(close.cookie) else {
+            if self.vanished.take(close.cookie, event.time) {
+                self.ledger.kernel.close.unused.add(1);
+                self.ledger.audit.late.add(1);
+                return;
+            }
             if !self.closes_older(event, close) {
                 self.closes_unfollowed(event, close);
             }

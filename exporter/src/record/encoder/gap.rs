@@ -20,13 +20,16 @@ impl Encoder {
     }
 
     fn gap(&mut self, gap: &Gap) {
-        let Gap { at, uid, stage, reason, words, events, total, since } = gap;
+        let Gap { at, uid, stage, reason, words, events, total, recovered, since } = gap;
         let name = schema::GAP;
         let mut body = Vec::new();
         let people = reason.replace('_', " ");
         // A Vec takes all that is written.
         let _ = write!(body, "gap: {events} {words} at {stage}, {people}, since {:.3}", timestamp(*since));
         let salt = self.salt;
+        if *recovered > 0 {
+            let _ = write!(body, "; ends found since: {recovered}");
+        }
         let out = &mut self.open.buffer;
         let start = out.len();
         out.extend_from_slice(&[0; RECORD_HEAD]);
@@ -44,6 +47,9 @@ impl Encoder {
         wire::int_attribute(out, schema::GAP_TOTAL, *total);
         wire::string_attribute(out, schema::GAP_STAGE, stage.as_bytes());
         wire::string_attribute(out, schema::GAP_REASON, reason.as_bytes());
+        if *recovered > 0 {
+            wire::int_attribute(out, schema::GAP_RECOVERED, *recovered);
+        }
         wire::string_attribute(out, schema::GAP_SINCE, timestamp(*since).to_string().as_bytes());
         close_record(out, start);
     }

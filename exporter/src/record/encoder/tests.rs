@@ -47,7 +47,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     let name = match event.what {
         What::Begin { .. } => "flowtel.tcp.flow.begin",
         What::Open => "flowtel.tcp.flow.open",
-        What::End { .. } => "flowtel.tcp.flow.end",
+        What::End { .. } | What::Vanished => "flowtel.tcp.flow.end",
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
     let id = flow.id.unwrap_or_else(|| FlowId::new(&BOOT, 0, flow.source, flow.destination));
@@ -115,6 +115,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     match &event.what {
         What::Begin { .. } => {}
         What::Open => body += " open",
+        What::Vanished => body += " ended unseen",
         What::End { reason, duration, traffic } => {
             attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
             attributes.extend([
@@ -152,7 +153,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         let times = format!("{} times", fold.count);
         body = match &event.what {
             What::End { .. } => body.replace(" ended: ", &format!(" ended {times}: ")),
-            What::Open => format!("{body} {times}"),
+            What::Open | What::Vanished => format!("{body} {times}"),
             _ => format!("{body} began {times}"),
         };
     }
@@ -235,6 +236,7 @@ fn whats() -> impl Strategy<Value = What> {
     prop_oneof![
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
         Just(What::Open),
+        Just(What::Vanished),
         (end_reason, prop::option::of(duration()), traffic).prop_map(|(reason, duration, traffic)| What::End {
             reason,
             duration,
@@ -393,14 +395,14 @@ proptest! {
 
     #[test]
     fn a_gap_record_says_what_is_missing_and_since_when(
-        (events, total, uid) in (any::<u32>(), any::<u32>(), any::<u128>()),
+        (events, total, recovered, uid) in (any::<u32>(), any::<u32>(), prop_oneof![Just(0u32), any::<u32>()], any::<u128>()),
         (wall, since) in (any::<u64>(), any::<u64>()),
         which in 0..LOSSES.len(),
     ) {
         let Loss { stage, reason, words, .. } = LOSSES[which];
         let at = Stamp { time: KernelTime(1), wall: WallTime(wall), observed: WallTime(wall) };
-        let (events, total) = (events.into(), total.into());
-        let gap = Gap { at, uid, stage, reason, words, events, total, since: WallTime(since) };
+        let (events, total, recovered) = (events.into(), total.into(), recovered.into());
+        let gap = Gap { at, uid, stage, reason, words, events, total, recovered, since: WallTime(since) };
         let mut encoder = encoder(WIDE);
         prop_assert_eq!(encoder.write_gap(&gap), None);
         let batch = encoder.seal().expect("a record");
@@ -408,6 +410,7 @@ proptest! {
         let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
         let int = |i: u64| AnyValue { value: Some(Value::IntValue(i as i64)) };
         let time = jiff::Timestamp::from_nanosecond(since.into()).expect("within its range");
+        let back = (recovered > 0).then(|| ("flowtel.gap.recovered", int(recovered)));
         let attributes = [
             ("event.name", text("flowtel.gap")),
             ("log.record.uid", text(&format!("{uid:032x}"))),
@@ -415,19 +418,19 @@ proptest! {
             ("flowtel.gap.total", int(total)),
             ("flowtel.gap.stage", text(stage)),
             ("flowtel.gap.reason", text(reason)),
-            ("flowtel.gap.since", text(&time.to_string())),
         ];
+        let attributes = attributes.into_iter().chain(back).chain([("flowtel.gap.since", text(&time.to_string()))]);
         let millis = time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
         let people = reason.replace('_', " ");
+        let found = if recovered > 0 { format!("; ends found since: {recovered}") } else { String::new() };
         let record = LogRecord {
             time_unix_nano: wall,
             observed_time_unix_nano: wall,
             severity_number: 13,
             severity_text: "WARN".into(),
             event_name: "flowtel.gap".into(),
-            body: Some(text(&format!("gap: {events} {words} at {stage}, {people}, since {millis}"))),
+            body: Some(text(&format!("gap: {events} {words} at {stage}, {people}, since {millis}{found}"))),
             attributes: attributes
-                .into_iter()
                 .map(|(key, value)| KeyValue { key: key.into(), value: Some(value), ..Default::default() })
                 .collect(),
             ..Default::default()

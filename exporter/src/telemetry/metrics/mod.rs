@@ -206,6 +206,52 @@ pub const METRICS: &[Metric] = &[
     up_down("flowtel.attempts.open", "{attempt}", "Connection attempts that are not established.", &[], |i, p| {
         p.count(i.pulse.tables().attempts);
     }),
+    // === the audit of open flows
+    counter(
+        "flowtel.audit.lookups",
+        "{lookup}",
+        "Open flows that were looked up in the kernel's list of sockets: `there`; `missing`, so that the whole list was read; \
+         `unsure`, because nothing can be asked about their network namespace.",
+        &[OUTCOME],
+        |i, p| p.named(i.ledger.audit.looks()),
+    ),
+    counter(
+        "flowtel.audit.censuses",
+        "{census}",
+        "Times that all open flows of a network namespace were compared with its whole list: `done`, or `broken` where it did \
+         not come whole.",
+        &[OUTCOME],
+        |i, p| {
+            p.count_of("done", i.ledger.audit.censuses.get());
+            p.count_of("broken", i.ledger.audit.censuses_broken.get());
+        },
+    ),
+    counter(
+        "flowtel.audit.ends",
+        "{flow}",
+        "Flows whose end the audit found: `recovered`, it was lost with other events; `unseen`, the programs never reported \
+         it; `late`, they reported it afterwards, and it was not recorded twice.",
+        &[OUTCOME],
+        |i, p| {
+            p.count_of("recovered", i.ledger.audit.recovered.get());
+            p.count_of("unseen", i.ledger.audit.unseen.get());
+            p.count_of("late", i.ledger.audit.late.get());
+        },
+    ),
+    counter(
+        "flowtel.audit.callbacks",
+        "{socket}",
+        "Sockets whose callbacks another BPF program has taken away: `taken`, as an accepted connection began; \
+         `asked_again`, flowtel's program noticed and asked for them anew.",
+        &[OUTCOME],
+        |i, p| {
+            p.count_of("taken", i.ledger.audit.callbacks_taken.get());
+            p.count_of("asked_again", i.ledger.audit.asked_again.get());
+        },
+    ),
+    gauge("flowtel.audit.deaf", "1", "1 while ends of connections go unreported, else 0.", &[], |i, p| {
+        p.count(u64::from(i.ledger.audit.is_deaf()));
+    }),
     // === names and owners
     counter("flowtel.dns.answers", "{answer}", "Answers of name servers that were read.", &[OUTCOME], |i, p| {
         p.named(i.ledger.dns.answers());

@@ -40,6 +40,8 @@ pub struct Status {
     pub export: Export,
     /// Tables and caches.
     pub caches: Caches,
+    /// The audit of open flows.
+    pub audit: Audit,
     /// What it takes of the machine.
     pub process: Process,
     /// Changed configurations.
@@ -124,6 +126,21 @@ pub struct Caches {
     pub lookups: Vec<Account>,
 }
 
+/// The audit of open flows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Audit {
+    /// Ends go unreported, because another program takes flowtel's callbacks away.
+    pub deaf: bool,
+    /// Looks, and what they said.
+    pub looks: Account,
+    /// Flows that were over without a word, and why nobody had reported it.
+    pub ends: Account,
+    /// Accepted connections whose callbacks another program has taken away.
+    pub callbacks_taken: u64,
+    /// Sockets that were asked for them again.
+    pub asked_again: u64,
+}
+
 /// What it takes of the machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Process {
@@ -204,6 +221,18 @@ impl Status {
                 addresses: tables.addresses,
                 names_bytes: tables.names_bytes,
                 lookups,
+            },
+            audit: {
+                let audit = &ledger.audit;
+                let looks = audit.looks();
+                let (recovered, unseen) = (audit.recovered.get(), audit.unseen.get());
+                Audit {
+                    deaf: audit.is_deaf(),
+                    looks: Account::of("looks", looks.iter().map(|(_, n)| n).sum(), looks),
+                    ends: Account::of("ends", recovered + unseen, [("recovered", recovered), ("unseen", unseen)]),
+                    callbacks_taken: audit.callbacks_taken.get(),
+                    asked_again: audit.asked_again.get(),
+                }
             },
             process: Process {
                 memory_bytes: process::resident(),

@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::{Account, Status};
+use super::{Account, Audit, Status};
 use crate::escape::Escaped;
 
 /// The lines.
@@ -59,6 +59,18 @@ pub fn lines(status: &Status) -> String {
             size(caches.names_bytes)
         ),
     );
+    let audit = &status.audit;
+    if audit.deaf {
+        line("audit", "DEAF: another BPF program takes flowtel's callbacks away, and ends go unreported".into());
+    }
+    if audit.callbacks_taken + audit.asked_again > 0 {
+        let name = if audit.deaf { "" } else { "audit" };
+        let Audit { callbacks_taken, asked_again, .. } = audit;
+        line(
+            name,
+            format!("callbacks were taken away {callbacks_taken} times, and asked for again {asked_again} times"),
+        );
+    }
     let process = &status.process;
     let number = |n: Option<u64>| n.map_or("?".into(), |n| n.to_string());
     line(
@@ -88,6 +100,13 @@ pub fn lines(status: &Status) -> String {
     balances(&mut out, met, "seen");
     out.push_str("\nrecords\n");
     balances(&mut out, [&status.records], "made");
+    if audit.looks.total > 0 {
+        out.push_str("\naudit\n");
+        balances(&mut out, [&audit.looks], "asked");
+        if audit.ends.total > 0 {
+            balances(&mut out, [&audit.ends], "found");
+        }
+    }
     let asked: Vec<_> = caches.lookups.iter().filter(|account| account.total > 0).collect();
     if !asked.is_empty() {
         out.push_str("\nlook-ups\n");
