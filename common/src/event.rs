@@ -81,6 +81,22 @@ pub const TIMER_RUNS: u8 = 1;
 /// [`Close::timer`]: it gave up, and closed the socket (BPF_SOCK_OPS_RTO_CB, `expired`).
 pub const TIMER_EXPIRED: u8 = 2;
 
+/// [`Close::error`]: this kernel does not say where the socket keeps it, or it was not asked.
+pub const ERROR_UNKNOWN: u8 = 255;
+
+/// Bit of [`Close::marks`]: the peer has acknowledged all that was sent; the own FIN too, where the state says that one was.
+pub const ALL_ACKNOWLEDGED: u8 = 1 << 0;
+/// Bit of [`Close::marks`]: [`ALL_ACKNOWLEDGED`] is about all that was written, sent or not: a FIN that waits behind a closed
+/// window is among it.
+pub const ALL_WRITTEN: u8 = 1 << 1;
+/// Bit of [`Close::marks`]: a process's call closed the socket, or the peer's segment came while such a call had it locked.
+pub const IN_CALL: u8 = 1 << 2;
+/// Bit of [`Close::marks`]: the socket is in a SOCKMAP, or a part of the kernel uses it: TCP need not have counted its bytes.
+pub const UNCOUNTED: u8 = 1 << 3;
+/// Bit of [`Close::marks`]: the error did not close the socket, which had heard of it before. Of one that asked for several
+/// connections it may be about an earlier one.
+pub const HEARD: u8 = 1 << 4;
+
 /// An IPv6 address as four words, each as it lies in memory in network order; IPv4 as `::ffff:a.b.c.d`. (Words, because
 /// the BPF target would store 16 bytes one by one.)
 pub type Address = [u32; 4];
@@ -126,8 +142,9 @@ pub struct Call {
     pub address: Address,
     /// Which port, likewise.
     pub port: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// connect(): the error number with which a cgroup program before flowtel's refuses the call; 0 where none does, or where
+    /// the kernel does not say (before Linux 5.18).
+    pub refusal: u16,
     /// Zero.
     pub reserved_2: u32,
 }
@@ -166,7 +183,7 @@ pub struct Accept {
 }
 
 /// A process dropped its last reference to a TCP socket that was not established: in SYN_SENT, it gives up; in CLOSE, it
-/// may never have sent a SYN (cgroup/sock_release).
+/// may never have sent a SYN; or to one whose bytes TCP need not have counted (cgroup/sock_release).
 /// Ring: owners.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,8 +199,10 @@ pub struct Release {
     pub cookie: u64,
     /// Its [`state`] then.
     pub state: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: as [`UNCOUNTED`].
+    pub uncounted: u32,
+    /// The address to which the kernel found no route when it was asked last; the unspecified one where that is not known.
+    pub unroutable: Address,
 }
 
 /// What a TCP socket has counted.
@@ -286,12 +305,12 @@ pub struct Close {
     /// From FIN_WAIT1 and FIN_WAIT2: whether the peer's FIN came to it while the own one was out ([`FIN_NOT_SEEN`],
     /// [`FIN_CAME`], [`FIN_UNKNOWN`]); else of no meaning.
     pub fin_in: u8,
-    /// 1: the peer has acknowledged all that was sent; the own FIN too, where the state says that one was.
-    pub all_acknowledged: u8,
+    /// [`ALL_ACKNOWLEDGED`], [`ALL_WRITTEN`], [`IN_CALL`] (from SYN_SENT alone), [`UNCOUNTED`], [`HEARD`].
+    pub marks: u8,
     /// From SYN_SENT: [`TIMER_UNKNOWN`], [`TIMER_RUNS`] or [`TIMER_EXPIRED`]; else of no meaning.
     pub timer: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// The socket's error (errno) where it was not closed in order, 0 for none; or [`ERROR_UNKNOWN`].
+    pub error: u8,
     /// What it counted.
     pub counters: Counters,
 }
@@ -389,8 +408,10 @@ pub struct Established {
     pub srtt_us: u32,
     /// Segments sent again so far.
     pub retransmits: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Segments that came so far: 0 where the socket was put into this state by hand (TCP_REPAIR).
+    pub segments_in: u16,
+    /// Those of them with data.
+    pub data_segments_in: u16,
     /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
     pub netns: u64,
     /// The listening socket that took it (SO_COOKIE); 0 where none was seen to: of [`ACTIVE`] ones, and with Fast Open.
@@ -422,7 +443,7 @@ pub enum Event {
 impl From<Caller> for Call {
     /// A connect() that nobody asks where to.
     fn from(caller: Caller) -> Self {
-        Self { caller, netns: 0, address: [0; 4], port: 0, reserved: 0, reserved_2: 0 }
+        Self { caller, netns: 0, address: [0; 4], port: 0, refusal: 0, reserved_2: 0 }
     }
 }
 
@@ -514,7 +535,7 @@ mod tests {
         assert_eq!(size_of::<Caller>(), 56);
         assert_eq!(size_of::<Call>(), 88);
         assert_eq!(size_of::<Accept>(), 80);
-        assert_eq!(size_of::<Release>(), 32);
+        assert_eq!(size_of::<Release>(), 48);
         assert_eq!(size_of::<Counters>(), 32);
         assert_eq!(size_of::<Fin>(), 64);
         assert_eq!(size_of::<Segment>(), 112);

@@ -53,6 +53,28 @@ members! {
     NODE_ID = "kernfs_node" "id";
     /// Where a thread's kernel stack begins (pointer).
     TASK_STACK = "task_struct" "stack";
+    /// An error that a socket was told of and that did not close it: what it reports if its timer gives up, or if it is asked
+    /// (SO_ERROR; `int`).
+    SOCK_ERR_SOFT = "sock" "sk_err_soft";
+    /// Errors that a process may read one by one (a `sk_buff_head`).
+    SOCK_ERRORS = "sock" "sk_error_queue";
+    /// The last of them (a pointer to a `sk_buff`, or to the head itself where there is none).
+    SOCK_LAST_ERROR = "sock" "sk_error_queue.prev";
+    /// What its owner keeps in a `sk_buff`: in such a queue a `sock_exterr_skb`.
+    SKB_CB = "sk_buff" "cb";
+    /// The error in that (a `sock_extended_err`, include/uapi/linux/errqueue.h).
+    EXTENDED_ERROR = "sock_exterr_skb" "ee";
+    /// Not 0 while a process's call has the socket locked (`int`). Segments and timers find it 0.
+    SOCK_OWNED = "sock" "sk_lock.owned";
+    /// Whose the socket is besides its process's: of one in a SOCKMAP the kernel's `sk_psock` (a pointer, whose last three
+    /// bits are flags).
+    SOCK_USER_DATA = "sock" "sk_user_data";
+    /// How large segments are cut (`int`): set as soon as there is a route (tcp_v6_connect, net/ipv6/tcp_ipv6.c).
+    SOCK_GSO_TYPE = "sock" "sk_gso_type";
+    /// Which IPv4 address a route was last asked for (`__be32`).
+    INET_ROUTE_TO = "inet_sock" "cork.fl.u.ip4.daddr";
+    /// The sequence number behind all that was written, the FIN included once the socket is closed (`u32`).
+    TCP_WRITTEN = "tcp_sock" "write_seq";
 }
 
 /// The offsets of [`MEMBERS`], bytes.

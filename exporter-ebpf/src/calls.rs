@@ -1,21 +1,26 @@
 //! System calls on TCP sockets: who asks for a connection, takes one, binds a port, drops a socket. (Who listens is told
 //! with the socket's states.)
 
+use core::ptr::read_volatile;
+
 use aya_ebpf::{
+    bindings::bpf_sock,
     helpers::{
         bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-        bpf_ktime_get_boot_ns, generated::bpf_get_current_comm,
+        bpf_ktime_get_boot_ns,
+        generated::{bpf_get_current_comm, bpf_get_retval},
     },
     programs::{SockAddrContext, SockContext},
 };
 use flowtel_common::{
     event::{self, Accept, Address, COMM_LEN, Call, Caller, Release, mapped, state},
+    kernel::{INET_ROUTE_TO, SOCK_GSO_TYPE},
     tally,
 };
 
 use crate::{
     emit::{OWNERS, emit, instant},
-    socket, task,
+    kernel, socket, task,
 };
 
 /// IPPROTO_TCP. An MPTCP socket's subflows are TCP sockets, and come by these hooks too.
@@ -57,9 +62,10 @@ fn is_tcp(ctx: &SockAddrContext) -> bool {
     unsafe { (*ctx.sock_addr).type_ == socket::STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP }
 }
 
-/// Reports connect(): who asks and, where `FAILURES` are wanted, for what. (What was reached, the handshake tells.)
+/// Reports connect(): who asks and, where `FAILURES` are wanted, for what. (What was reached, the handshake tells.) `VERDICT`:
+/// bpf_get_retval is there (Linux 5.18 and newer), which says whether a program that ran before this one refuses the call.
 #[inline(always)]
-pub fn connect<const FAILURES: bool>(ctx: &SockAddrContext, family: Family) {
+pub fn connect<const FAILURES: bool, const VERDICT: bool>(ctx: &SockAddrContext, family: Family) {
     if !is_tcp(ctx) {
         return;
     }
@@ -77,7 +83,7 @@ pub fn connect<const FAILURES: bool>(ctx: &SockAddrContext, family: Family) {
             (*record).netns = 0;
             (*record).address = address(ctx, family);
             (*record).port = port(ctx);
-            (*record).reserved = 0;
+            (*record).refusal = if VERDICT { bpf_get_retval().unsigned_abs() as u16 } else { 0 };
             (*record).reserved_2 = 0;
         }
     });
@@ -130,8 +136,9 @@ pub fn bind(ctx: &SockContext) {
 }
 
 /// Reports that a process dropped a socket in SYN_SENT, or a closed one without a peer: that is all that is ever heard of a
-/// connection for which there was no route. (What becomes of an established one its last segments tell.) And that a listening
-/// socket goes: the states of one that is older than the programs are not told.
+/// connection for which there was no route. (What becomes of an established one its last segments tell.) And one in a
+/// SOCKMAP, which it leaves before it is closed; and that a listening socket goes: the states of one that is older than the
+/// programs are not told.
 #[inline(always)]
 pub fn release(ctx: &SockContext) {
     let sk = ctx.sock;
@@ -149,7 +156,10 @@ pub fn release(ctx: &SockContext) {
     // (tcp_v4_connect, `failure`), as does whoever lets the socket be used again (tcp_disconnect).
     // SAFETY: as above.
     let unasked = state == state::CLOSE && unsafe { socket::remote_port(sk) } == 0;
-    if !(state == state::SYN_SENT || unasked) {
+    let given_up = state == state::SYN_SENT || unasked;
+    // The context is the kernel's socket itself (__cgroup_bpf_run_filter_sk, kernel/bpf/cgroup.c).
+    let uncounted = !given_up && state != state::CLOSE && socket::is_uncounted(sk.cast());
+    if !(given_up || uncounted) {
         return;
     }
     emit::<Release>(&OWNERS, tally::RELEASE, |record| {
@@ -160,9 +170,35 @@ pub fn release(ctx: &SockContext) {
             (*record).time = bpf_ktime_get_boot_ns();
             (*record).cookie = bpf_get_socket_cookie(sk.cast());
             (*record).state = state;
-            (*record).reserved = 0;
+            (*record).uncounted = uncounted as u32;
+            (*record).unroutable = if unasked { unroutable(sk) } else { [0; 4] };
         }
     });
+}
+
+/// The address to which there was no route. The kernel notes where to a route is asked for (IPv4: tcp_v4_connect,
+/// ip_route_connect_init) or whom the socket is to reach (IPv6: tcp_v6_connect) before it looks for the route; and only when
+/// it has found one, whom the socket is to reach, or how its segments are cut. All of it stays when the call fails.
+#[inline(always)]
+fn unroutable(sk: *mut bpf_sock) -> Address {
+    // SAFETY: `sk` is the program's context; volatile, for no load's place may depend on a condition.
+    let (v4, v6) = unsafe {
+        let words: *const u32 = (&raw const (*sk).dst_ip6).cast();
+        let word = |i: usize| read_volatile(words.add(i));
+        (read_volatile(&raw const (*sk).dst_ip4), [word(0), word(1), word(2), word(3)])
+    };
+    let is_mapped = v6[0] | v6[1] == 0 && v6[2] == 0xffff_u32.to_be();
+    // SAFETY: as above.
+    if is_mapped || unsafe { (*sk).family } == socket::AF_INET {
+        return match kernel::member::<u32>(sk.cast(), INET_ROUTE_TO) {
+            Some(asked) if asked != v4 => mapped(asked),
+            _ => [0; 4],
+        };
+    }
+    match kernel::member::<u32>(sk.cast(), SOCK_GSO_TYPE) {
+        Some(0) => v6,
+        _ => [0; 4],
+    }
 }
 
 /// Writes who calls, and when.

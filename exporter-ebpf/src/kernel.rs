@@ -30,7 +30,8 @@ pub fn member<T: Copy>(base: *const u8, member: usize) -> Option<T> {
 pub fn read<T: Copy>(address: *const u8) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes the whole value, or fails and zeroes it; it checks the address itself.
-    let failed = unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast()) } != 0;
+    let failed =
+        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address.cast()) } != 0;
     // SAFETY: as above.
     if failed { None } else { Some(unsafe { value.assume_init() }) }
 }

@@ -13,7 +13,8 @@
 //!
 //! Those of begins have lean forms (`_lean`, `_takers`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
 //! without ends (`_names`), and `flowtel_ops` ones for where the network namespace is not asked for, or sockops can't tell it:
-//! before Linux 6.1 (`_nonetns`). User space chooses.
+//! before Linux 6.1 (`_nonetns`). `flowtel_connect4` and `flowtel_connect6` have forms for Linux before 5.18 (`_noverdict`).
+//! User space chooses.
 //!
 //! Every program allows: no packet and no call is ever changed, held or denied. Everything used is UAPI of Linux 5.10
 //! (no kprobe, no CO-RE), and every event is lost or written whole, and counted either way.
@@ -116,28 +117,42 @@ pub fn flowtel_ops_lean_nonetns(ctx: SockOpsContext) -> u32 {
 /// Sees each connect() of an AF_INET socket.
 #[cgroup_sock_addr(connect4)]
 pub fn flowtel_connect4(ctx: SockAddrContext) -> i32 {
-    calls::connect::<true>(&ctx, Family::V4);
+    calls::connect::<true, true>(&ctx, Family::V4);
+    ALLOW
+}
+
+/// The same before Linux 5.18, where nobody can ask whether another program refuses the call.
+#[cgroup_sock_addr(connect4)]
+pub fn flowtel_connect4_noverdict(ctx: SockAddrContext) -> i32 {
+    calls::connect::<true, false>(&ctx, Family::V4);
     ALLOW
 }
 
 /// The same for begins and ends, without failures.
 #[cgroup_sock_addr(connect4)]
 pub fn flowtel_connect4_lean(ctx: SockAddrContext) -> i32 {
-    calls::connect::<false>(&ctx, Family::V4);
+    calls::connect::<false, false>(&ctx, Family::V4);
     ALLOW
 }
 
 /// Sees each connect() of an AF_INET6 socket, to an IPv4-mapped address too.
 #[cgroup_sock_addr(connect6)]
 pub fn flowtel_connect6(ctx: SockAddrContext) -> i32 {
-    calls::connect::<true>(&ctx, Family::V6);
+    calls::connect::<true, true>(&ctx, Family::V6);
+    ALLOW
+}
+
+/// The same before Linux 5.18, where nobody can ask whether another program refuses the call.
+#[cgroup_sock_addr(connect6)]
+pub fn flowtel_connect6_noverdict(ctx: SockAddrContext) -> i32 {
+    calls::connect::<true, false>(&ctx, Family::V6);
     ALLOW
 }
 
 /// The same for begins and ends, without failures.
 #[cgroup_sock_addr(connect6)]
 pub fn flowtel_connect6_lean(ctx: SockAddrContext) -> i32 {
-    calls::connect::<false>(&ctx, Family::V6);
+    calls::connect::<false, false>(&ctx, Family::V6);
     ALLOW
 }
 

@@ -9,13 +9,16 @@ use aya_ebpf::{
 };
 use flowtel_common::{
     event::{self, Close, Established, state},
+    kernel::{EXTENDED_ERROR, SKB_CB, SOCK_ERR, SOCK_ERR_SOFT, SOCK_ERRORS, SOCK_LAST_ERROR, SOCK_OWNED, TCP_WRITTEN},
     packet::Flags,
     tally,
 };
 
 use crate::{
     emit::{Count, FLOWS, OWNERS, answered_at, asked_again, instant, keep, promise, taken_by},
-    socket, task,
+    kernel,
+    socket::{self, Counted},
+    task,
 };
 
 // include/uapi/linux/bpf.h: the callbacks ...
@@ -224,13 +227,14 @@ fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
         let cookie = bpf_get_socket_cookie(ctx.ops.cast());
         (*record).time = if how == event::ACTIVE { answered_at(cookie) } else { bpf_ktime_get_boot_ns() };
         (*record).cookie = cookie;
-        (*record).reserved = 0;
         socket::addresses(sk, &raw mut (*record).local, &raw mut (*record).remote);
         (*record).local_port = (*sk).src_port as u16;
         (*record).remote_port = socket::remote_port(sk);
-        let (srtt_us, retransmits) = socket::trips(sk);
-        (*record).srtt_us = srtt_us;
-        (*record).retransmits = retransmits;
+        let trips = socket::trips(sk);
+        (*record).srtt_us = trips.srtt_us;
+        (*record).retransmits = trips.retransmits;
+        (*record).segments_in = trips.segments_in;
+        (*record).data_segments_in = trips.data_segments_in;
         (*record).netns = if NETNS { bpf_get_netns_cookie(ctx.ops.cast()) } else { 0 };
         let ports = u32::from((*record).remote_port) << 16 | u32::from((*record).local_port);
         (*record).listener = if how == event::PASSIVE { taken_by(ports) } else { 0 };
@@ -265,9 +269,94 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         // Both were asked for with the SYN, and one is taken away where it expires.
         let asked = (flags & RETRANS_CB_FLAG != 0) as u8;
         (*record).timer = asked * (event::TIMER_RUNS + (flags & RTO_CB_FLAG == 0) as u8);
-        (*record).reserved = 0;
         let counted = socket::counters(sk, &raw mut (*record).counters);
-        (*record).all_acknowledged = (counted.sent == counted.acknowledged) as u8;
+        let cause = cause(sk, old_state, (*record).fin_in == event::FIN_CAME, &counted);
+        (*record).marks = cause.marks;
+        (*record).error = cause.error;
     }
     reserved.submit(count.wake_up(&FLOWS));
+}
+
+/// What the socket itself says about why it was closed.
+#[derive(Clone, Copy)]
+struct Cause {
+    marks: u8,
+    error: u8,
+}
+
+/// Asks the kernel's socket why it is closed, where its state does not say so already. `fin_in`: the peer's FIN came, of a
+/// socket from FIN_WAIT2.
+///
+/// # Safety
+/// `sk` is a full stream socket.
+#[inline(always)]
+unsafe fn cause(sk: *mut bpf_sock, old_state: u32, fin_in: bool, counted: &Counted) -> Cause {
+    let mut marks = if counted.sent == counted.acknowledged { event::ALL_ACKNOWLEDGED } else { 0 };
+    // SAFETY: as the caller promises.
+    let Some(socket) = (unsafe { socket::of_kernel(sk) }) else { return Cause { marks, error: event::ERROR_UNKNOWN } };
+    if socket::is_uncounted(socket) {
+        marks |= event::UNCOUNTED;
+    }
+    let in_order = match old_state {
+        state::FIN_WAIT2 => fin_in,
+        // Both FINs are out, or wait behind a closed window: that of this side may not even have been sent.
+        state::LAST_ACK | state::CLOSING => {
+            if let Some(written) = kernel::member::<u32>(socket, TCP_WRITTEN) {
+                let all = if written == counted.acknowledged { event::ALL_ACKNOWLEDGED } else { 0 };
+                marks = marks & !event::ALL_ACKNOWLEDGED | all | event::ALL_WRITTEN;
+            }
+            marks & event::ALL_ACKNOWLEDGED != 0
+        }
+        _ => false,
+    };
+    if in_order {
+        return Cause { marks, error: event::ERROR_UNKNOWN };
+    }
+    // Set before the state is (tcp_reset, tcp_write_err, tcp_v4_err, tcp_v6_err, tcp_abort); what is set after it
+    // (tcp_disconnect) says no more than the process's own call.
+    let Some(error) = kernel::member::<u32>(socket, SOCK_ERR) else {
+        return Cause { marks, error: event::ERROR_UNKNOWN };
+    };
+    if old_state != state::SYN_SENT || error != 0 {
+        return Cause { marks, error: short(error) };
+    }
+    if kernel::member::<u32>(socket, SOCK_OWNED).is_some_and(|owned| owned != 0) {
+        marks |= event::IN_CALL;
+    }
+    match heard(socket) {
+        0 => Cause { marks, error: 0 },
+        error => Cause { marks: marks | event::HEARD, error: short(error) },
+    }
+}
+
+/// An ICMP message that came while a call had the socket locked did not close it (tcp_v4_err, tcp_v6_err). Whoever asks the
+/// socket then is told of it once (SO_ERROR), and gives up; the queue of errors remembers it still. 0 where none came.
+#[inline(always)]
+fn heard(socket: *const u8) -> u32 {
+    /// Where an error comes from (SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6, include/uapi/linux/errqueue.h).
+    const FROM_ICMP: [u8; 2] = [2, 3];
+    if let Some(soft) = kernel::member::<u32>(socket, SOCK_ERR_SOFT)
+        && soft != 0
+    {
+        return soft;
+    }
+    let (Some(head), Some(cb), Some(error)) =
+        (kernel::offset(SOCK_ERRORS), kernel::offset(SKB_CB), kernel::offset(EXTENDED_ERROR))
+    else {
+        return 0;
+    };
+    let Some(last) = kernel::member::<u64>(socket, SOCK_LAST_ERROR) else { return 0 };
+    if last == socket as u64 + u64::from(head) {
+        return 0;
+    }
+    match kernel::read::<[u32; 2]>((last + u64::from(cb) + u64::from(error)) as *const u8) {
+        Some([errno, origin]) if FROM_ICMP.contains(&origin.to_ne_bytes()[0]) => errno,
+        _ => 0,
+    }
+}
+
+/// An error number as an event has it.
+#[inline(always)]
+fn short(error: u32) -> u8 {
+    if error < event::ERROR_UNKNOWN as u32 { error as u8 } else { event::ERROR_UNKNOWN }
 }

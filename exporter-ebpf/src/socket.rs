@@ -4,9 +4,14 @@ use core::{arch::asm, ptr::read_volatile};
 
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
-    helpers::{bpf_sk_fullsock, bpf_tcp_sock},
+    helpers::{bpf_sk_fullsock, bpf_skc_to_tcp_sock, bpf_tcp_sock},
 };
-use flowtel_common::event::{Address, Counters, mapped};
+use flowtel_common::{
+    event::{Address, Counters, mapped},
+    kernel::{SOCK_ERR, SOCK_USER_DATA},
+};
+
+use crate::kernel;
 
 /// SOCK_STREAM, SOCK_DGRAM, SOCK_RAW (include/linux/net.h).
 pub const STREAM: u32 = 1;
@@ -156,15 +161,58 @@ pub unsafe fn segments_in(sk: *mut bpf_sock) -> u32 {
     }
 }
 
-/// The smoothed round trip time in microseconds, and the segments that were sent again.
+/// What a handshake looked like.
+#[derive(Clone, Copy)]
+pub struct Trips {
+    /// The smoothed round trip time in microseconds.
+    pub srtt_us: u32,
+    /// Segments that were sent again.
+    pub retransmits: u32,
+    /// Segments that came, and those of them with data.
+    pub segments_in: u16,
+    pub data_segments_in: u16,
+}
+
+/// What the handshake of a stream socket looked like, right after it.
 ///
 /// # Safety
 /// `sk` is a full socket of type [`STREAM`].
 #[inline(always)]
-pub unsafe fn trips(sk: *mut bpf_sock) -> (u32, u32) {
+pub unsafe fn trips(sk: *mut bpf_sock) -> Trips {
     // SAFETY: as the caller promises; the answer is tested for null.
     unsafe {
         let tcp = bpf_tcp_sock(sk);
-        if tcp.is_null() { (0, 0) } else { ((*tcp).srtt_us >> 3, (*tcp).total_retrans) }
+        if tcp.is_null() {
+            return Trips { srtt_us: 0, retransmits: 0, segments_in: 0, data_segments_in: 0 };
+        }
+        Trips {
+            srtt_us: (*tcp).srtt_us >> 3,
+            retransmits: (*tcp).total_retrans,
+            segments_in: (*tcp).segs_in as u16,
+            data_segments_in: (*tcp).data_segs_in as u16,
+        }
     }
+}
+
+/// The kernel's own socket, to be read by [`crate::kernel`]; `None` where this kernel does not say where its members lie.
+/// Unlike `bpf_sock`, whose members are translated, this is an address.
+///
+/// # Safety
+/// `sk` is a full socket.
+#[inline(always)]
+pub unsafe fn of_kernel(sk: *mut bpf_sock) -> Option<*const u8> {
+    // Without types the helper is refused where it is called, and where it can't be reached it is not looked at.
+    kernel::offset(SOCK_ERR)?;
+    // SAFETY: as the caller promises; the answer is tested for null.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
+    if tcp.is_null() { None } else { Some(tcp.cast_const().cast()) }
+}
+
+/// Whether a stream socket, at this kernel address, may have moved bytes that TCP did not count: it is in a SOCKMAP
+/// (`sk_psock`), or a part of the kernel uses it.
+#[inline(always)]
+pub fn is_uncounted(sk: *const u8) -> bool {
+    /// Bits of `sk_user_data` that are flags (SK_USER_DATA_PTRMASK, include/net/sock.h).
+    const FLAGS: u64 = 7;
+    kernel::member::<u64>(sk, SOCK_USER_DATA).is_some_and(|data| data & !FLAGS != 0)
 }

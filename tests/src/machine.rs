@@ -1,6 +1,10 @@
 //! What this machine can't do: nothing comes in, reasons come out.
 
-use std::{env, fs, io, path::PathBuf, process::Command};
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -90,12 +94,17 @@ pub fn tells_namespaces() -> bool {
 
 /// Whether the kernel tells which process calls listen(): by its BTF.
 pub fn tells_listeners() -> bool {
-    fs::exists("/sys/kernel/btf/vmlinux").unwrap_or_default()
+    tells_types()
 }
 
 /// Whether it tells accept() from getpeername(): by its BTF, and how x86-64 keeps registers.
 pub fn tells_calls() -> bool {
     tells_listeners() && std::env::consts::ARCH == "x86_64"
+}
+
+/// Whether the kernel says where the members of its structures are (BTF), so that a socket's own error can be read.
+pub fn tells_types() -> bool {
+    Path::new("/sys/kernel/btf/vmlinux").exists()
 }
 
 /// Memory that is free or can be made free, in bytes.

@@ -35,7 +35,7 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
     let ((address, port), server) = (client(n), u32::from_ne_bytes([10, 1, 0, 1]));
     let caller =
         Caller { kind: event::CONNECT, tgid: 4242, time, cookie: n, cgroup: 1, tid: 4242, uid: 1000, comm: comm() };
-    let connect = Call { caller, netns: 1, address: mapped(server), port: SERVER_PORT, reserved: 0, reserved_2: 0 };
+    let connect = Call { caller, netns: 1, address: mapped(server), port: SERVER_PORT, refusal: 0, reserved_2: 0 };
     let established = Established {
         kind: event::ESTABLISHED,
         how: event::ACTIVE,
@@ -47,7 +47,8 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
         remote_port: SERVER_PORT,
         srtt_us: 60,
         retransmits: 0,
-        reserved: 0,
+        segments_in: 2,
+        data_segments_in: 0,
         netns: 1,
         listener: 0,
     };
@@ -75,9 +76,9 @@ pub fn close(n: u64, time: u64) -> KernelEvent {
         local_port: port,
         remote_port: SERVER_PORT,
         fin_in: 0,
-        all_acknowledged: 1,
+        marks: event::ALL_ACKNOWLEDGED | event::ALL_WRITTEN,
         timer: event::TIMER_UNKNOWN,
-        reserved: 0,
+        error: event::ERROR_UNKNOWN,
         counters,
     };
     at(time, Event::Close(close))

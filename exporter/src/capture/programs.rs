@@ -58,11 +58,13 @@ struct Wants {
     binders: bool,
     /// The network namespace, where bpf_get_netns_cookie is there for sockops: Linux 6.1 and newer.
     netns: bool,
+    /// What other programs say to a connect(), where bpf_get_retval is there: Linux 5.18 and newer.
+    verdict: bool,
 }
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 21] = [
+pub const PROGRAMS: [Program; 23] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
@@ -91,7 +93,13 @@ pub const PROGRAMS: [Program; 21] = [
         name: "flowtel_connect4",
         attach: "cgroup_inet4_connect",
         purpose: "who asks for a connection, and for which (IPv4)",
-        when: |wants| wants.failures,
+        when: |wants| wants.failures && wants.verdict,
+    },
+    Program {
+        name: "flowtel_connect4_noverdict",
+        attach: "cgroup_inet4_connect",
+        purpose: "who asks for a connection, and for which, without others' refusals (IPv4)",
+        when: |wants| wants.failures && !wants.verdict,
     },
     Program {
         name: "flowtel_connect4_lean",
@@ -103,7 +111,13 @@ pub const PROGRAMS: [Program; 21] = [
         name: "flowtel_connect6",
         attach: "cgroup_inet6_connect",
         purpose: "who asks for a connection, and for which (IPv6)",
-        when: |wants| wants.failures,
+        when: |wants| wants.failures && wants.verdict,
+    },
+    Program {
+        name: "flowtel_connect6_noverdict",
+        attach: "cgroup_inet6_connect",
+        purpose: "who asks for a connection, and for which, without others' refusals (IPv6)",
+        when: |wants| wants.failures && !wants.verdict,
     },
     Program {
         name: "flowtel_connect6_lean",
@@ -227,6 +241,7 @@ impl Wants {
             binders: config.owner.acceptor && !kernel_types::tell_callers(),
             // It joins a begin with who listens, which nobody is asked about where neither acceptors nor ends are told.
             netns: rights::kernel_is_at_least((6, 1)) && (config.owner.acceptor || events.needs_ends()),
+            verdict: rights::kernel_is_at_least((5, 18)),
         }
     }
 }

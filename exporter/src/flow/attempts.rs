@@ -21,6 +21,8 @@ pub(super) struct Attempt {
     pub reset_in: bool,
     /// The process dropped the socket.
     pub released: bool,
+    /// A cgroup program refused the call.
+    pub denied: bool,
     /// Who asked; `None` for a worker of the kernel, which asks on nobody's behalf.
     pub owner: Option<Owner>,
 }
@@ -74,6 +76,11 @@ impl Attempts {
         self.open.remove_if(cookie, |attempt| attempt.asked <= time)
     }
 
+    /// Ends the attempt on this socket where `which` says so, and hands it out.
+    pub fn close_if(&mut self, cookie: u64, which: impl FnOnce(&Attempt) -> bool) -> Option<Attempt> {
+        self.open.remove_if(cookie, which)
+    }
+
     /// Ends an attempt and hands it out.
     pub fn close(&mut self, cookie: u64) -> Option<Attempt> {
         self.open.remove(cookie)
@@ -109,6 +116,7 @@ mod tests {
             used_again: false,
             reset_in: false,
             released: false,
+            denied: false,
             owner: None,
         }
     }

@@ -16,6 +16,7 @@ use super::{
     own::{Own, OwnSockets},
     refusals::{self, Refusal, Refusals},
     settle::{Place, Settling},
+    waits::Waits,
 };
 use crate::{
     capture::{Earlier, KernelEvent, KernelTime, WallTime},
@@ -35,6 +36,7 @@ const KEEP: usize = 1 << 12;
 #[derive(Debug)]
 pub struct Flows {
     pub(super) attempts: Attempts,
+    pub(super) waits: Waits,
     pub(super) open: OpenFlows,
     pub(super) older: OlderFlows,
     pub(super) listeners: Listeners,
@@ -90,6 +92,7 @@ impl Flows {
     pub fn new(config: &config::Config, boot: BootId, own: Option<u32>, ledger: Arc<Ledger>) -> Self {
         Self {
             attempts: Attempts::new(config.flow.max_attempts as usize, config.flow.attempt_age.0),
+            waits: Waits::default(),
             open: OpenFlows::new(config.flow.max_flows as usize),
             older: OlderFlows::default(),
             listeners: Listeners::default(),
@@ -189,8 +192,11 @@ impl Flows {
         if events != self.lost.events {
             self.lost = Lost { events, at: now };
         }
-        while let Some((cookie, attempt)) = self.attempts.expire(now) {
-            self.gives_up(cookie, &attempt, now);
+        self.waited(Some(now));
+        // What becomes of them nobody knows: the kernel may be trying still, they may wait for their first write (Fast Open), or
+        // connect() failed and the socket is kept.
+        while self.attempts.expire(now).is_some() {
+            self.ledger.kernel.connect.unused.add(1);
         }
         self.ledger.kernel.accept.unused.add(self.early.forget(Some(now)));
         self.refusals.tell(&self.boot, Some(now), |event| out(&event));
@@ -199,6 +205,7 @@ impl Flows {
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(&FlowEvent)) {
+        self.waited(None);
         self.ledger.kernel.accept.unused.add(self.early.forget(None));
         self.refusals.tell(&self.boot, None, |event| out(&event));
         self.release(None, out);
@@ -212,7 +219,7 @@ impl Flows {
 
     /// Whether nothing waits to be told.
     pub fn is_quiet(&self) -> bool {
-        self.settling.is_empty() && self.early.is_empty() && self.refusals.is_empty()
+        self.settling.is_empty() && self.early.is_empty() && self.refusals.is_empty() && self.waits.is_empty()
     }
 
     /// How many attempts are open.

@@ -11,7 +11,8 @@
 //! - `shares`: the table of both, which is bounded for each cgroup;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
-//! - [`reason`]: why a flow ended, or an attempt failed: pure functions;
+//! - `waits`: attempts that are over unless something of them comes soon;
+//! - [`reason`]: why a flow ended, or an attempt failed: pure functions; [`cause`]: its words;
 //! - [`flags`]: the same from packets alone, for captures;
 //! - [`id`], [`community_id`]: a flow's two identities.
 //!
@@ -20,6 +21,7 @@
 mod aged;
 mod attempts;
 mod audited;
+pub mod cause;
 pub mod community_id;
 mod early;
 pub mod flags;
@@ -34,15 +36,16 @@ pub mod reason;
 mod refusals;
 mod settle;
 mod shares;
+mod waits;
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
 
 use attempts::Attempt;
+pub use cause::{Cause, EndReason, Evidence, FailReason};
 pub use community_id::CommunityId;
 pub use flows::Flows;
 use flowtel_common::event::COMM_LEN;
 pub use id::{BootId, FlowId};
-pub use reason::{EndReason, FailReason};
 
 use crate::capture::{KernelTime, WallTime};
 
@@ -100,8 +103,8 @@ pub enum What {
     Open,
     /// It is over.
     End {
-        /// Why.
-        reason: EndReason,
+        /// Why; `None` where nothing says so.
+        cause: Option<Cause<EndReason>>,
         /// Since its begin; `None` where that was not seen.
         duration: Option<Duration>,
         /// What passed.
@@ -112,7 +115,7 @@ pub enum What {
     /// It never began.
     Failed {
         /// Why.
-        reason: FailReason,
+        cause: Cause<FailReason>,
         /// SYNs sent, or seen; 0 where none was.
         attempts: u32,
         /// This stands for so many attempts alike.
@@ -135,6 +138,8 @@ pub struct Traffic {
     pub retransmits: u32,
     /// Smoothed round trip time of the local side; `None` where there is none.
     pub rtt: Option<Duration>,
+    /// The bytes are all that passed. Otherwise others than TCP may have moved some (SOCKMAP), and the numbers mean nothing.
+    pub counted: bool,
 }
 
 /// What one side of a connection sent and the other one acknowledged: payload bytes, and segments.
@@ -256,6 +261,7 @@ impl Traffic {
             destination_segments: destination.segments,
             retransmits,
             rtt: (!rtt.is_zero()).then_some(rtt),
+            counted: true,
         }
     }
 }

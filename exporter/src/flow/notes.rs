@@ -43,6 +43,8 @@ const ROLE: u64 = 3 << 10;
 const USED_AGAIN: u64 = 1 << 12;
 /// The owner was found at a start.
 const FOUND: u64 = 1 << 13;
+const UNCOUNTED: u64 = 1 << 14;
+const DENIED: u64 = 1 << 15;
 
 impl Flows {
     /// The flows and attempts that are open, for the flowtel after this one, each the oldest first. What waits to be told is
@@ -96,6 +98,7 @@ fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
         flag(*active, ACTIVE),
         flag(*own, OWN),
         flag(seen.reset_out, RESET_OUT),
+        flag(seen.uncounted, UNCOUNTED),
     ];
     let named = flow.owner.and_then(|owner| owner.begin).map(|pid| KernelTime(pid.get().into()));
     let times = [seen.fin_in, named, seen.reset_in];
@@ -103,8 +106,14 @@ fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
 }
 
 fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
-    let Attempt { asked, destination, again, used_again, reset_in, released, owner } = attempt;
-    let what = [ATTEMPT, flag(*used_again, USED_AGAIN), flag(*reset_in, RESET_IN), flag(*released, RELEASED)];
+    let Attempt { asked, destination, again, used_again, reset_in, released, denied, owner } = attempt;
+    let what = [
+        ATTEMPT,
+        flag(*used_again, USED_AGAIN),
+        flag(*reset_in, RESET_IN),
+        flag(*released, RELEASED),
+        flag(*denied, DENIED),
+    ];
     write((cookie, *asked), *destination, *destination, &what, owner.as_ref(), [None, *again, None])
 }
 
@@ -186,7 +195,12 @@ impl Words<'_> {
         let mut flow = Flow::new(boot, self.at(COOKIE), local, remote, way);
         flow.local |= self.is(BOTH_HERE);
         flow.owner = self.owner();
-        let seen = Seen { fin_in: self.time(TIMES), reset_in: self.time(TIMES + 2), reset_out: self.is(RESET_OUT) };
+        let seen = Seen {
+            fin_in: self.time(TIMES),
+            reset_in: self.time(TIMES + 2),
+            reset_out: self.is(RESET_OUT),
+            uncounted: self.is(UNCOUNTED),
+        };
         let began = KernelTime(self.at(BEGAN));
         if self.is(USED_AGAIN) {
             flow.set_apart(boot, began);
@@ -202,6 +216,7 @@ impl Words<'_> {
             used_again: self.is(USED_AGAIN),
             reset_in: self.is(RESET_IN),
             released: self.is(RELEASED),
+            denied: self.is(DENIED),
             owner: self.owner(),
         }
     }
@@ -263,8 +278,9 @@ mod tests {
         let ends = any::<bool>().prop_flat_map(move |v4| (end(v4), end(v4)));
         let way = prop_oneof![Just(None), Just(Some(Direction::Incoming)), Just(Some(Direction::Outgoing))];
         let time = || proptest::option::of((1..u64::MAX).prop_map(KernelTime));
-        let seen = (time(), time(), any::<bool>());
-        let seen = seen.prop_map(|(fin_in, reset_in, reset_out)| Seen { fin_in, reset_in, reset_out });
+        let seen = (time(), time(), any::<bool>(), any::<bool>());
+        let seen =
+            seen.prop_map(|(fin_in, reset_in, reset_out, uncounted)| Seen { fin_in, reset_in, reset_out, uncounted });
         let flags = any::<(bool, bool, bool, bool)>();
         (any::<u64>(), any::<u64>(), ends, way, proptest::option::of(owner()), seen, flags).prop_map(
             |(cookie, began, (local, remote), way, owner, seen, (here, active, own, used_again))| {
@@ -291,12 +307,12 @@ mod tests {
         }
 
         #[test]
-        fn an_attempt_that_is_noted_is_read((cookie, open) in open(), released: bool, reset_in: bool, used_again: bool) {
+        fn an_attempt_that_is_noted_is_read((cookie, open) in open(), [released, reset_in, used_again, denied]: [bool; 4]) {
             let Open { flow, began, seen, .. } = open;
             let destination = flow.destination;
             // The begin of an attempt was not told.
             let (again, owner) = (seen.fin_in, flow.owner.map(|owner| Owner { begin: None, ..owner }));
-            let attempt = Attempt { asked: began, destination, again, used_again, reset_in, released, owner };
+            let attempt = Attempt { asked: began, destination, again, used_again, reset_in, released, denied, owner };
             let note = of_attempt(cookie, &attempt);
             let words = Words(&note);
             prop_assert!(words.is(ATTEMPT) && !words.is(OPEN) && words.at(COOKIE) == cookie);

@@ -10,7 +10,8 @@ use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    CommunityId, Direction, EndReason, Flow, FlowEvent, FlowId, Owner, Role, Sent, Source, Stamp, Traffic, What,
+    Cause, CommunityId, Direction, EndReason, Evidence, Flow, FlowEvent, FlowId, Owner, Role, Sent, Source, Stamp,
+    Traffic, What,
     flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
 };
@@ -300,6 +301,7 @@ impl Older {
             fin_in: self.fin_in.map(|(at, _)| at.time),
             reset_in: self.reset_in.map(|at| at.time),
             reset_out: self.reset_out.is_some(),
+            uncounted: false,
         }
     }
 
@@ -313,21 +315,22 @@ impl Older {
         let gave_up = matches!(gone.state, state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING)
             && self.fin_again.is_some_and(|t| u128::from(gone.alive.since(t)) > (rtt + LEAST_RTO).as_nanos());
         let fins = [self.fin_in, self.fin_out].into_iter().flatten().map(|(at, _)| at);
-        let (reason, at) = if let Some(at) = self.reset_in.filter(closed) {
-            (EndReason::ResetRemote, at)
+        let (cause, at) = if let Some(at) = self.reset_in.filter(closed) {
+            (EndReason::ResetRemote.by(Evidence::Segment), at)
         } else if let Some(at) = self.reset_out.filter(closed) {
-            (EndReason::ResetLocal, at)
+            (EndReason::ResetLocal.by(Evidence::Segment), at)
         } else if own_fin && !gave_up {
             // Where it lived on for long after its last FIN, the list knows better when it ended.
             let soon = |at: &Stamp| u128::from(gone.alive.since(at.time)) < LEAST_RTO.as_nanos();
-            (EndReason::Fin, fins.max_by_key(|at| at.time).filter(soon).unwrap_or(seen))
+            let source = if self.fin_out.is_some() { Evidence::Segment } else { Evidence::State };
+            (EndReason::Fin.by(source), fins.max_by_key(|at| at.time).filter(soon).unwrap_or(seen))
         } else {
-            (EndReason::Timeout, seen)
+            (EndReason::Timeout.by(Evidence::State), seen)
         };
         let mut sent = self.counters.bytes_acked;
         let mut own_fin_counted = self.fin_counted;
         if let Some((_, acked)) = self.fin_out {
-            sent = if reason == EndReason::Fin { sent.max(acked) } else { sent };
+            sent = if cause.reason == EndReason::Fin { sent.max(acked) } else { sent };
             own_fin_counted |= sent >= acked;
         }
         let mut received = self.counters.bytes_received;
@@ -338,14 +341,15 @@ impl Older {
         }
         sent = sent.saturating_sub(u64::from(self.active) + u64::from(own_fin_counted));
         received = received.saturating_sub(u64::from(peer_fin_counted));
-        (self.end(reason, sent, received, rtt), at)
+        (self.end(cause, sent, received, rtt), at)
     }
 
-    fn end(&self, reason: EndReason, sent: u64, received: u64, rtt: Duration) -> What {
+    fn end(&self, cause: Cause<EndReason>, sent: u64, received: u64, rtt: Duration) -> What {
         let Counters { segments_in, segments_out, retransmits, .. } = self.counters;
         let own = Sent { bytes: sent, segments: segments_out };
         let peer = Sent { bytes: received, segments: segments_in };
-        What::End { reason, duration: None, traffic: Traffic::new(self.flow.direction, own, peer, retransmits, rtt) }
+        let traffic = Traffic::new(self.flow.direction, own, peer, retransmits, rtt);
+        What::End { cause: Some(cause), duration: None, traffic }
     }
 }
 

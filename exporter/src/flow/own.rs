@@ -110,6 +110,7 @@ mod tests {
             used_again: false,
             reset_in: false,
             released: false,
+            denied: false,
             owner: Some(owner),
         }
     }

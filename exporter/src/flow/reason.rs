@@ -1,37 +1,12 @@
-//! Why a flow ended, or an attempt failed. UAPI tells no error number, so the state that the socket came from and what
-//! was seen before it decide. Pure functions.
+//! Why a flow ended, or an attempt failed, and how that is known. In: what a closed socket says of itself, and what was seen
+//! before it closed. Out: a [`Cause`]. Pure functions. They never guess: what nothing proves is no cause.
 
 use std::time::Duration;
 
-use flowtel_common::event::{self, state};
+use flowtel_common::event::{self, Close, state};
 
+use super::{Cause, EndReason, Evidence, FailReason};
 use crate::capture::KernelTime;
-
-/// How a flow ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum EndReason {
-    /// By FIN.
-    Fin,
-    /// This side reset it.
-    ResetLocal,
-    /// The peer reset it.
-    ResetRemote,
-    /// Nothing came any more.
-    Timeout,
-}
-
-/// Why an attempt failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum FailReason {
-    /// A reset answered the SYN.
-    Refused,
-    /// Nothing answered the SYNs.
-    TimedOut,
-    /// There is no way there: no route, or an ICMP message said so.
-    Unreachable,
-    /// The local side gave it up.
-    Aborted,
-}
 
 /// What was seen of a flow before its socket was closed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -42,19 +17,19 @@ pub struct Seen {
     pub reset_in: Option<KernelTime>,
     /// The own reset.
     pub reset_out: bool,
+    /// TCP need not have counted its bytes ([`event::UNCOUNTED`]).
+    pub uncounted: bool,
 }
 
 /// What was seen of an attempt before its socket was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Asked {
-    /// When the last SYN left.
-    pub last_syn: KernelTime,
     /// A reset answered it.
     pub reset_in: bool,
     /// The process dropped the socket.
     pub released: bool,
-    /// What its retransmission timer did ([`event::Close::timer`]).
-    pub timer: u8,
+    /// It was the socket's first: what the socket had heard of before it was closed is about this one.
+    pub first: bool,
 }
 
 /// A reset that closes a socket does so while it is received, or when the process that holds the socket's lock lets go.
@@ -62,35 +37,73 @@ pub struct Asked {
 pub(super) const RESET_CLOSES_WITHIN: Duration = Duration::from_millis(50);
 /// The least retransmission time-out, less some slack (TCP_RTO_MIN is 200 ms).
 pub(super) const LEAST_RTO: Duration = Duration::from_millis(190);
-/// The time-out of a first SYN (TCP_TIMEOUT_INIT is 1 s), less some slack: timers were seen 8 ms early.
-const SYN_RTO: Duration = Duration::from_millis(900);
 
-/// Why a flow ended whose socket went from `old_state` to CLOSE at `at`. `all_acknowledged`: the peer had acknowledged all
-/// that was sent ([`flowtel_common::event::Close::all_acknowledged`]). A local reset leaves after this: then
-/// [`EndReason::ResetLocal`] it was.
-pub fn end(old_state: u32, at: KernelTime, seen: &Seen, all_acknowledged: bool) -> EndReason {
-    if seen.reset_in.is_some_and(|t| within(t, at, RESET_CLOSES_WITHIN)) {
-        return EndReason::ResetRemote;
-    }
-    if seen.reset_out {
-        return EndReason::ResetLocal;
-    }
-    // Where the own FIN was not acknowledged, a timer gave up.
-    if own_fin_acknowledged(old_state, all_acknowledged) { EndReason::Fin } else { EndReason::Timeout }
+/// Error numbers as the kernel keeps them in a socket (include/uapi/asm-generic/errno.h), by what they mean for a connection.
+mod errno {
+    pub const RESET: [i32; 2] = [libc::ECONNRESET, libc::EPIPE];
+    /// What ICMP's "destination unreachable" becomes, but for "port unreachable" (icmp_err_convert, net/ipv4/icmp.c;
+    /// tab_unreach, net/ipv6/icmp.c), and "time exceeded"; and a host's own interface that is down.
+    pub const UNREACHABLE: [i32; 8] = [
+        libc::EACCES,
+        libc::EHOSTUNREACH,
+        libc::ENETUNREACH,
+        libc::EHOSTDOWN,
+        libc::ENETDOWN,
+        libc::ENONET,
+        libc::ENOPROTOOPT,
+        libc::EOPNOTSUPP,
+    ];
 }
 
-/// Whether the own FIN was acknowledged when the socket went from `old_state` to CLOSE. `all_acknowledged`: as for [`end`].
-pub fn own_fin_acknowledged(old_state: u32, all_acknowledged: bool) -> bool {
-    match old_state {
+/// Why a flow ended whose socket went to CLOSE at `at`; `None` where nothing proves a cause. A local reset leaves after this:
+/// then [`EndReason::ResetLocal`] it was.
+pub fn end(close: &Close, at: KernelTime, seen: &Seen) -> Option<Cause<EndReason>> {
+    match error(close) {
+        None | Some(0) => {}
+        Some(libc::ECONNABORTED) => return Some(EndReason::ResetLocal.by(Evidence::SocketError)),
+        Some(reset) if errno::RESET.contains(&reset) => return Some(EndReason::ResetRemote.by(Evidence::SocketError)),
+        Some(libc::ETIMEDOUT) => return Some(EndReason::Timeout.by(Evidence::SocketError)),
+        // An ICMP message never closes an established socket. Where a timer does, its error is what a message last said
+        // (tcp_write_err); but it may be left from long ago (IP_RECVERR) where something else closes the socket.
+        Some(_) if seen.reset_out => return Some(EndReason::ResetLocal.by(Evidence::Segment)),
+        Some(_) => return Some(EndReason::Timeout.by(Evidence::SocketError)),
+    }
+    if seen.reset_in.is_some_and(|t| within(t, at, RESET_CLOSES_WITHIN)) {
+        return Some(EndReason::ResetRemote.by(Evidence::Segment));
+    }
+    if seen.reset_out {
+        return Some(EndReason::ResetLocal.by(Evidence::Segment));
+    }
+    if own_fin_acknowledged(close) {
+        let shown = matches!(close.old_state, state::CLOSING | state::LAST_ACK) && has(close, event::ALL_WRITTEN);
+        return Some(EndReason::Fin.by(if shown { Evidence::Segment } else { Evidence::State }));
+    }
+    // Where the socket's error can't be had, nothing but a timer closes such a socket and sends nothing. (Of the socket that a
+    // process closes with TCP_REPAIR that is not so.)
+    error(close).is_none().then(|| EndReason::Timeout.by(Evidence::State))
+}
+
+/// The socket's error, where it is known.
+fn error(close: &Close) -> Option<i32> {
+    (close.error != event::ERROR_UNKNOWN).then(|| close.error.into())
+}
+
+fn has(close: &Close, mark: u8) -> bool {
+    close.marks & mark != 0
+}
+
+/// Whether the own FIN was acknowledged when the socket was closed.
+pub fn own_fin_acknowledged(close: &Close) -> bool {
+    match close.old_state {
         state::FIN_WAIT2 | state::TIME_WAIT => true,
         // Both FINs are out. It is closed by the acknowledgement of the own one, or by a timer.
-        state::CLOSING | state::LAST_ACK => all_acknowledged,
+        state::CLOSING | state::LAST_ACK => has(close, event::ALL_ACKNOWLEDGED),
         _ => false,
     }
 }
 
 /// Whether the peer's FIN had come, in order, when the socket went from `old_state` to CLOSE.
-/// `fin_in`: it came while the own one was out, as the socket remembers it ([`flowtel_common::event::Close::fin_in`]) or a FIN in time showed.
+/// `fin_in`: it came while the own one was out, as the socket remembers it ([`Close::fin_in`]) or a FIN in time showed.
 pub fn peer_fin_came(old_state: u32, fin_in: bool) -> bool {
     match old_state {
         state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING | state::TIME_WAIT => true,
@@ -100,26 +113,43 @@ pub fn peer_fin_came(old_state: u32, fin_in: bool) -> bool {
     }
 }
 
-/// Why an attempt failed whose socket went from SYN_SENT to CLOSE at `at`.
-pub fn failure(at: KernelTime, asked: &Asked) -> FailReason {
-    if asked.reset_in {
-        FailReason::Refused
-    } else if asked.released {
-        FailReason::Aborted
-    } else if was_silence(at, asked) {
-        FailReason::TimedOut
-    } else {
-        FailReason::Unreachable
+/// Why an attempt failed whose socket was closed in SYN_SENT; or in SYN_RECV, see [`half`].
+pub fn failure(close: &Close, asked: &Asked) -> Cause<FailReason> {
+    let by = |reason: FailReason| reason.by(Evidence::SocketError);
+    // What it has heard of the application is told, too, where it asks (SO_ERROR), and then it gives up.
+    match error(close).filter(|_| asked.first || !has(close, event::HEARD)) {
+        Some(libc::ECONNREFUSED) => by(FailReason::Refused),
+        Some(libc::ETIMEDOUT) => by(FailReason::TimedOut),
+        Some(libc::ECONNABORTED) => by(FailReason::Aborted),
+        Some(no_way) if errno::UNREACHABLE.contains(&no_way) => by(FailReason::Unreachable),
+        None | Some(0) => seen_failure(close, asked),
+        Some(_) => by(FailReason::Other),
     }
 }
 
-/// Whether nothing at all answered the SYN.
-fn was_silence(at: KernelTime, asked: &Asked) -> bool {
-    match asked.timer {
-        event::TIMER_EXPIRED => true,
-        event::TIMER_RUNS => false,
-        // The SYN is older than the programs: an ICMP message comes sooner than the next SYN would, as a rule.
-        _ => !within(asked.last_syn, at, SYN_RTO),
+/// What came before, where the socket has no error: none was set, another thread has asked for it first (SO_ERROR), or the
+/// kernel does not say where it is.
+fn seen_failure(close: &Close, asked: &Asked) -> Cause<FailReason> {
+    if asked.reset_in {
+        FailReason::Refused.by(Evidence::Segment)
+    } else if error(close).is_none() && close.timer == event::TIMER_EXPIRED {
+        // A timer leaves an error behind. (Where the socket shows none, another program has taken the flag away.)
+        FailReason::TimedOut.by(Evidence::Timer)
+    } else if asked.released || has(close, event::IN_CALL) && close.counters.segments_out > 0 {
+        // Where no SYN left it was connect() itself that failed: it had no port, or no memory.
+        FailReason::Aborted.by(Evidence::Call)
+    } else {
+        FailReason::Other.unknown()
+    }
+}
+
+/// Why an attempt failed whose handshake was half done: Fast Open, or SYNs that crossed. `outgoing`: this side asked, too.
+pub fn half(close: &Close, asked: &Asked, outgoing: bool) -> Cause<FailReason> {
+    match error(close) {
+        // The peer broke off what it had begun itself, or what it was asked for.
+        Some(libc::ECONNRESET) if outgoing => FailReason::Refused.by(Evidence::SocketError),
+        Some(libc::ECONNRESET) => FailReason::Aborted.by(Evidence::SocketError),
+        _ => failure(close, asked),
     }
 }
 
@@ -127,97 +157,5 @@ fn within(earlier: KernelTime, later: KernelTime, limit: Duration) -> bool {
     u128::from(later.since(earlier)) < limit.as_nanos()
 }
 
-// === impl EndReason
-
-impl EndReason {
-    /// As it stands in a record.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fin => "fin",
-            Self::ResetLocal => "reset.local",
-            Self::ResetRemote => "reset.remote",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
-// === impl FailReason
-
-impl FailReason {
-    /// As it stands in a record (`error.type`).
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Refused => "refused",
-            Self::TimedOut => "timed_out",
-            Self::Unreachable => "unreachable",
-            Self::Aborted => "aborted",
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MS: u64 = 1_000_000;
-    const AT: KernelTime = KernelTime(100_000 * MS);
-
-    fn ago(ms: u64) -> Option<KernelTime> {
-        Some(KernelTime(AT.0 - ms * MS))
-    }
-
-    fn ended(old_state: u32, seen: Seen) -> EndReason {
-        end(old_state, AT, &seen, true)
-    }
-
-    #[test]
-    fn a_reset_from_the_peer_closes_at_once_and_one_long_before_was_forged() {
-        let seen = Seen { reset_in: ago(1), ..Seen::default() };
-        assert_eq!(ended(state::ESTABLISHED, seen), EndReason::ResetRemote);
-        let seen = Seen { reset_in: ago(5000), fin_in: ago(1), ..Seen::default() };
-        assert_eq!(ended(state::LAST_ACK, seen), EndReason::Fin);
-    }
-
-    #[test]
-    fn a_reset_that_left_is_a_local_one_in_whatever_state() {
-        let seen = Seen { reset_out: true, ..Seen::default() };
-        for old_state in [state::ESTABLISHED, state::CLOSE_WAIT, state::FIN_WAIT1] {
-            assert_eq!(ended(old_state, seen), EndReason::ResetLocal);
-        }
-    }
-
-    #[test]
-    fn a_last_ack_that_never_came_is_a_time_out_and_one_that_came_is_not() {
-        let ended = |old_state, all_acknowledged| end(old_state, AT, &Seen::default(), all_acknowledged);
-        for both_fins_out in [state::LAST_ACK, state::CLOSING] {
-            assert_eq!(ended(both_fins_out, true), EndReason::Fin);
-            assert_eq!(ended(both_fins_out, false), EndReason::Timeout);
-        }
-        // Of what was sent before the FIN all may be acknowledged; were the FIN too, the state would be FIN_WAIT2.
-        assert_eq!(ended(state::FIN_WAIT1, true), EndReason::Timeout);
-        assert_eq!(ended(state::FIN_WAIT2, false), EndReason::Fin);
-    }
-
-    #[test]
-    fn silence_is_a_time_out() {
-        assert_eq!(ended(state::ESTABLISHED, Seen::default()), EndReason::Timeout);
-    }
-
-    #[test]
-    fn failures_are_told_apart_by_what_came_first_and_when() {
-        let asked = |ms: u64, reset_in, released| Asked {
-            last_syn: KernelTime(AT.0 - ms * MS),
-            reset_in,
-            released,
-            timer: event::TIMER_UNKNOWN,
-        };
-        assert_eq!(failure(AT, &asked(1, true, false)), FailReason::Refused);
-        assert_eq!(failure(AT, &asked(1, false, true)), FailReason::Aborted);
-        assert_eq!(failure(AT, &asked(992, false, false)), FailReason::TimedOut);
-        assert_eq!(failure(AT, &asked(40, false, false)), FailReason::Unreachable);
-        // The timer knows better, where it was asked.
-        let timer = |ms, timer| failure(AT, &Asked { timer, ..asked(ms, false, false) });
-        assert_eq!(timer(500, event::TIMER_EXPIRED), FailReason::TimedOut);
-        assert_eq!(timer(1950, event::TIMER_RUNS), FailReason::Unreachable);
-    }
-}
+mod tests;

@@ -8,7 +8,7 @@ use std::{
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{BootId, CommunityId, Direction, FailReason, Flow, FlowEvent, FlowId, Fold, Stamp, What};
+use super::{BootId, CommunityId, Direction, Evidence, FailReason, Flow, FlowEvent, FlowId, Fold, Stamp, What};
 use crate::capture::KernelTime;
 
 /// How long refusals of one source are gathered.
@@ -111,7 +111,7 @@ pub(super) fn single(boot: &BootId, refusal: &Refusal) -> FlowEvent {
             community_id: Some(CommunityId::tcp(source, destination)),
             ..flow(source, destination)
         },
-        what: What::Failed { reason: FailReason::Refused, attempts: 1, fold: None },
+        what: What::Failed { cause: FailReason::Refused.by(Evidence::Segment), attempts: 1, fold: None },
     }
 }
 
@@ -132,7 +132,7 @@ fn folded(first: &Refusal, story: &Story) -> FlowEvent {
     FlowEvent {
         at: first.at,
         flow: flow(source, destination),
-        what: What::Failed { reason: FailReason::Refused, attempts, fold: Some(fold) },
+        what: What::Failed { cause: FailReason::Refused.by(Evidence::Segment), attempts, fold: Some(fold) },
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{EndReason, FlowEvent, Owner, Role, What};
+use super::{Cause, EndReason, FlowEvent, Owner, Role, What};
 use crate::capture::KernelTime;
 
 /// How long everything waits. With the tick it bounds how long a record takes.
@@ -80,10 +80,10 @@ impl Settling {
         }
     }
 
-    /// Corrects the reason of an end, if it is still held.
-    pub fn correct_end(&mut self, place: Place, correct: EndReason) {
-        if let Some(Held { event: FlowEvent { what: What::End { reason, .. }, .. }, .. }) = self.get(place) {
-            *reason = correct;
+    /// Corrects the cause of an end, if it is still held.
+    pub fn correct_end(&mut self, place: Place, correct: Cause<EndReason>) {
+        if let Some(Held { event: FlowEvent { what: What::End { cause, .. }, .. }, .. }) = self.get(place) {
+            *cause = Some(correct);
         }
     }
 

@@ -68,13 +68,13 @@ fn handshake(event: &FlowEvent) -> Option<Duration> {
 }
 
 fn end(event: &FlowEvent) -> (EndReason, Option<Duration>, Traffic) {
-    let What::End { reason, duration, traffic } = event.what else { panic!("no end: {event:?}") };
-    (reason, duration, traffic)
+    let What::End { cause: Some(cause), duration, traffic } = event.what else { panic!("no end: {event:?}") };
+    (cause.reason, duration, traffic)
 }
 
 fn failure(event: &FlowEvent) -> (FailReason, u32, Option<Fold>) {
-    let What::Failed { reason, attempts, fold } = event.what else { panic!("no failure: {event:?}") };
-    (reason, attempts, fold)
+    let What::Failed { cause, attempts, fold } = event.what else { panic!("no failure: {event:?}") };
+    (cause.reason, attempts, fold)
 }
 
 fn call(kind: u32, cookie: u64, pid: u32, port: u16) -> Call {
@@ -84,7 +84,7 @@ fn call(kind: u32, cookie: u64, pid: u32, port: u16) -> Call {
         netns: 1,
         address: mapped(u32::from_ne_bytes([192, 0, 2, 2])),
         port,
-        reserved: 0,
+        refusal: 0,
         reserved_2: 0,
     }
 }
@@ -136,7 +136,7 @@ fn accept(cookie: u64, pid: u32) -> Event {
 }
 
 fn release(cookie: u64, state: u32) -> Event {
-    Event::Release(Release { kind: event::RELEASE, tgid: 1, time: 0, cookie, state, reserved: 0 })
+    Event::Release(Release { kind: event::RELEASE, tgid: 1, time: 0, cookie, state, uncounted: 0, unroutable: [0; 4] })
 }
 
 fn fin(cookie: u64, way: u32) -> Event {
@@ -174,9 +174,9 @@ fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), count
         local_port: local.1,
         remote_port: remote.1,
         fin_in: 0,
-        all_acknowledged: 1,
+        marks: event::ALL_ACKNOWLEDGED,
         timer: event::TIMER_UNKNOWN,
-        reserved: 0,
+        error: event::ERROR_UNKNOWN,
         counters,
     })
 }
@@ -225,7 +225,8 @@ fn handshake_of(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt
         remote_port: remote.1,
         srtt_us,
         retransmits: 0,
-        reserved: 0,
+        segments_in: 2,
+        data_segments_in: 0,
         netns: 1,
         listener: 0,
     }
@@ -489,6 +490,9 @@ fn an_attempt_whose_events_may_be_lost_is_not_told_as_never_sent() {
     scene.ledger.kernel.established.ring_full.add(1);
     scene.settle(2 * MS);
     scene.on(3 * MS, connect(6, 99));
+    for cookie in [5, 6] {
+        scene.on(4 * MS, release(cookie, state::SYN_SENT));
+    }
     scene.settle(700_000 * MS);
     let [never_sent] = scene.flush() else { panic!("one failure: {:?}", scene.told) };
     let (boot, flow) = (BootId::new([1; 16]), &never_sent.flow);
@@ -528,52 +532,157 @@ fn each_flow_of_a_socket_has_an_id_of_its_own_and_keeps_it() {
     assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (3, 1, 0));
 }
 
+/// A socket that was closed in SYN_SENT after `retransmits`.
+fn given_up(cookie: u64, retransmits: u32) -> Close {
+    let counters = Counters { retransmits, segments_out: 1 + retransmits, ..Counters::default() };
+    let Event::Close(close) = close(cookie, state::SYN_SENT, CLIENT, SERVER, counters) else {
+        unreachable!("it is one")
+    };
+    close
+}
+
 #[test]
 fn failures_say_why_and_how_often_it_was_tried() {
-    let counters = |retransmits| Counters { retransmits, ..Counters::default() };
-    type Case<'a> = (&'a [(u64, Event)], u32, FailReason);
-    let cases: [Case<'_>; 4] = [
-        (&[(3, reset(5, IN))], 0, FailReason::Refused),
-        (&[(2, release(5, state::SYN_SENT))], 0, FailReason::Aborted),
-        (&[(1003, syn_again(5))], 1, FailReason::TimedOut),
-        (&[], 0, FailReason::Unreachable),
+    type Case<'a> = (&'a [(u64, Event)], Close, FailReason);
+    let expired = Close { timer: event::TIMER_EXPIRED, ..given_up(5, 1) };
+    let cases: [Case<'_>; 5] = [
+        (&[(3, reset(5, IN))], given_up(5, 0), FailReason::Refused),
+        (&[(2, release(5, state::SYN_SENT))], given_up(5, 0), FailReason::Aborted),
+        (&[(1003, syn_again(5))], expired, FailReason::TimedOut),
+        (&[(1003, syn_again(5))], given_up(5, 1), FailReason::Other),
+        (&[], Close { error: 113, ..given_up(5, 0) }, FailReason::Unreachable),
     ];
-    for (between, again, reason) in cases {
+    for (between, close, reason) in cases {
         let mut scene = Scene::new();
         scene.on(MS, connect(5, 99));
         let last = between.last().map_or(2, |(at, _)| *at);
         for (at, event) in between {
             scene.on(at * MS, *event);
         }
-        let waited = if reason == FailReason::TimedOut { 1000 } else { 1 };
-        scene.on((last + waited) * MS, close(5, state::SYN_SENT, CLIENT, SERVER, counters(again)));
+        scene.on((last + 1) * MS, Event::Close(close));
         let [told] = scene.flush() else { panic!("one failure") };
-        assert_eq!(failure(told), (reason, again + 1, None));
+        assert_eq!(failure(told), (reason, close.counters.retransmits + 1, None));
         assert_eq!(told.flow.owner.map(|o| o.pid), Some(99));
         assert_eq!(scene.ledger.kernel.connect.open(), 0);
     }
 }
 
 #[test]
-fn an_attempt_without_a_way_fails_when_its_socket_is_dropped_or_used_again() {
-    for next in [release(5, state::CLOSE), connect(5, 99)] {
+fn an_attempt_without_a_syn_fails_when_its_socket_is_dropped_or_used_again_and_is_unreachable_only_where_that_is_known()
+{
+    let Event::Release(dropped) = release(5, state::CLOSE) else { unreachable!("it is one") };
+    let unroutable = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
+    let cases = [
+        (connect(5, 99), FailReason::Other, None),
+        (Event::Release(dropped), FailReason::Other, None),
+        // There was no route for an earlier call on the same socket.
+        (Event::Release(Release { unroutable: unroutable(3), ..dropped }), FailReason::Other, None),
+        (
+            Event::Release(Release { unroutable: unroutable(2), ..dropped }),
+            FailReason::Unreachable,
+            Some(Evidence::State),
+        ),
+    ];
+    for (next, reason, source) in cases {
         let mut scene = Scene::new();
         scene.on(MS, connect(5, 99));
         scene.on(2 * MS, next);
         let [told] = scene.flush() else { panic!("one failure") };
-        assert_eq!(failure(told), (FailReason::Unreachable, 0, None));
+        assert_eq!(told.what, What::Failed { cause: Cause { reason, source }, attempts: 0, fold: None });
         assert!(told.flow.source.ip().is_unspecified());
         assert_eq!(told.flow.destination.to_string(), "192.0.2.2:80");
     }
 }
 
 #[test]
-fn a_fast_open_that_was_never_completed_is_an_aborted_attempt_and_no_flow() {
+fn a_call_that_a_program_refused_is_denied_at_its_own_time_even_where_its_socket_is_kept() {
+    for ends in [Some(release(5, state::CLOSE)), Some(connect(5, 99)), None] {
+        let mut scene = Scene::new();
+        scene.on(MS, Event::Connect(Call { refusal: 1, ..call(event::CONNECT, 5, 99, 80) }));
+        if let Some(ends) = ends {
+            scene.on(2 * MS, ends);
+        }
+        scene.settle(1002 * MS);
+        let [told] = &scene.told[..] else { panic!("one failure: {:?}", scene.told) };
+        assert_eq!(told.what, What::Failed { cause: FailReason::Denied.by(Evidence::Call), attempts: 0, fold: None });
+        assert_eq!(told.at.time, KernelTime(MS));
+    }
+    // A later program allowed it after all.
     let mut scene = Scene::new();
-    scene.on(MS, close(6, state::SYN_RECV, SERVER, CLIENT, Counters::default()));
-    let [told] = scene.flush() else { panic!("one failure") };
-    assert_eq!(failure(told).0, FailReason::Aborted);
-    assert_eq!(told.flow.direction, Some(Direction::Incoming));
+    scene.on(MS, Event::Connect(Call { refusal: 1, ..call(event::CONNECT, 5, 99, 80) }));
+    scene.on(22 * MS, established(5, ACTIVE, CLIENT, SERVER, 12_000));
+    scene.settle(2000 * MS);
+    let [begin] = scene.flush() else { panic!("one begin") };
+    assert_eq!(handshake(begin), Some(Duration::from_millis(21)));
+}
+
+#[test]
+fn a_fast_open_that_was_never_written_is_aborted_when_it_is_closed_and_nothing_before() {
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, 99));
+    scene.settle(700_000 * MS);
+    assert!(scene.flush().is_empty(), "what becomes of it nobody knows");
+    let mut scene = Scene::new();
+    scene.on(MS, connect(5, 99));
+    scene.on(5000 * MS, release(5, state::SYN_SENT));
+    scene.settle(5009 * MS);
+    assert!(scene.told.is_empty(), "its end may still be told");
+    scene.settle(5021 * MS);
+    let [told] = &scene.told[..] else { panic!("one failure: {:?}", scene.told) };
+    assert_eq!(told.what, What::Failed { cause: FailReason::Aborted.by(Evidence::Call), attempts: 0, fold: None });
+    assert_eq!(told.at.time, KernelTime(5000 * MS));
+    assert_eq!(scene.ledger.kernel.connect.open(), 0);
+}
+
+#[test]
+fn a_fast_open_that_was_never_completed_is_an_attempt_that_failed_and_no_flow() {
+    let Event::Close(unknown) = close(6, state::SYN_RECV, SERVER, CLIENT, Counters::default()) else {
+        unreachable!("it is one")
+    };
+    let cases = [(unknown.error, FailReason::Other), (110, FailReason::TimedOut), (104, FailReason::Aborted)];
+    for (error, reason) in cases {
+        let mut scene = Scene::new();
+        scene.on(MS, Event::Close(Close { error, ..unknown }));
+        let [told] = scene.flush() else { panic!("one failure") };
+        assert_eq!(failure(told).0, reason);
+        assert_eq!(told.flow.direction, Some(Direction::Incoming));
+    }
+}
+
+#[test]
+fn a_handshake_whose_end_had_data_or_that_was_none_has_no_duration() {
+    let mut scene = Scene::new();
+    let begin = |cookie, how| match established(cookie, how, SERVER, CLIENT, 60_321) {
+        Event::Established(begin) => begin,
+        _ => unreachable!("it is one"),
+    };
+    scene.on(MS, Event::Established(Established { data_segments_in: 1, ..begin(6, PASSIVE) }));
+    scene.on(MS, connect(5, 99));
+    scene.on(2 * MS, Event::Established(Established { segments_in: 0, ..begin(5, ACTIVE) }));
+    let told = scene.flush();
+    assert_eq!(told.iter().map(handshake).collect::<Vec<_>>(), [None, None]);
+}
+
+#[test]
+fn bytes_that_tcp_need_not_have_counted_are_none() {
+    for by_release in [true, false] {
+        let mut scene = Scene::new();
+        scene.on(MS, established(6, PASSIVE, SERVER, CLIENT, 60_321));
+        let Event::Close(close) = close(6, state::LAST_ACK, SERVER, CLIENT, Counters::default()) else {
+            unreachable!("it is one")
+        };
+        let Event::Release(dropped) = release(6, state::ESTABLISHED) else { unreachable!("it is one") };
+        if by_release {
+            scene.on(2 * MS, Event::Release(Release { uncounted: 1, ..dropped }));
+            scene.on(3 * MS, Event::Close(close));
+        } else {
+            scene.on(3 * MS, Event::Close(Close { marks: close.marks | event::UNCOUNTED, ..close }));
+        }
+        let [_, told] = scene.flush() else { panic!("begin and end") };
+        let (reason, _, traffic) = end(told);
+        assert_eq!((reason, traffic.counted), (EndReason::Fin, false));
+        assert_eq!(scene.ledger.kernel.release.open(), 0);
+    }
 }
 
 #[test]
@@ -725,7 +834,7 @@ fn of_an_attempt_from_before_all_programs_were_attached_nobody_knows_what_became
     }
     scene.settle(700_000 * MS);
     let [never_sent] = scene.flush() else { panic!("one failure: {:?}", scene.told) };
-    assert_eq!(failure(never_sent).0, FailReason::Unreachable);
+    assert_eq!(failure(never_sent).0, FailReason::Other);
     assert_eq!(never_sent.at.time, KernelTime(4 * MS));
     let kind = &scene.ledger.kernel.connect;
     assert_eq!((kind.joined.get(), kind.unused.get(), kind.open()), (1, 2, 0));

@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::{
     capture::KernelTime,
-    flow::{Direction, EndReason, FailReason, FlowEvent, Fold, What},
+    flow::{Cause, Direction, EndReason, FailReason, FlowEvent, Fold, What},
     ledger::Records,
 };
 
@@ -32,9 +32,9 @@ struct Alike {
 enum Outcome {
     Begun,
     Open,
-    Ended(EndReason),
+    Ended(Option<Cause<EndReason>>),
     Vanished,
-    Failed(FailReason),
+    Failed(Cause<FailReason>),
 }
 
 /// A kind that was told since the pressure began.
@@ -132,10 +132,10 @@ impl Alike {
         let outcome = match event.what {
             What::Begin { .. } => Outcome::Begun,
             What::Open => Outcome::Open,
-            What::End { reason, .. } => Outcome::Ended(reason),
+            What::End { cause, .. } => Outcome::Ended(cause),
             What::Vanished => Outcome::Vanished,
             What::Failed { fold: Some(_), .. } => return None,
-            What::Failed { reason, .. } => Outcome::Failed(reason),
+            What::Failed { cause, .. } => Outcome::Failed(cause),
         };
         Some(Self {
             source: flow.source.ip(),
@@ -177,6 +177,7 @@ impl Repeats {
         }
         match (&mut self.sum.what, &event.what) {
             (What::End { traffic: sum, .. }, What::End { traffic, .. }) => {
+                sum.counted &= traffic.counted;
                 sum.source_bytes = sum.source_bytes.saturating_add(traffic.source_bytes);
                 sum.destination_bytes = sum.destination_bytes.saturating_add(traffic.destination_bytes);
                 sum.source_segments = sum.source_segments.saturating_add(traffic.source_segments);

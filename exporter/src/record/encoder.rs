@@ -24,7 +24,9 @@ use crate::{
     capture::WallTime,
     dns::Names,
     enrich::Enriched,
-    flow::{BootId, EndReason, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id},
+    flow::{
+        BootId, Cause, EndReason, Evidence, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id,
+    },
 };
 
 mod fixed;
@@ -260,8 +262,8 @@ impl Encoder {
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
             What::Begin { .. } | What::Open | What::Vanished => {}
-            What::End { reason, duration, traffic } => end(out, *reason, *duration, traffic),
-            What::Failed { reason, attempts, fold } => failed(out, *reason, *attempts, fold.as_ref()),
+            What::End { cause, duration, traffic } => end(out, *cause, *duration, traffic),
+            What::Failed { cause, attempts, fold } => failed(out, *cause, *attempts, fold.as_ref()),
         }
         if let Some(fold) = &enriched.fold {
             folded(out, fold);
@@ -299,16 +301,21 @@ fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<
     }
 }
 
-fn end(out: &mut Vec<u8>, reason: EndReason, duration: Option<Duration>, traffic: &Traffic) {
+fn end(out: &mut Vec<u8>, cause: Option<Cause<EndReason>>, duration: Option<Duration>, traffic: &Traffic) {
     if let Some(duration) = duration {
         wire::double_attribute(out, schema::DURATION, duration.as_secs_f64());
     }
-    match reason {
-        EndReason::Fin => constant_attribute!(out, schema::END_REASON, EndReason::Fin.as_str()),
-        _ => wire::string_attribute(out, schema::END_REASON, reason.as_str().as_bytes()),
+    if let Some(Cause { reason, source }) = cause {
+        match reason {
+            EndReason::Fin => constant_attribute!(out, schema::END_REASON, EndReason::Fin.as_str()),
+            _ => wire::string_attribute(out, schema::END_REASON, reason.as_str().as_bytes()),
+        }
+        cause_source(out, source);
     }
-    wire::int_attribute(out, schema::SOURCE_BYTES, traffic.source_bytes);
-    wire::int_attribute(out, schema::DESTINATION_BYTES, traffic.destination_bytes);
+    if traffic.counted {
+        wire::int_attribute(out, schema::SOURCE_BYTES, traffic.source_bytes);
+        wire::int_attribute(out, schema::DESTINATION_BYTES, traffic.destination_bytes);
+    }
     wire::int_attribute(out, schema::SOURCE_PACKETS, traffic.source_segments.into());
     wire::int_attribute(out, schema::DESTINATION_PACKETS, traffic.destination_segments.into());
     wire::int_attribute(out, schema::RETRANSMITS, traffic.retransmits.into());
@@ -317,8 +324,20 @@ fn end(out: &mut Vec<u8>, reason: EndReason, duration: Option<Duration>, traffic
     }
 }
 
-fn failed(out: &mut Vec<u8>, reason: FailReason, attempts: u32, fold: Option<&Fold>) {
-    wire::string_attribute(out, schema::ERROR_TYPE, reason.as_str().as_bytes());
+/// How a cause is known; those of a `fin` are constants.
+#[inline(always)]
+fn cause_source(out: &mut Vec<u8>, source: Option<Evidence>) {
+    match source {
+        Some(Evidence::State) => constant_attribute!(out, schema::CAUSE_SOURCE, Evidence::State.as_str()),
+        Some(Evidence::Segment) => constant_attribute!(out, schema::CAUSE_SOURCE, Evidence::Segment.as_str()),
+        Some(source) => wire::string_attribute(out, schema::CAUSE_SOURCE, source.as_str().as_bytes()),
+        None => {}
+    }
+}
+
+fn failed(out: &mut Vec<u8>, cause: Cause<FailReason>, attempts: u32, fold: Option<&Fold>) {
+    wire::string_attribute(out, schema::ERROR_TYPE, cause.reason.as_str().as_bytes());
+    cause_source(out, cause.source);
     wire::int_attribute(out, schema::ATTEMPTS, attempts.into());
     if let Some(fold) = fold {
         folded(out, fold);
@@ -357,7 +376,9 @@ fn body(out: &mut Vec<u8>, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
     }
     match what {
         What::Begin { .. } if enriched.fold.is_none() => {}
-        What::End { reason: EndReason::Fin, .. } if enriched.fold.is_none() => out.extend_from_slice(b" ended: fin"),
+        What::End { cause: Some(Cause { reason: EndReason::Fin, .. }), .. } if enriched.fold.is_none() => {
+            out.extend_from_slice(b" ended: fin")
+        }
         _ => outcome(out, what, enriched.fold.as_ref()),
     }
 }
@@ -368,9 +389,9 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
         What::Begin { .. } if fold.is_none() => return,
         What::Begin { .. } => (" began", None, fold),
         What::Open => (" open", None, fold),
-        What::End { reason, .. } => (" ended", Some(reason.as_str()), fold),
+        What::End { cause, .. } => (" ended", cause.map(|cause| cause.reason.as_str()), fold),
         What::Vanished => (" ended unseen", None, fold),
-        What::Failed { reason, fold, .. } => (" failed", Some(reason.as_str()), fold.as_ref()),
+        What::Failed { cause, fold, .. } => (" failed", Some(cause.reason.as_str()), fold.as_ref()),
     };
     body.extend_from_slice(word.as_bytes());
     if let Some(fold) = fold {

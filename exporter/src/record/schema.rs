@@ -3,6 +3,7 @@
 //!
 //! Names follow OpenTelemetry's semantic conventions 1.44; what they have no name for is under `flowtel.`.
 
+pub mod causes;
 mod changes;
 
 /// Version of this schema. It changes with any name or meaning.
@@ -97,7 +98,7 @@ attributes! {
         "Transport protocol.", "tcp";
     NETWORK_TYPE = "network.type" "string" "", "always",
         "Version of IP: `ipv4` or `ipv6`.", "ipv4";
-    HANDSHAKE = "flowtel.tcp.handshake.duration" "double" "s", "begin, when known for certain",
+    HANDSHAKE = "flowtel.tcp.handshake.duration" "double" "s", "begin, when it was measured: not after a repeated SYN-ACK, nor with SYN cookies, nor of an incoming one whose first segment had data (TCP_DEFER_ACCEPT, Fast Open), nor where no packet left (TCP_REPAIR)",
         "Outgoing: from SYN to SYN-ACK. Incoming: from SYN-ACK to the completing ACK.", "0.0123";
     PID = "process.pid" "int" "", "when the owner is known",
         "Process that owns the local side, in the host's numbering.", "1234";
@@ -135,11 +136,13 @@ attributes! {
         "As for the source.", "1.5";
     DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen",
         "Since the begin.", "12.5";
-    END_REASON = "flowtel.flow.end.reason" "string" "", "end",
+    END_REASON = "flowtel.flow.end.reason" "string" "", "end, where something proves it: see Causes",
         "`fin`, `reset.local`, `reset.remote`, `timeout`.", "fin";
-    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end",
+    CAUSE_SOURCE = "flowtel.cause.source" "string" "", "with flowtel.flow.end.reason, and with error.type but where nothing tells the cause",
+        "How that is known: `socket_error`, `segment`, `timer`, `call`, `state`; see Causes.", "socket_error";
+    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end; not of a socket in a SOCKMAP, whose bytes TCP need not count (known where the kernel has BTF)",
         "Payload bytes that the source sent and the destination acknowledged; exact after `fin`.", "1234";
-    DESTINATION_BYTES = "flowtel.destination.bytes" "int" "By", "end",
+    DESTINATION_BYTES = "flowtel.destination.bytes" "int" "By", "with flowtel.source.bytes",
         "Payload bytes that the destination sent and the source acknowledged; exact after `fin`.", "56789";
     SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "end",
         "Segments of the source.", "10";
@@ -150,9 +153,9 @@ attributes! {
     RTT = "flowtel.tcp.rtt" "double" "s", "end, when there is one",
         "Smoothed round trip time of the local side.", "0.0121";
     ERROR_TYPE = "error.type" "string" "", "failed",
-        "`refused`, `timed_out`, `unreachable`, `aborted`.", "refused";
+        "`refused`, `timed_out`, `unreachable`, `aborted`, `denied`, `_OTHER`; see Causes.", "refused";
     ATTEMPTS = "flowtel.tcp.attempts" "int" "{segment}", "failed",
-        "SYNs sent, or seen.", "3";
+        "SYNs sent, or seen; 0 where none left.", "3";
     FOLD_COUNT = "flowtel.fold.count" "int" "{event}", "on folded records",
         "This record stands for so many alike: of one source, and of one destination and port where those are told.", "1000";
     FOLD_DURATION = "flowtel.fold.duration" "double" "s", "on folded records",
@@ -232,7 +235,7 @@ pub fn markdown() -> String {
             a.name, a.kind, unit, a.present, a.meaning, a.example
         );
     }
-    text + &changes::markdown()
+    text + &causes::markdown() + &changes::markdown()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::*;
 use crate::{
     capture::{KernelTime, WallTime},
     config::rules::{Action, Rule, Rules},
-    flow::{Direction, EndReason, FailReason, Flow, FlowId, Fold, Owner, Role, Source, Stamp, Traffic},
+    flow::{Direction, EndReason, Evidence, FailReason, Flow, FlowId, Fold, Owner, Role, Source, Stamp, Traffic},
     owner::{Executable, Place},
 };
 
@@ -62,6 +62,7 @@ const BEGIN: What = What::Begin { handshake: None };
 
 fn end() -> What {
     let traffic = Traffic {
+        counted: true,
         source_bytes: 0,
         destination_bytes: 0,
         source_segments: 0,
@@ -69,11 +70,11 @@ fn end() -> What {
         retransmits: 0,
         rtt: None,
     };
-    What::End { reason: EndReason::Fin, duration: None, traffic }
+    What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: None, traffic }
 }
 
 fn failed(fold: Option<Fold>) -> What {
-    What::Failed { reason: FailReason::Refused, attempts: 1, fold }
+    What::Failed { cause: FailReason::Refused.by(Evidence::SocketError), attempts: 1, fold }
 }
 
 /// What the pipeline does with an event. Returns whether it becomes a record.

@@ -68,10 +68,12 @@ pub struct Names {
 /// How a flow must have ended.
 #[derive(Debug, Clone)]
 pub struct End {
-    /// Why.
+    /// Why; nothing where nothing may be told.
     pub reason: &'static str,
     /// Bytes of the source and of the destination.
     pub bytes: [RangeInclusive<i64>; 2],
+    /// Whether they must be there.
+    pub counted: bool,
     /// Segments of the source and of the destination.
     pub packets: [RangeInclusive<i64>; 2],
     /// What this side sent again.
@@ -204,6 +206,7 @@ impl End {
         Self {
             reason: "fin",
             bytes: bytes.map(|n| n..=n),
+            counted: true,
             packets: [1..=10 + (bytes[0] + bytes[1]) / 200, 1..=10 + (bytes[0] + bytes[1]) / 200],
             retransmits: 0..=0,
             rtt: true,

@@ -108,6 +108,7 @@ impl Connection {
             _ => &self.source,
         };
         Traffic {
+            counted: true,
             source_bytes: self.source.bytes(),
             destination_bytes: self.destination.bytes(),
             source_segments: self.source.segments,

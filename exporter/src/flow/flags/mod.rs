@@ -27,7 +27,7 @@ use self::{
     half::Half,
     table::{Pair, Table},
 };
-use super::{BootId, Direction, EndReason, FailReason, Flow, FlowEvent, Stamp, What};
+use super::{BootId, Cause, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Stamp, What};
 use crate::{
     capture::{KernelTime, WallTime, pcap::Segment},
     ledger::Ledger,
@@ -252,7 +252,7 @@ impl FlagFlows {
             }
             let reason = if refused { FailReason::Refused } else { FailReason::Aborted };
             if let Some(attempt) = self.attempts.remove(&pair) {
-                self.fail(&attempt, reason, segment.time, segment.time, out);
+                self.fail(&attempt, reason.by(Evidence::Segment), segment.time, segment.time, out);
             }
             return true;
         }
@@ -322,7 +322,7 @@ impl FlagFlows {
     fn fail(
         &mut self,
         attempt: &Attempt,
-        reason: FailReason,
+        cause: Cause<FailReason>,
         at: KernelTime,
         known: KernelTime,
         out: &mut impl FnMut(FlowEvent),
@@ -334,7 +334,7 @@ impl FlagFlows {
         let direction = self.direction(attempt.initiator, attempt.responder);
         let flow = flow(attempt.initiator, attempt.responder, direction, syn.first, syn.isn);
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(known.0.max(at.0)) };
-        out(FlowEvent { at: stamp, flow, what: What::Failed { reason, attempts: syn.count, fold: None } });
+        out(FlowEvent { at: stamp, flow, what: What::Failed { cause, attempts: syn.count, fold: None } });
     }
 
     /// An attempt to which nothing more comes. It has timed out where no answer was seen `after` its last SYN.
@@ -344,7 +344,7 @@ impl FlagFlows {
             // Half open: the initiator never answered. It may never have asked, either: anybody can send a SYN.
             self.ledger.replay.half_open.add(1);
         } else if attempt.early.is_none() && u128::from(now.since(syn.last)) >= after.as_nanos() {
-            self.fail(attempt, FailReason::TimedOut, syn.last, now, out);
+            self.fail(attempt, FailReason::TimedOut.by(Evidence::Timer), syn.last, now, out);
         } else {
             // Too young; or the initiator went on, so that there was an answer which was not captured.
             self.ledger.replay.unfinished.add(1);
@@ -435,7 +435,7 @@ impl FlagFlows {
         self.ledger.replay.ended.add(1);
         let duration = connection.began.map(|began| Duration::from_nanos(at.since(began)));
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(at.0) };
-        let what = What::End { reason, duration, traffic: connection.traffic() };
+        let what = What::End { cause: Some(reason.by(Evidence::Segment)), duration, traffic: connection.traffic() };
         out(FlowEvent { at: stamp, flow: connection.flow.clone(), what });
     }
 

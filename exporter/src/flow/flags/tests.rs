@@ -121,11 +121,14 @@ fn word(event: &FlowEvent) -> String {
     match &event.what {
         What::Open | What::Vanished => unreachable!("a capture tells begins and ends"),
         What::Begin { .. } => "begin".into(),
-        What::End { reason, duration: Some(_), .. } => format!("end {}", reason.as_str()),
-        What::End { reason, duration: None, .. } => format!("unseen end {}", reason.as_str()),
-        What::Failed { reason, attempts, fold } => {
+        What::End { cause, duration, .. } => {
+            let cause = cause.expect("a capture shows it");
+            assert_eq!(cause.source, Some(Evidence::Segment));
+            format!("{}end {}", if duration.is_none() { "unseen " } else { "" }, cause.reason.as_str())
+        }
+        What::Failed { cause, attempts, fold } => {
             assert_eq!(*fold, None::<Fold>);
-            format!("failed {} {attempts}", reason.as_str())
+            format!("failed {} {attempts}", cause.reason.as_str())
         }
     }
 }
@@ -154,6 +157,7 @@ fn a_connection_has_one_begin_and_one_end_with_what_passed() {
     let What::End { duration, .. } = end.what else { panic!("an end") };
     assert_eq!(duration, Some(Duration::from_millis(9)));
     let expected = Traffic {
+        counted: true,
         source_bytes: 100,
         destination_bytes: 3000,
         source_segments: 6,

@@ -8,7 +8,9 @@ use super::{Flows, stamp};
 use crate::{
     capture::{KernelEvent, KernelTime},
     config,
-    flow::{Direction, Flow, FlowEvent, Owner, Role, Source, What, attempts::Attempt, open::Open, reason::Seen},
+    flow::{
+        Direction, Flow, FlowEvent, Owner, Role, Source, What, attempts::Attempt, open::Open, reason::Seen, waits::Wait,
+    },
     ledger::Kind,
 };
 
@@ -21,6 +23,7 @@ impl Flows {
             used_again: false,
             reset_in: false,
             released: false,
+            denied: call.refusal != 0,
             owner: (!is_kernel_worker(&call.caller))
                 .then(|| owner(event, &call.caller, Role::Connector, Source::Connect)),
         };
@@ -30,7 +33,11 @@ impl Flows {
         }
         if let Some(replaced) = self.attempts.open(cookie, attempt, &self.ledger.kernel) {
             // A socket can be used again only after the call before it failed. Where a SYN had left, its end came first.
-            self.no_way(event, cookie, &replaced);
+            self.no_way(event, cookie, &replaced, None);
+        }
+        if attempt.denied {
+            let over = stamp(event, event.time);
+            self.waits.denied(Wait { cookie, asked: event.time, over });
         }
     }
 
@@ -89,6 +96,18 @@ impl Flows {
     }
 
     pub(super) fn drops(&mut self, event: &KernelEvent, release: &Release) {
+        if release.uncounted != 0 {
+            let open = self.open.get(release.cookie);
+            let kind = &self.ledger.kernel.release;
+            match open {
+                Some(open) => {
+                    open.seen.uncounted = true;
+                    if open.own { kind.own.add(1) } else { kind.joined.add(1) }
+                }
+                None => kind.unused.add(1),
+            }
+            return;
+        }
         // One that was bound and never listened.
         let _ = self.listeners.closed(release.cookie);
         // Where no failures are wanted the closing of a socket, which comes before, was not told either.
@@ -98,13 +117,17 @@ impl Flows {
             return;
         };
         attempt.released = true;
+        let asked = attempt.asked;
         let own = self.own.asked(attempt);
         self.count(&self.ledger.kernel.release, own);
         // Closed, and no end from SYN_SENT came before: no SYN ever left.
         if release.state == state::CLOSE
             && let Some(attempt) = self.attempts.close(release.cookie)
         {
-            self.no_way(event, release.cookie, &attempt);
+            let unroutable = event::ip(release.unroutable);
+            self.no_way(event, release.cookie, &attempt, Some(unroutable).filter(|ip| !ip.is_unspecified()));
+        } else if release.state == state::SYN_SENT {
+            self.waits.released(Wait { cookie: release.cookie, asked, over: stamp(event, event.time) });
         }
     }
 
@@ -149,7 +172,7 @@ impl Flows {
         flow.owner = acceptor.or(flow.owner);
         // When the SYN-ACK came. Of SYNs that crossed there is none.
         let handshake = match (&attempt, direction) {
-            (Some(attempt), _) if active => Some(event.time.since(attempt.asked)),
+            (Some(attempt), _) if active && established.segments_in > 0 => Some(event.time.since(attempt.asked)),
             (None, Direction::Incoming) => incoming_handshake(established),
             _ => None,
         };
@@ -231,8 +254,10 @@ fn is_kernel_worker(caller: &Caller) -> bool {
 
 /// From SYN-ACK to the completing ACK, nanoseconds, by the kernel's own first round trip sample. It is trusted only where
 /// it was measured to be right: not after a retransmission, and not when it is a whole number of milliseconds, for then
-/// it came from timestamps (with SYN cookies up to 64 ms wrong).
+/// it came from timestamps (with SYN cookies up to 64 ms wrong). Nor where the first segment had data: then it ends when the
+/// client had something to say (TCP_DEFER_ACCEPT, which drops the bare ACK; an ACK that was lost; Fast Open).
 fn incoming_handshake(established: &Established) -> Option<u64> {
     let us = established.srtt_us;
-    (us != 0 && established.retransmits == 0 && !us.is_multiple_of(1000)).then(|| u64::from(us) * 1000)
+    let bare = established.data_segments_in == 0;
+    (bare && us != 0 && established.retransmits == 0 && !us.is_multiple_of(1000)).then(|| u64::from(us) * 1000)
 }

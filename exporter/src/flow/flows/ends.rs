@@ -1,17 +1,21 @@
 //! From what came over a connection, and its closing, to its end; and to the failure of an attempt.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 
 use super::{Flows, stamp};
 use crate::{
-    capture::{KernelEvent, KernelTime, WallTime},
+    capture::{KernelEvent, KernelTime},
     flow::{
-        BootId, CommunityId, Direction, EndReason, FailReason, Flow, FlowEvent, Sent, Stamp, Traffic, What,
+        Cause, CommunityId, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Sent, Stamp, Traffic, What,
         attempts::Attempt,
         open::Open,
         reason::{self, Asked, Seen},
+        waits::Wait,
     },
 };
 
@@ -44,7 +48,7 @@ impl Flows {
             if self.own.asked(attempt) { kernel.reset.own.add(1) } else { kernel.reset.joined.add(1) }
         } else if let Some(place) = self.closed.get(&segment.cookie).copied() {
             if segment.way == event::OUT {
-                self.settling.correct_end(place, EndReason::ResetLocal);
+                self.settling.correct_end(place, EndReason::ResetLocal.by(Evidence::Segment));
             }
             kernel.reset.joined.add(1);
         } else if self.older.reset(event, segment) {
@@ -95,7 +99,8 @@ impl Flows {
             let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
             flow.came_of(attempt.as_ref(), &self.boot, event.time);
             flow.owner = attempt.and_then(|a| a.owner);
-            let what = What::Failed { reason: FailReason::Aborted, attempts: 1, fold: None };
+            let cause = reason::half(close, &asked(attempt.as_ref()), attempt.is_some());
+            let what = What::Failed { cause, attempts: 1, fold: None };
             let told = FlowEvent { at: stamp(event, event.time), flow, what };
             self.settling.hold(told, close.cookie, event.time, false, false);
             return;
@@ -136,72 +141,77 @@ impl Flows {
             self.refusals.forget(local, remote);
             return;
         }
-        let asked = Asked {
-            last_syn: attempt.map_or(event.time, |a| a.again.unwrap_or(a.asked)),
-            // Where the reset's own event was lost: a segment came, and nothing else answers a SYN so.
-            reset_in: attempt.map_or(close.counters.segments_in > 0, |a| a.reset_in),
-            released: attempt.is_some_and(|a| a.released),
-            timer: close.timer,
-        };
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
         flow.came_of(attempt.as_ref(), &self.boot, event.time);
         flow.owner = attempt.and_then(|a| a.owner);
-        let what = What::Failed {
-            reason: reason::failure(event.time, &asked),
-            attempts: close.counters.retransmits.saturating_add(1),
-            fold: None,
-        };
+        let Counters { segments_out, retransmits, .. } = close.counters;
+        let attempts = if segments_out == 0 { 0 } else { retransmits.saturating_add(1) };
+        let cause = reason::failure(close, &asked(attempt.as_ref()));
+        let what = What::Failed { cause, attempts, fold: None };
         let told = FlowEvent { at: stamp(event, event.time), flow, what };
         self.settling.hold(told, close.cookie, event.time, false, false);
     }
 
-    /// An attempt for which no SYN ever left: there was no way.
-    pub(super) fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt) {
+    /// An attempt for which no SYN ever left: connect() failed at once. `unroutable`: where to there was no route, as far as
+    /// the kernel's socket shows it.
+    pub(super) fn no_way(&mut self, event: &KernelEvent, cookie: u64, attempt: &Attempt, unroutable: Option<IpAddr>) {
+        let (cause, time) = if attempt.denied {
+            (FailReason::Denied.by(Evidence::Call), attempt.asked)
+        } else if unroutable == Some(attempt.destination.ip()) {
+            (FailReason::Unreachable.by(Evidence::State), event.time)
+        } else {
+            // No route, no free port, no memory, or a program that ran after flowtel's refused it.
+            (FailReason::Other.unknown(), event.time)
+        };
+        self.never_sent(cookie, attempt, stamp(event, time), cause);
+    }
+
+    /// Tells of attempts that have waited long enough at `now` for something more to come of them.
+    pub(super) fn waited(&mut self, now: Option<KernelTime>) {
+        while let Some(Wait { cookie, asked, over }) = self.waits.next(now) {
+            let Some(attempt) = self.attempts.close_if(cookie, |attempt| attempt.asked == asked) else { continue };
+            // Where events of flows were lost since, its end may be among them.
+            if !attempt.denied && asked <= self.lost.at {
+                self.ledger.kernel.connect.unused.add(1);
+                continue;
+            }
+            let reason = if attempt.denied { FailReason::Denied } else { FailReason::Aborted };
+            self.never_sent(cookie, &attempt, over, reason.by(Evidence::Call));
+        }
+    }
+
+    /// Tells of an attempt for which no SYN left.
+    fn never_sent(&mut self, cookie: u64, attempt: &Attempt, at: Stamp, cause: Cause<FailReason>) {
         let own = self.own.asked(attempt);
         if attempt.asked < self.watched {
             self.ledger.kernel.connect.unused.add(1);
             return;
         }
         self.count(&self.ledger.kernel.connect, own);
-        if !own {
-            let told = FlowEvent { at: stamp(event, event.time), ..never_sent(&self.boot, cookie, attempt) };
-            self.settling.hold(told, cookie, event.time, false, false);
-        }
-    }
-
-    /// An attempt is older than is remembered. Where no SYN was repeated none ever left; else the kernel may be trying still.
-    /// And where events of flows were lost since, it may have succeeded.
-    pub(super) fn gives_up(&mut self, cookie: u64, attempt: &Attempt, now: KernelTime) {
-        let own = self.own.asked(attempt);
-        let untold = attempt.asked <= self.lost.at;
-        if attempt.again.is_some() || own || untold || attempt.asked < self.watched {
-            self.ledger.kernel.connect.unused.add(1);
+        if own {
             return;
         }
-        self.ledger.kernel.connect.joined.add(1);
-        let wall = crate::capture::Clock::measure().wall(now);
-        let at = Stamp { time: now, wall, observed: wall };
-        let told = FlowEvent { at, ..never_sent(&self.boot, cookie, attempt) };
-        self.settling.hold(told, cookie, now, false, false);
+        let nowhere = match attempt.destination {
+            SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
+            SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
+        };
+        let mut flow = Flow::new(&self.boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
+        // The kernel tells nothing of a socket for which no SYN leaves, so it may be one of many such attempts.
+        flow.set_apart(&self.boot, attempt.asked);
+        flow.owner = attempt.owner;
+        flow.community_id = None::<CommunityId>;
+        let what = What::Failed { cause, attempts: 0, fold: None };
+        self.settling.hold(FlowEvent { at, flow, what }, cookie, at.time, false, false);
     }
 }
 
-/// The failure of an attempt for which no SYN left; its time is the caller's to set.
-fn never_sent(boot: &BootId, cookie: u64, attempt: &Attempt) -> FlowEvent {
-    let nowhere = match attempt.destination {
-        SocketAddr::V4(_) => SocketAddr::from(([0; 4], 0)),
-        SocketAddr::V6(_) => SocketAddr::from(([0u16; 8], 0)),
-    };
-    let mut flow = Flow::new(boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
-    // The kernel tells nothing of a socket for which no SYN leaves, so it may be one of many such attempts.
-    flow.set_apart(boot, attempt.asked);
-    flow.owner = attempt.owner;
-    flow.community_id = None::<CommunityId>;
-    FlowEvent {
-        at: Stamp { time: attempt.asked, wall: WallTime(0), observed: WallTime(0) },
-        flow,
-        what: What::Failed { reason: FailReason::Unreachable, attempts: 0, fold: None },
-    }
+/// What was seen of an attempt.
+fn asked(attempt: Option<&Attempt>) -> Asked {
+    attempt.map_or_else(Asked::default, |attempt| Asked {
+        reset_in: attempt.reset_in,
+        released: attempt.released,
+        first: !attempt.used_again,
+    })
 }
 
 /// The end that a closed socket tells.
@@ -215,19 +225,19 @@ pub(in crate::flow) fn ended(
 ) -> What {
     let Counters { bytes_acked, bytes_received, segments_in, segments_out, retransmits, srtt_us } = close.counters;
     let rtt = Duration::from_micros(srtt_us.into());
-    let all_acknowledged = close.all_acknowledged != 0;
-    let reason = reason::end(close.old_state, event.time, seen, all_acknowledged);
+    let cause = reason::end(close, event.time, seen);
     // SYN and FIN take a sequence number each: of what was acknowledged, the own ones; of what was received, the peer's
     // FIN (its SYN is not counted).
-    let own_fin = reason::own_fin_acknowledged(close.old_state, all_acknowledged);
+    let own_fin = reason::own_fin_acknowledged(close);
     let sent = bytes_acked.saturating_sub(u64::from(active) + u64::from(own_fin));
     let fin_in = close.fin_in == event::FIN_CAME || seen.fin_in.is_some();
     let received = bytes_received.saturating_sub(u64::from(reason::peer_fin_came(close.old_state, fin_in)));
     let own = Sent { bytes: sent, segments: segments_out };
     let peer = Sent { bytes: received, segments: segments_in };
+    let counted = !seen.uncounted && close.marks & event::UNCOUNTED == 0;
     What::End {
-        reason,
+        cause,
         duration: began.map(|began| Duration::from_nanos(event.time.since(began))),
-        traffic: Traffic::new(direction, own, peer, retransmits, rtt),
+        traffic: Traffic { counted, ..Traffic::new(direction, own, peer, retransmits, rtt) },
     }
 }

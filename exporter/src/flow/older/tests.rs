@@ -66,8 +66,8 @@ impl Scene {
     fn end(&mut self) -> (EndReason, u64, u64) {
         let told = self.told();
         let mut ends = told.iter().filter_map(|event| match event.what {
-            What::End { reason, duration: None, traffic } => {
-                Some((reason, traffic.source_bytes, traffic.destination_bytes))
+            What::End { cause, duration: None, traffic } => {
+                Some((cause?.reason, traffic.source_bytes, traffic.destination_bytes))
             }
             _ => None,
         });
@@ -158,7 +158,8 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
             remote_port: 80,
             srtt_us: 0,
             retransmits: 0,
-            reserved: 0,
+            segments_in: 1,
+            data_segments_in: 0,
             netns: 1,
             listener: 0,
         })
@@ -241,9 +242,9 @@ fn what_is_gone_is_told_once_and_a_close_before_it_counts() {
             local_port: 1,
             remote_port: 1,
             fin_in: 0,
-            all_acknowledged: 1,
+            marks: event::ALL_ACKNOWLEDGED,
             timer: flowtel_common::event::TIMER_UNKNOWN,
-            reserved: 0,
+            error: event::ERROR_UNKNOWN,
             counters: Counters { bytes_acked: 112, bytes_received: 300, ..Counters::default() },
         }),
     );

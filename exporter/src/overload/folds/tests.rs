@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     capture::WallTime,
-    flow::{Flow, FlowId, Owner, Role, Source, Stamp, Traffic},
+    flow::{Evidence, Flow, FlowId, Owner, Role, Source, Stamp, Traffic},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -44,6 +44,7 @@ fn begin() -> What {
 
 fn end(bytes: u64) -> What {
     let traffic = Traffic {
+        counted: true,
         source_bytes: bytes,
         destination_bytes: 2 * bytes,
         source_segments: 3,
@@ -51,11 +52,11 @@ fn end(bytes: u64) -> What {
         retransmits: 1,
         rtt: Some(Duration::from_millis(2)),
     };
-    What::End { reason: EndReason::Fin, duration: Some(Duration::from_secs(1)), traffic }
+    What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: Some(Duration::from_secs(1)), traffic }
 }
 
 fn failed(reason: FailReason) -> What {
-    What::Failed { reason, attempts: 2, fold: None }
+    What::Failed { cause: reason.by(Evidence::SocketError), attempts: 2, fold: None }
 }
 
 type Told = Vec<(FlowEvent, Option<Fold>)>;
@@ -114,7 +115,10 @@ fn ends_and_failures_are_summed_and_an_owner_that_differs_is_left_out() {
     assert_eq!((traffic.source_segments, traffic.destination_segments, traffic.retransmits), (9, 12, 3));
     assert_eq!((told[0].0.flow.owner, told[0].1.map(|fold| fold.count)), (None, Some(3)));
     let fold = Fold { count: 3, duration: Duration::from_secs(2), destination_ports: 1 };
-    assert_eq!(told[1].0.what, What::Failed { reason: FailReason::Refused, attempts: 6, fold: Some(fold) });
+    assert_eq!(
+        told[1].0.what,
+        What::Failed { cause: FailReason::Refused.by(Evidence::SocketError), attempts: 6, fold: Some(fold) }
+    );
     assert_eq!(told[1].1, None, "a failure says so itself");
 }
 

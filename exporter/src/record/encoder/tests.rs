@@ -11,7 +11,7 @@ use super::*;
 use crate::{
     capture::KernelTime,
     config::{self, Groups},
-    flow::{CommunityId, Direction, Flow, FlowId, Owner, Role, Source, Stamp},
+    flow::{CommunityId, Direction, Evidence, Flow, FlowId, Owner, Role, Source, Stamp},
     gap::Gap,
     ledger::{LOSSES, Loss},
     record::Observer,
@@ -112,25 +112,43 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
             name.chars().map(|c| if acts(c) { c.escape_default().to_string() } else { c.to_string() }).collect();
         body += &format!(" {shown}[{}]", o.pid);
     }
+    let source = |source: Option<Evidence>| {
+        source.map(|source| {
+            let source = match source {
+                Evidence::SocketError => "socket_error",
+                Evidence::Segment => "segment",
+                Evidence::Timer => "timer",
+                Evidence::Call => "call",
+                Evidence::State => "state",
+            };
+            ("flowtel.cause.source", text(source))
+        })
+    };
     match &event.what {
         What::Begin { .. } => {}
         What::Open => body += " open",
         What::Vanished => body += " ended unseen",
-        What::End { reason, duration, traffic } => {
+        What::End { cause, duration, traffic } => {
             attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
+            attributes.extend(cause.map(|cause| ("flowtel.flow.end.reason", text(cause.reason.as_str()))));
+            attributes.extend(source(cause.and_then(|cause| cause.source)));
+            if traffic.counted {
+                attributes.push(("flowtel.source.bytes", int(traffic.source_bytes)));
+                attributes.push(("flowtel.destination.bytes", int(traffic.destination_bytes)));
+            }
             attributes.extend([
-                ("flowtel.flow.end.reason", text(reason.as_str())),
-                ("flowtel.source.bytes", int(traffic.source_bytes)),
-                ("flowtel.destination.bytes", int(traffic.destination_bytes)),
                 ("flowtel.source.packets", int(traffic.source_segments.into())),
                 ("flowtel.destination.packets", int(traffic.destination_segments.into())),
                 ("flowtel.tcp.retransmits", int(traffic.retransmits.into())),
             ]);
             attributes.extend(traffic.rtt.map(|rtt| ("flowtel.tcp.rtt", seconds(rtt))));
-            body += &format!(" ended: {}", reason.as_str());
+            body += " ended";
+            body += &cause.map(|cause| format!(": {}", cause.reason.as_str())).unwrap_or_default();
         }
-        What::Failed { reason, attempts, fold } => {
+        What::Failed { cause, attempts, fold } => {
+            let reason = cause.reason;
             attributes.push(("error.type", text(reason.as_str())));
+            attributes.extend(source(cause.source));
             attributes.push(("flowtel.tcp.attempts", int((*attempts).into())));
             if let Some(fold) = fold {
                 attributes.push(("flowtel.fold.count", int(fold.count)));
@@ -152,7 +170,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         attributes.push(("flowtel.fold.destination.ports", int(fold.destination_ports.into())));
         let times = format!("{} times", fold.count);
         body = match &event.what {
-            What::End { .. } => body.replace(" ended: ", &format!(" ended {times}: ")),
+            What::End { .. } => body.replace(" ended", &format!(" ended {times}")),
             What::Open | What::Vanished => format!("{body} {times}"),
             _ => format!("{body} began {times}"),
         };
@@ -211,8 +229,9 @@ fn expected_groups(event: &FlowEvent, names: [&[&str]; 2]) -> Vec<KeyValue> {
 fn whats() -> impl Strategy<Value = What> {
     let duration = || any::<u32>().prop_map(|n| Duration::from_nanos(n.into()));
     let traffic =
-        (any::<u64>(), 0..u64::from(u32::MAX), any::<u32>(), 0u32..100, 0u32..3, prop::option::of(duration()))
-            .prop_map(|(a, b, c, d, retransmits, rtt)| Traffic {
+        (any::<u64>(), 0..u64::from(u32::MAX), any::<[u32; 2]>(), any::<bool>(), 0u32..3, prop::option::of(duration()))
+            .prop_map(|(a, b, [c, d], counted, retransmits, rtt)| Traffic {
+                counted,
                 source_bytes: a >> 1,
                 destination_bytes: b,
                 source_segments: c,
@@ -222,12 +241,24 @@ fn whats() -> impl Strategy<Value = What> {
             });
     let end_reason =
         prop::sample::select(vec![EndReason::Fin, EndReason::ResetLocal, EndReason::ResetRemote, EndReason::Timeout]);
+    let source = prop::sample::select(vec![
+        Evidence::SocketError,
+        Evidence::Segment,
+        Evidence::Timer,
+        Evidence::Call,
+        Evidence::State,
+    ]);
+    let source = prop::option::of(source);
     let fail_reason = prop::sample::select(vec![
         FailReason::Refused,
         FailReason::TimedOut,
         FailReason::Unreachable,
         FailReason::Aborted,
+        FailReason::Denied,
+        FailReason::Other,
     ]);
+    let ended = prop::option::of((end_reason, source.clone()).prop_map(|(reason, source)| Cause { reason, source }));
+    let failed = (fail_reason, source).prop_map(|(reason, source)| Cause { reason, source });
     let fold = (any::<u32>(), duration(), 0u32..5000).prop_map(|(count, duration, destination_ports)| Fold {
         count: count.into(),
         duration,
@@ -237,13 +268,13 @@ fn whats() -> impl Strategy<Value = What> {
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
         Just(What::Open),
         Just(What::Vanished),
-        (end_reason, prop::option::of(duration()), traffic).prop_map(|(reason, duration, traffic)| What::End {
-            reason,
+        (ended, prop::option::of(duration()), traffic).prop_map(|(cause, duration, traffic)| What::End {
+            cause,
             duration,
             traffic
         }),
-        (fail_reason, any::<u32>(), prop::option::of(fold)).prop_map(|(reason, attempts, fold)| What::Failed {
-            reason,
+        (failed, any::<u32>(), prop::option::of(fold)).prop_map(|(cause, attempts, fold)| What::Failed {
+            cause,
             attempts,
             fold
         }),

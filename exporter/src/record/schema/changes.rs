@@ -22,6 +22,18 @@ const CHANGES: &[[&str; 3]] = &[
          was seen to accept the process is named that listens on the very socket which took it, where in version 1 it was \
          the last one to bind its port.",
     ],
+    [
+        "`error.type`",
+        "`unreachable` was also what was left when nothing else fitted",
+        "Only what is known; else `_OTHER`. ICMP \"port unreachable\" is `refused`, shutdown() and the like `aborted`, a \
+         cgroup program's refusal `denied`; see Causes.",
+    ],
+    ["`flowtel.cause.source`", "-", "How `error.type` and `flowtel.flow.end.reason` are known."],
+    [
+        "`flowtel.flow.end.reason`, `flowtel.source.bytes`, `flowtel.destination.bytes`",
+        "on every end",
+        "Absent where they are not known.",
+    ],
     ["schema_url of the scope", "OpenTelemetry's", "flowtel's own; the names of OpenTelemetry are those of 1.44."],
 ];
 
