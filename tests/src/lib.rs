@@ -6,7 +6,8 @@
 //! - [`machine`]: what this machine can't do;
 //! - [`netns`]: network namespaces with a wire between them;
 //! - [`traffic`]: servers and clients; [`forge`]: hand-made segments, for peers that no kernel plays;
-//! - [`sniffer`]: captures of a wire; [`rival`]: other BPF programs at the places of flowtel's;
+//! - [`sniffer`]: captures of a wire; [`rival`]: other BPF programs at the places of flowtel's; [`sockmap`]: sockets whose
+//!   bytes pass TCP by;
 //! - [`child`]: processes of their own; [`listening`]: such as listen; [`load`]: many connections a second from some, in a [`cgroup`] of their own;
 //! - [`flowtel`], [`collector`]: the two programs, and [`watching`]: both together; [`balance`]: what flowtel says at its end;
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
@@ -33,6 +34,7 @@ pub mod record;
 pub mod rival;
 pub mod scene;
 pub mod sniffer;
+pub mod sockmap;
 pub mod status;
 pub mod sys;
 pub mod tally;

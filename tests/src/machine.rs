@@ -87,9 +87,14 @@ pub fn in_root_cgroup() -> bool {
 
 /// Whether the kernel tells in which network namespace a connection was established: Linux 6.1 and newer.
 pub fn tells_namespaces() -> bool {
+    is_at_least((6, 1))
+}
+
+/// Whether the kernel is of this version, or newer.
+pub fn is_at_least(version: (u32, u32)) -> bool {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (6, 1)
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
 }
 
 /// Whether the kernel tells which process calls listen(): by its BTF.

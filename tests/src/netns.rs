@@ -17,7 +17,10 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use crate::scene::{Belongings, Scene, skip};
+use crate::{
+    machine,
+    scene::{Belongings, Scene, skip},
+};
 
 /// Where iproute2 keeps named namespaces.
 const DIRECTORY: &str = "/run/netns";
@@ -107,6 +110,20 @@ impl Namespace {
         let mut arguments = vec!["-n", &self.name];
         arguments.extend(words.split(' '));
         ip(&arguments)
+    }
+
+    /// Runs a command inside and waits for it.
+    ///
+    /// # Errors
+    /// Skips the scenario: there is no such command.
+    pub fn exec(&self, words: &str) -> Result<()> {
+        let program = words.split(' ').next().unwrap_or_default();
+        if !machine::has(program) {
+            return Err(skip(format!("no {program} here")));
+        }
+        let mut arguments = vec!["netns", "exec", &self.name];
+        arguments.extend(words.split(' '));
+        ip(&arguments).map(drop)
     }
 
     /// Loads nftables rules. Skips the scenario where nft is missing or the kernel has not what the rules need.

@@ -20,6 +20,7 @@ const LINK_CREATE: c_long = 28;
 /// `bpf_prog_type` and `bpf_attach_type`.
 const SOCK_OPS: [u32; 2] = [13, 3];
 const SENDMSG4: [u32; 2] = [18, 14];
+const CONNECT4: [u32; 2] = [18, 10];
 
 /// A callback of a TCP socket (BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB).
 pub const ACTIVE_ESTABLISHED: i32 = 4;
@@ -104,6 +105,21 @@ impl Rival {
             instruction(0x95, 0, 0, 0, 0),    // exit
         ];
         Self::attach(cgroup, SENDMSG4, &program)
+    }
+
+    /// A connect4 program that refuses connections to a port.
+    ///
+    /// # Errors
+    /// The kernel refuses it.
+    pub fn refuses(cgroup: &Path, port: u16) -> Result<Self> {
+        let program = [
+            instruction(0x61, 2, 1, 24, 0),                  // r2 = ctx->user_port
+            instruction(0xb7, 0, 0, 0, 1),                   // r0 = 1
+            instruction(0x55, 2, 0, 1, port.to_be().into()), // if r2 != port, to the end
+            instruction(0xb7, 0, 0, 0, 0),                   // r0 = 0
+            instruction(0x95, 0, 0, 0, 0),                   // exit
+        ];
+        Self::attach(cgroup, CONNECT4, &program)
     }
 
     fn attach(cgroup: &Path, [kind, attach]: [u32; 2], instructions: &[u64]) -> Result<Self> {

@@ -169,3 +169,25 @@ pub fn fork_and_connect(address: std::net::SocketAddr) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// The system call bpf(2): its command and its attributes, as words in the machine's order. Returns what it does: a
+/// descriptor, or 0.
+///
+/// # Errors
+/// As bpf(2).
+pub fn bpf(command: c_int, attributes: &[u64]) -> io::Result<c_int> {
+    // SAFETY: pointer and length are those of one slice; the kernel checks what the attributes point at, and only reads it.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, attributes.as_ptr(), size_of_val(attributes) as libc::c_uint) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as c_int) }
+}
+
+/// As [`bpf`], for commands that return a descriptor.
+///
+/// # Errors
+/// As bpf(2).
+pub fn bpf_opened(command: c_int, attributes: &[u64]) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
+    // SAFETY: the kernel has just opened it, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -4,6 +4,7 @@
 //! `FLOWTEL_TESTS=slow` adds those that take long; `FLOWTEL_TESTS_ROOMS=life,names` takes those of some files alone, or the few named `proofs`;
 //! `FLOWTEL_TESTS_PATIENCE=6` makes all limits of time longer.
 
+mod causes;
 mod delivery;
 mod failed;
 mod handshakes;
@@ -61,6 +62,12 @@ const PROOFS: &[&str] = &[
     "a SYN whose TCP_USER_TIMEOUT",
     "nobody answers",
     "a bound socket",
+    "answers to a SYN",
+    "an attempt given up",
+    "no route",
+    "connect() that another program refuses",
+    "TCP_DEFER_ACCEPT",
+    "a FIN that waits",
     "owners: another process accepts",
     "a port with many listeners",
     "SO_REUSEPORT: workers",
@@ -105,6 +112,7 @@ fn main() -> ExitCode {
         ("life", life::ALL),
         ("listeners", listeners::ALL),
         ("failed", failed::ALL),
+        ("causes", causes::ALL),
         ("names", names::ALL),
         ("observers", observers::ALL),
         ("open", open::ALL),
