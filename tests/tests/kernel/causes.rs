@@ -2,7 +2,7 @@
 
 use std::{
     io::{ErrorKind, Write as _},
-    net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     time::Duration,
 };
 
@@ -188,9 +188,7 @@ fn no_route(scene: &Scene) -> Result<()> {
             let to = port(first.into(), 83 + i as u16);
             attempt(to, errno, to)?;
         }
-        let mut six = net.server_v6.segments();
-        six[7] = 99;
-        let six = IpAddr::from(Ipv6Addr::from(six));
+        let six = IpAddr::from(net.server_v6);
         for (i, (kind, errno)) in
             [("unreachable", Errno::HOSTUNREACH), ("blackhole", Errno::INVAL), ("prohibit", Errno::ACCESS)]
                 .into_iter()
