@@ -58,6 +58,10 @@ test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki 
 	@python3 tests/stack/queries.py
 	@python3 tests/stack/elastic.py
 
+.PHONY: test-servers
+test-servers: release ## Whom records name: nginx, haproxy, redis, node, Go, Python, 10,000 connections each (root, 5 min); ARGS="nginx"
+	@python3 tests/servers/table.py $(ARGS)
+
 .PHONY: test-compose
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
 	@tests/stack/validate.sh

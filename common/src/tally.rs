@@ -44,8 +44,8 @@ pub struct OnCpu {
     /// coarsest clock. Its handshake is told a moment later, on the same CPU as a rule.
     pub answered: [u64; 3],
     /// The last segment without SYN and RST that arrived at a listening socket: the socket (SO_COOKIE), and then, from the
-    /// high bits down, both ports and the kernel's coarsest clock. Where it completes a handshake, the connection that the
-    /// listener takes by it is told in the same breath, on the same CPU.
+    /// high bits down, both ports and the sequence number that it acknowledges. Where it completes a handshake, the connection
+    /// that the listener takes by it is told in the same breath, on the same CPU.
     pub taken: [u64; 2],
     /// The socket (SO_COOKIE) whose begin was reported and whose change of state must follow at once, on this CPU; else 0.
     pub promised: u64,

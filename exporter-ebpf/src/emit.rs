@@ -174,34 +174,32 @@ pub fn answered_at(cookie: u64) -> u64 {
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
-/// Notes that a segment arrived now that may complete a handshake: at the listening socket `cookie`, between `ports`, the
-/// peer's in the upper half.
+/// Notes a segment that may complete a handshake: at the listening socket `cookie`, and what must fit, see [`taken_by`].
 #[inline(always)]
-pub fn taken(cookie: u64, ports: u32) {
+pub fn taken(cookie: u64, ports: u32, acknowledged: u32) {
     let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return };
     // SAFETY: as for `answered`.
     unsafe {
         (&raw mut (*on_cpu).taken[0]).write_volatile(cookie);
-        (&raw mut (*on_cpu).taken[1]).write_volatile(u64::from(ports) << 32 | bpf_jiffies64() & 0xffff_ffff);
+        (&raw mut (*on_cpu).taken[1]).write_volatile(u64::from(ports) << 32 | u64::from(acknowledged));
     }
 }
 
-/// The listening socket that takes the connection between these ports, complete now: where the last segment that came to
-/// one on this CPU came for it. 0 elsewhere.
+/// The listening socket that takes a connection, complete now, between these ports, the peer's in the upper half: where the
+/// last segment that came to a listener on this CPU acknowledged just the sequence number `acknowledged`, the first after
+/// the own SYN. 0 elsewhere.
 ///
 /// The kernel looks at the segment with the listener, makes the connection's own socket or finds it, and completes it, all
-/// in one go (tcp_v4_rcv, tcp_check_req, tcp_child_process, net/ipv4): nothing else of this CPU comes between.
+/// in one go (tcp_v4_rcv, tcp_check_req, tcp_child_process, net/ipv4): nothing else of this CPU comes between. Whoever would
+/// have it mistaken needs the sequence number, which the kernel has chosen and told the peer alone.
 #[inline(always)]
-pub fn taken_by(ports: u32) -> u64 {
-    /// A hypervisor may take the CPU away in between. What is older was another connection's of the same ports.
-    const MOST_JIFFIES: u32 = 16;
+pub fn taken_by(ports: u32, acknowledged: u32) -> u64 {
     let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return 0 };
-    // SAFETY: as above; and no requirement.
-    let (cookie, note, now) = unsafe {
-        let note = (&raw const (*on_cpu).taken[1]).read_volatile();
-        ((&raw const (*on_cpu).taken[0]).read_volatile(), note, bpf_jiffies64() as u32)
+    // SAFETY: as above.
+    let (cookie, of) = unsafe {
+        ((&raw const (*on_cpu).taken[0]).read_volatile(), (&raw const (*on_cpu).taken[1]).read_volatile())
     };
-    if (note >> 32) as u32 == ports && now.wrapping_sub(note as u32) <= MOST_JIFFIES { cookie } else { 0 }
+    if of == u64::from(ports) << 32 | u64::from(acknowledged) { cookie } else { 0 }
 }
 
 /// Reports that something happened to the socket `cookie` now.

@@ -237,7 +237,7 @@ fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
         (*record).data_segments_in = trips.data_segments_in;
         (*record).netns = if NETNS { bpf_get_netns_cookie(ctx.ops.cast()) } else { 0 };
         let ports = u32::from((*record).remote_port) << 16 | u32::from((*record).local_port);
-        (*record).listener = if how == event::PASSIVE { taken_by(ports) } else { 0 };
+        (*record).listener = if how == event::PASSIVE { taken_by(ports, (*ctx.ops).snd_nxt) } else { 0 };
     }
     reserved.submit(count.wake_up(&FLOWS));
 }

@@ -44,8 +44,9 @@ pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &Sk
     // What is asked of the packet comes before what is asked of the socket, which is farther away. But for this: the kernel
     // has just asked the socket the same.
     if TAKERS && flags.0 & (Flags::SYN | Flags::RST) == 0 && socket::is_in(ctx.skb.skb, state::LISTEN) {
-        if let Some(ports) = load::<4>(ctx, transport.at) {
-            taken(cookie(ctx), u32::from_be_bytes(ports));
+        if let Some(tcp) = load::<12>(ctx, transport.at) {
+            let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
+            taken(cookie(ctx), word(0), word(8));
         }
         return;
     }

@@ -109,7 +109,7 @@ fn take_from(listener: &TcpListener, how: &str) -> Result<()> {
     loop {
         poll(&mut [PollFd::new(listener, PollFlags::IN)], None)?;
         if let Some(after) = after {
-            wait::pause(Duration::from_millis(after));
+            wait::pause(wait::patient(Duration::from_millis(after)));
         }
         let stream = if how.split(' ').any(|word| word == "named") {
             let (stream, peer) = listener.accept()?;

@@ -68,13 +68,13 @@ pub const PROGRAMS: [Program; 23] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
-        purpose: "who listens (IPv4)",
+        purpose: "who binds a port (IPv4)",
         when: |wants| wants.binders,
     },
     Program {
         name: "flowtel_bind6",
         attach: "cgroup_inet6_post_bind",
-        purpose: "who listens (IPv6)",
+        purpose: "who binds a port (IPv6)",
         when: |wants| wants.binders,
     },
     Program {
@@ -239,7 +239,6 @@ impl Wants {
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
             binders: config.owner.acceptor && !kernel_types::tell_callers(),
-            // It joins a begin with who listens, which nobody is asked about where neither acceptors nor ends are told.
             netns: rights::kernel_is_at_least((6, 1)) && (config.owner.acceptor || events.needs_ends()),
             verdict: rights::kernel_is_at_least((5, 18)),
         }

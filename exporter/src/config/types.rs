@@ -117,8 +117,8 @@ pub struct Flow {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Owner {
-    /// Tell which process accepted an incoming connection, or listens on its port. Otherwise only who opened an outgoing one
-    /// is told, which comes with its handshake's time.
+    /// Name the process that accepted an incoming connection, or listens on the socket that took it (docs/owners.md).
+    /// Otherwise only who opened an outgoing one is named, which comes with its handshake's time.
     pub acceptor: bool,
     /// Tell the process's executable: name and path of `/proc/PID/exe`, as it is when the event is read, a moment after
     /// it happened. For processes of other users it needs CAP_SYS_PTRACE.

@@ -49,6 +49,8 @@ pub struct Flows {
     early: Early,
     /// Whether a process that listened is still there.
     lives: Lives,
+    /// Begins that name a listener, and of which that was not asked yet, each with its socket.
+    doubted: Vec<(Place, u64)>,
     /// Begins whose other end was not seen yet, by what both ends have in common.
     unmatched: HashMap<CommunityId, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
@@ -102,6 +104,7 @@ impl Flows {
             refusals: Refusals::default(),
             early: Early::default(),
             lives: Lives(None),
+            doubted: Vec::new(),
             unmatched: HashMap::default(),
             closed: HashMap::default(),
             events: config.capture.events,
@@ -122,7 +125,7 @@ impl Flows {
     }
 
     /// Has `lives` say whether the process of an owner is still there: a listener that is no longer owns nothing that its
-    /// socket takes. Asked when a begin is told that nobody was seen to accept. To be called before any event.
+    /// socket takes. Asked when a begin was read that nobody was seen to accept so far. To be called before any event.
     pub fn ask_lives(&mut self, lives: impl FnMut(&Owner) -> bool + Send + 'static) {
         self.lives = Lives(Some(Box::new(lives)));
     }
@@ -192,6 +195,7 @@ impl Flows {
         if events != self.lost.events {
             self.lost = Lost { events, at: now };
         }
+        self.doubt();
         self.waited(Some(now));
         // What becomes of them nobody knows: the kernel may be trying still, they may wait for their first write (Fast Open), or
         // connect() failed and the socket is kept.
@@ -205,6 +209,7 @@ impl Flows {
 
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(&FlowEvent)) {
+        self.doubt();
         self.waited(None);
         self.ledger.kernel.accept.unused.add(self.early.forget(None));
         self.refusals.tell(&self.boot, None, |event| out(&event));
@@ -234,14 +239,6 @@ impl Flows {
 
     fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(&FlowEvent)) {
         while let Some((place, held)) = self.settling.next(now) {
-            if held.names_listener()
-                && let Lives(Some(lives)) = &mut self.lives
-                && held.event.flow.owner.is_some_and(|owner| !lives(&owner))
-            {
-                let cookie = held.cookie;
-                self.disown(place, cookie);
-                continue;
-            }
             match held.event.what {
                 What::Begin { .. } => {
                     if held.unmatched
@@ -275,6 +272,19 @@ impl Flows {
             self.settling.told();
         }
         self.settling.shrink(KEEP);
+    }
+
+    /// Asks whether the listeners that new begins name are still there. If so they were when these began.
+    fn doubt(&mut self) {
+        while let Some((begin, cookie)) = self.doubted.pop() {
+            let held = self.settling.get(begin).filter(|held| held.names_listener());
+            if let (Some(owner), Lives(Some(lives))) = (held.and_then(|held| held.event.flow.owner), &mut self.lives)
+                && !lives(&owner)
+            {
+                self.disown(begin, cookie);
+            }
+        }
+        self.doubted.shrink_to(KEEP);
     }
 
     /// The process that listened is gone: who has its socket now nobody saw.

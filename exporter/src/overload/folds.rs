@@ -171,7 +171,7 @@ impl Repeats {
         self.last = self.last.max(event.at.time);
         let flow = &mut self.sum.flow;
         flow.local &= event.flow.local;
-        let process = |owner: &crate::flow::Owner| (owner.pid, owner.uid, owner.role);
+        let process = |owner: &crate::flow::Owner| (owner.pid, owner.uid, owner.role, owner.source, owner.begin);
         if flow.owner.as_ref().map(process) != event.flow.owner.as_ref().map(process) {
             flow.owner = None;
         }

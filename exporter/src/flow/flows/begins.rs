@@ -196,7 +196,11 @@ impl Flows {
         // Where nothing more is to be told of it, it is not followed.
         let followed = (self.events.needs_ends() || self.acceptors).then(|| flow.clone());
         let told = FlowEvent { at: stamp(event, event.time), flow, what: What::Begin { handshake } };
+        let by_listener = wants_owner && told.flow.owner.is_some();
         let begin = self.settling.hold(told, cookie, event.time, own, wants_owner);
+        if by_listener {
+            self.doubted.push((begin, cookie));
+        }
         if other_end.is_none()
             && let Some(connection) = connection
         {

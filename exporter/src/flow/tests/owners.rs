@@ -161,6 +161,9 @@ fn a_listener_whose_process_is_gone_is_not_named() {
     }
     scene.on(3, accept(8, 66)); // seen to accept: it was there
     scene.on(4, ends(6));
+    scene.settle(5);
+    // From here on it is gone, too, but it was there later than the begin.
+    scene.flows.ask_lives(|_| false);
     scene.settle(60 * MS);
     scene.on(70 * MS, ends(7));
     let accepted = Some((66, Role::Acceptor, Source::Accept, None));
