@@ -44,6 +44,11 @@ test-slow: need-cargo release ## Hostile load as long and hard as the goals say,
 	@FLOWTEL_TESTS=slow FLOWTEL_TESTS_ROOMS=hostile,slow $(CARGO) test --locked -p flowtel-tests --test kernel
 	@FLOWTEL_TESTS=slow $(CARGO) test --locked -p flowtel-tests --test kernel -- "two thousand older"
 
+.PHONY: test-replay
+test-replay: need-cargo ## A capture of each encapsulation, made by scapy and by the kernel's tunnels, read by tshark and by flowtel replay
+	@$(CARGO) build --locked -p flowtel
+	@tests/replay/run.sh $${FLOWTEL:-$(TARGET)/debug/flowtel}
+
 .PHONY: test-delivery
 # The percentage of the full time and numbers. FLOWTEL=target/debug/flowtel tests another program than the optimized one.
 FLOWTEL_DELIVERY ?= 100

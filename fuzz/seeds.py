@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Writes first inputs of the fuzz targets: fuzz/seeds.py DIRECTORY. They are made here; captured ones are in fuzz/seeds.
 They show the fuzzer what sound input looks like; the rest it finds."""
+import gzip
+import lzma
 import pathlib
 import struct
 import sys
@@ -74,6 +76,58 @@ def pcapng(frames):
         yield block(6, head + frame)
 
 
+def layers():
+    """Link type and frame: a segment in each encapsulation."""
+    for p in (ipv4(6, A, B, tcp((1, 2), 1, 2, SYN)), ipv6(6, tcp((1, 2), 1, 2, SYN))):
+        e, kind = ethernet(p), ethernet(p)[12:14]
+        snap = b"\xaa\xaa\x03\0\0\0" + kind + p
+        ppp = b"\0" + (b"\x21" if p[0] >> 4 == 4 else b"\x57") + p
+        wifi = b"\x88\x01" + bytes(24) + snap
+        number = 4 if p[0] >> 4 == 4 else 41
+        yield 101, p
+        yield 1, bytes(12) + b"\x88\xa8\0\5\x81\0\0\6" + kind + p
+        yield 1, bytes(12) + b"\x88\xe7\0\0\0\1" + e
+        yield 1, bytes(12) + b"\x88\x47\0\1\1\x09" + p
+        yield 1, bytes(12) + b"\x88\x47\0\1\1\x09" + bytes(4) + e
+        yield 1, bytes(12) + b"\x88\x64\x11\0\0\1\0\x40" + ppp
+        yield 1, bytes(12) + b"\0\x40" + snap
+        yield 1, bytes(12) + b"\x22\xf3\0\0\0\1\0\2" + e
+        yield 1, bytes(12) + b"\x89\x4f\0\2\2\3\0\0\0\1" + e
+        yield 9, b"\xff\3" + ppp
+        yield 104, b"\x0f\0" + kind + p
+        yield 107, b"\x18\x41\3\0\x80" + snap[3:]
+        yield 105, wifi
+        yield 127, struct.pack("<BBHI", 0, 0, 18, 3) + bytes(8) + b"\0\0" + wifi
+        yield 119, struct.pack("<II", 0x44, 144) + bytes(136) + wifi
+        yield 163, struct.pack(">II", 0x80211001, 64) + bytes(56) + wifi
+        yield 192, struct.pack("<HHI", 0, 8, 105) + wifi
+        yield 113, bytes(14) + kind + p
+        yield 276, kind + bytes(18) + p
+        yield 239, b"\2\0\0\0" + struct.pack("<HH", 4 + len(p), 9) + p
+        yield 258, struct.pack("<III", 12, 1, 1) + e
+        yield 197, bytes(8) + b"\x82" + bytes(7) + bytes(8) + b"\0\0" + e
+        yield 178, b"MGC\x80\0\2\0\0" + e
+        yield 129, bytes(4) + b"\xd4\0\0\1" + p
+        yield 6, bytes(14) + snap
+        yield 101, ipv4(number, A, B, p)
+        yield 101, ipv6(number, p)
+        yield 101, ipv4(51, A, B, bytes([number, 4]) + bytes(22) + p)
+        yield 101, ipv4(47, A, B, b"\xb0\0" + kind + bytes(12) + p)
+        yield 101, ipv4(47, A, B, b"\x40\0" + kind + bytes(8) + p)
+        yield 101, ipv4(47, A, B, b"\x30\x81\x88\x0b" + bytes(12) + b"\xff\3" + ppp)
+        yield 101, ipv4(47, A, B, b"\x10\0\x88\xbe\0\0\0\0\x10" + bytes(7) + e)
+        yield 101, ipv4(47, A, B, b"\x10\0\x22\xeb\0\0\0\0\x20" + bytes(10) + b"\1" + bytes(8) + e)
+        yield 101, ipv4(97, A, B, b"\x30\0" + e)
+        for port, payload in (
+            (4789, b"\x08" + bytes(7) + e), (4790, b"\x0c\0\0\3" + bytes(4) + e), (6081, b"\2\0\x65\x58" + bytes(12) + e),
+            (2152, b"\x34\xff\0\x40\0\0\0\1\0\0\0\x85\1\0\0\xc0\1\0\0\0" + p), (3386, b"\x1e\xff" + bytes(18) + p),
+            (3544, b"\0\1\0\0" + bytes(9) + bytes(8) + p), (1701, b"\x4a\2" + bytes(12) + b"\0\2\0\0\xff\3" + ppp),
+            (4341, bytes(8) + p), (5247, b"\0\x10\3\0\0\0\0\0\1\x08" + bytes(22) + snap), (37008, b"\1\0\0\1\x0a\1\x09\0\1" + e),
+            (4754, b"\0\0" + kind + p), (6635, b"\0\1\1\x09" + p),
+        ):
+            yield 101, ipv4(17, A, B, udp((9, port), payload))
+
+
 def crc32c(data):
     crc = 0xFFFFFFFF
     for byte in data:
@@ -109,6 +163,17 @@ def seeds():
     everything = [ethernet(packet) for packet in packets()]
     yield "pcap", b"".join(pcap(everything))
     yield "pcap", b"".join(pcapng(everything))
+    whole = b"".join(pcap(everything))
+    yield "packed", b"\0" + gzip.compress(whole)[3:]
+    yield "packed", b"\4" + lzma.compress(whole)[6:]
+    yield "packed", b"\x09" + gzip.compress(whole)
+    yield "packed", b"\x09" + lzma.compress(whole)
+    # zstd: no checksum, no size, a window of 64 KiB, and one block as it is, the last.
+    yield "packed", b"\1" + b"\0\x30" + struct.pack("<I", len(whole) << 3 | 1)[:3] + whole
+    # lz4: one block as it is, and the end.
+    yield "packed", b"\2" + b"\x60\x40\x82" + struct.pack("<I", len(whole) | 1 << 31) + whole + bytes(4)
+    for link, frame in layers():
+        yield "layers", struct.pack(">H", link) + frame
     for packet in packets():
         yield "packets", b"\0" + packet
         yield "packets", b"\0" + ethernet(packet)

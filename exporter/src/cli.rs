@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use ipnet::IpNet;
 
 use crate::{
+    capture::pcap::Decapsulate,
     cmd::{self, queue::Form, replay::Captures},
     config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
 };
@@ -30,7 +31,7 @@ Examples:
 
 Exit codes:
   0 done, 64 wrong arguments, 78 wrong configuration, 77 rights are missing, 69 something is not there,
-  65 a damaged capture, 66 no capture, 1 the rest";
+  65 a damaged capture, 66 no capture, 76 a capture that is not decoded in whole, 1 the rest";
 
 const REPLAY_EXAMPLES: &str = "\
 Examples:
@@ -87,6 +88,9 @@ enum Typed {
         /// Networks that are this side: they decide whether a connection is outgoing or incoming
         #[arg(long, value_name = "CIDR", value_parser = network)]
         local: Vec<IpNet>,
+        /// Of a packet in a tunnel (GRE, VXLAN, GTP-U, ...), which one counts
+        #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
+        decapsulate: Decapsulate,
         /// No progress bar and no summary
         #[arg(long, short)]
         quiet: bool,
@@ -289,8 +293,8 @@ pub fn parse(
     Ok(match cli.command {
         None => Command::Run(sources(cli.settings)?),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
-        Some(Typed::Replay { files, local, quiet, settings }) => {
-            Command::Replay { sources: sources(settings)?, captures: Captures { files, local, quiet } }
+        Some(Typed::Replay { files, local, decapsulate, quiet, settings }) => {
+            Command::Replay { sources: sources(settings)?, captures: Captures { files, local, decapsulate, quiet } }
         }
         Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
         Some(Typed::Config { form: ConfigForm { reference: true, .. }, .. }) => Command::Reference,

@@ -23,6 +23,8 @@ pub enum Exit {
     NoInput = 66,
     /// Something that flowtel needs isn't there: the kernel's feature, the cgroup, the receiver (`EX_UNAVAILABLE`).
     Unavailable = 69,
+    /// What is to be read holds something that flowtel can't decode (`EX_PROTOCOL`); the rest was done.
+    Undecoded = 76,
     /// The rights don't suffice: a capability is missing (`EX_NOPERM`).
     NoPermission = 77,
     /// The configuration is wrong (`EX_CONFIG`).
@@ -117,9 +119,10 @@ mod tests {
             Exit::Data,
             Exit::NoInput,
             Exit::Unavailable,
+            Exit::Undecoded,
             Exit::NoPermission,
             Exit::Config,
         ];
-        assert_eq!(all.map(Exit::number), [0, 1, 64, 65, 66, 69, 77, 78]);
+        assert_eq!(all.map(Exit::number), [0, 1, 64, 65, 66, 69, 76, 77, 78]);
     }
 }

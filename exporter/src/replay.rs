@@ -16,7 +16,7 @@ use std::{
 use crate::{
     capture::{
         KernelTime, WallTime,
-        pcap::{Content, Packet, decode},
+        pcap::{Content, Decapsulate, Packet, decode},
     },
     config,
     dns::{Answer, Dns, Names, queries::Queries},
@@ -47,6 +47,7 @@ pub struct Replay {
     out: Out,
     /// Seal by the packets' time too: somebody may be looking on.
     seal_by_time: bool,
+    which: Decapsulate,
     latest: KernelTime,
     ledger: Arc<Ledger>,
 }
@@ -84,18 +85,25 @@ impl Replay {
             encoder,
             out: Out { queue, stop, stopped: false },
             seal_by_time,
+            which: Decapsulate::default(),
             latest: KernelTime(0),
             ledger,
         }
     }
 
+    /// The same, where of a tunnel this packet counts.
+    #[must_use]
+    pub fn decapsulating(self, which: Decapsulate) -> Self {
+        Self { which, ..self }
+    }
+
     /// Takes one packet all the way to the queue. Returns whether to go on.
     pub fn packet(&mut self, packet: &Packet<'_>) -> bool {
-        let Self { flows, names, queries, select, encoder, out, ledger, .. } = self;
+        let Self { flows, names, queries, select, encoder, out, ledger, which, .. } = self;
         let replay = &ledger.replay;
         replay.read.add(1);
         self.latest = self.latest.max(packet.time);
-        match decode(packet) {
+        match decode(packet, *which) {
             // The stage counts what becomes of it.
             Content::Segment(segment) => {
                 flows.on(&segment, |event| write(&event, names.as_ref(), select, encoder, out))

@@ -5,7 +5,7 @@
 
 use flowtel::capture::{
     KernelTime,
-    pcap::{Content, Link, Packet, decode},
+    pcap::{Content, Decapsulate, Link, Packet, decode},
 };
 use flowtel_common::packet;
 use libfuzzer_sys::fuzz_target;
@@ -18,9 +18,12 @@ fuzz_target!(|data: &[u8]| {
     if let Some(transport) = packet::transport(&bytes) {
         assert!(transport.at >= 20 && transport.at <= 600);
     }
-    let link = |link| decode(&Packet { time: KernelTime(0), link, bytes, whole: u32::from(*kind) * 997 });
-    if let Content::Segment(segment) = link(Link::Raw) {
-        // A fragment's header of IPv6 hides the segment from the kernel side's parser only.
+    let link = |link| {
+        let packet = Packet { time: KernelTime(0), link, bytes, whole: u32::from(*kind) * 997 };
+        decode(&packet, Decapsulate::Outer)
+    };
+    if let Content::Segment(segment) = link(Link::RAW) {
+        // A fragment's header of IPv6, authentication and rarer headers hide the segment from the kernel side's parser only.
         if let Some(tcp) = tcp {
             assert_eq!((segment.source.ip(), segment.source.port()), (tcp.source, tcp.source_port));
             assert_eq!((segment.destination.ip(), segment.destination.port()), (tcp.destination, tcp.destination_port));

@@ -99,6 +99,7 @@ pub fn begin(n: u64, ipv6: bool) -> FlowEvent {
     FlowEvent {
         at: Stamp { time: KernelTime(n * 1000), wall, observed: wall },
         flow: Flow {
+            tunnel: None,
             id: Some(FlowId::new(&BOOT, n, source, destination)),
             community_id: Some(CommunityId::tcp(source, destination)),
             source,

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::run::{nth, signals};
 use crate::{
-    capture::pcap::{self, Reader},
+    capture::pcap::{self, Decapsulate, Reader, Undecoded},
     config::{self, Config, Loaded, Target},
     exit::{Exit, Failure},
     export::{self, Exporter},
@@ -42,6 +42,8 @@ pub struct Captures {
     pub files: Vec<PathBuf>,
     /// Networks that are local.
     pub local: Vec<IpNet>,
+    /// Which packet of a tunnel counts.
+    pub decapsulate: Decapsulate,
     /// No progress, and no summary.
     pub quiet: bool,
 }
@@ -121,7 +123,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
         let _ = writeln!(io::stderr(), "{}\n{ledger}", summary(&ledger, started.elapsed()));
     }
     match ended {
-        Some(Ok(ended)) => outcome(ended, &ledger),
+        Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger),
         Some(Err(_)) => Err(anyhow!("the replay thread panicked").into()),
         None => Err(anyhow!("stopped by a signal while waiting for more of the capture").into()),
     }
@@ -147,12 +149,14 @@ fn stage(
     let encoder = Encoder::new(&resource, (REPLAY, 0), Form::of(config, target), limits(config));
     let flows = FlagFlows::new(settings, Arc::clone(ledger));
     Replay::new(flows, config, encoder, queue.clone(), stop, live, Arc::clone(ledger))
+        .decapsulating(captures.decapsulate)
 }
 
-/// Reads one capture after the other, as if they were one.
-fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> Ended {
+/// Reads one capture after the other, as if they were one. Returns how it ended, and what could not be looked into.
+fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended, Undecoded) {
     let mut ended = Ended::Whole;
-    'captures: for Capture { name, source, .. } in captures {
+    let mut undecoded = Undecoded::default();
+    for Capture { name, source, .. } in captures {
         let source: Box<dyn Read + Send> = if bar.is_hidden() { source } else { Box::new(bar.wrap_read(source)) };
         let mut reader = match Reader::new(source) {
             Ok(reader) => reader,
@@ -162,34 +166,39 @@ fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> Ended {
             }
         };
         let mut go_on = true;
-        loop {
+        let whole = loop {
             match reader.next(|packet| go_on = stage.packet(packet)) {
-                Ok(_) if !go_on => {
-                    ended = Ended::Stopped(name);
-                    break 'captures;
-                }
+                Ok(_) if !go_on => break Err(Ended::Stopped(name)),
                 Ok(true) => {}
-                Ok(false) => break,
-                Err(e) => {
-                    ended = Ended::Broken(name, e);
-                    break 'captures;
-                }
+                Ok(false) => break Ok(()),
+                Err(e) => break Err(Ended::Broken(name, e)),
             }
+        };
+        undecoded.add(reader.undecoded());
+        if let Err(early) = whole {
+            ended = early;
+            break;
         }
     }
     stage.finish();
-    ended
+    (ended, undecoded)
 }
 
 /// What the shell is told.
-fn outcome(ended: Ended, ledger: &Ledger) -> Result<(), Failure> {
+fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger) -> Result<(), Failure> {
     let records = &ledger.records;
     // What nobody wanted to read any more is no loss.
     let lost = records.rejected.get() + records.queue_full.get() + records.undelivered.get();
+    let unknown = || anyhow!("not decoded, and so not recorded: {undecoded}");
+    if (!matches!(ended, Ended::Whole) || lost > 0) && !undecoded.is_empty() {
+        // Another code says how it ended. Standard error may be closed.
+        let _ = writeln!(io::stderr(), "flowtel: {}", unknown());
+    }
     match ended {
         Ended::Broken(name, error) => {
-            let code = match error {
-                pcap::Error::Read { .. } => Exit::NoInput,
+            let code = match &error {
+                // An error without a number is of the unpacking.
+                pcap::Error::Read { source, .. } if source.raw_os_error().is_some() => Exit::NoInput,
                 _ => Exit::Data,
             };
             let told = anyhow!("reading {}: what was read up to there is told", name.display());
@@ -198,6 +207,7 @@ fn outcome(ended: Ended, ledger: &Ledger) -> Result<(), Failure> {
         Ended::Stopped(_) if records.write_failed.get() > 0 => Ok(()),
         Ended::Stopped(name) => Err(anyhow!("stopped by a signal within {}", name.display()).into()),
         Ended::Whole if lost > 0 => Err(anyhow!("{lost} of {} records were not delivered", records.made.get()).into()),
+        Ended::Whole if !undecoded.is_empty() => Err(Exit::Undecoded.with(unknown())),
         Ended::Whole => Ok(()),
     }
 }

@@ -47,7 +47,7 @@ pub use flows::Flows;
 use flowtel_common::event::COMM_LEN;
 pub use id::{BootId, FlowId};
 
-use crate::capture::{KernelTime, WallTime};
+use crate::capture::{KernelTime, WallTime, pcap::Tunnel};
 
 /// Something that a record tells: what happened, when, to which flow.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +88,8 @@ pub struct Flow {
     pub local: bool,
     /// The process that owns this side.
     pub owner: Option<Owner>,
+    /// What carried its packets, in a capture. Always `None` of what the kernel tells.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// What happened to a flow.
@@ -232,6 +234,7 @@ impl Flow {
             direction,
             local: source.ip().is_loopback() || (source.ip() == destination.ip() && known),
             owner: None,
+            tunnel: None,
         }
     }
 

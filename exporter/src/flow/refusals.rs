@@ -145,5 +145,6 @@ fn flow(source: SocketAddr, destination: SocketAddr) -> Flow {
         direction: Some(Direction::Incoming),
         local: source.ip().is_loopback() || source.ip() == destination.ip(),
         owner: None,
+        tunnel: None,
     }
 }

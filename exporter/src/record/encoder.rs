@@ -252,6 +252,9 @@ impl Encoder {
             pairs::port(out, schema::SOURCE_PORT, &flow.source);
             pairs::after_port(out, flow, destination);
         }
+        if let Some(tunnel) = flow.tunnel {
+            wire::string_attribute(out, schema::TUNNEL, tunnel.as_str().as_bytes());
+        }
         if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
         }

@@ -157,6 +157,7 @@ mod tests {
                 direction: Some(Direction::Outgoing),
                 local: false,
                 owner,
+                tunnel: None,
             },
             what: What::Open,
         }

@@ -268,6 +268,7 @@ mod tests {
             direction: Some(Direction::Outgoing),
             local: false,
             owner: None,
+            tunnel: None,
         }
     }
 

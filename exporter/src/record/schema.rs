@@ -98,6 +98,8 @@ attributes! {
         "Transport protocol.", "tcp";
     NETWORK_TYPE = "network.type" "string" "", "always",
         "Version of IP: `ipv4` or `ipv6`.", "ipv4";
+    TUNNEL = "flowtel.tunnel.type" "string" "", "replay, when the first packet captured of it came through a tunnel",
+        "What carried the connection's packets in an IP packet of others, the innermost where one is in another: `ipip`, `6in4`, `4in6`, `6in6`, `gre`, `erspan`, `etherip`, `srv6`, `mpls`, `teredo`, `vxlan`, `geneve`, `gtp`, `l2tp`, `lisp`, `capwap`, `tzsp`. Not VLAN tags, MPLS or PPPoE of the link itself.", "vxlan";
     HANDSHAKE = "flowtel.tcp.handshake.duration" "double" "s", "begin, when it was measured: not after a repeated SYN-ACK, nor with SYN cookies, nor of an incoming one whose first segment had data (TCP_DEFER_ACCEPT, Fast Open), nor where no packet left (TCP_REPAIR)",
         "Outgoing: from SYN to SYN-ACK. Incoming: from SYN-ACK to the completing ACK.", "0.0123";
     PID = "process.pid" "int" "", "when the owner is known",
@@ -214,7 +216,7 @@ pub fn markdown() -> String {
          `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
          | time_unix_nano | when it happened in the kernel. Open: when it was seen. Outgoing: when the peer's answer arrived; incoming: when the \
-         handshake was complete |\n\
+         handshake was complete. 0 in a replay of packets without a time |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
          | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed and for gaps |\n\
          | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\

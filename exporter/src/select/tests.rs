@@ -53,6 +53,7 @@ fn event(what: What) -> FlowEvent {
             direction: Some(Direction::Outgoing),
             local: false,
             owner: Some(owner(1, 1000, "curl")),
+            tunnel: None,
         },
         what,
     }

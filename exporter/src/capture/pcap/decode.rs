@@ -1,19 +1,20 @@
 //! A captured packet in; out comes the TCP segment in it, or a datagram to or from a name server, or why neither.
 //!
-//! Finds transport headers by the parser that the kernel side uses, and adds what only a capture has: fragments of IPv6,
-//! lengths, sequence numbers.
+//! [`layers`] knows the headers before them. Must never recurse: a tunnel in a tunnel is one more turn of a loop that is
+//! bounded.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
-use flowtel_common::packet::{self, Flags, Packet as _};
+use flowtel_common::packet::{self, Flags};
 
-use super::Packet;
+use super::{
+    Packet,
+    layers::{self, Decapsulate, Layer, MOST_LAYERS, Rest, Step, Tunnel, ip},
+};
 use crate::capture::KernelTime;
 
 /// The port of name servers.
 const NAMES: u16 = 53;
-/// IPv6's fragment header (RFC 8200, 4.5).
-const FRAGMENT: u8 = 44;
 /// Length of a UDP header.
 const UDP_HEADER: usize = 8;
 
@@ -26,7 +27,8 @@ pub enum Content<'a> {
     Datagram(Datagram<'a>),
     /// Neither.
     Other,
-    /// A link type that is not known, or a packet cut short or not in order: what it holds can't be told.
+    /// A link type that is not known, or a packet cut short, not in order, or of too many headers: what it holds can't be
+    /// known.
     Unreadable,
 }
 
@@ -47,6 +49,8 @@ pub struct Segment {
     pub acknowledgement: u32,
     /// Bytes of payload on the wire, captured or not.
     pub payload: u32,
+    /// The tunnel that carried it: the innermost, where one is in another.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A datagram to or from a name server.
@@ -64,86 +68,77 @@ pub struct Datagram<'a> {
     pub truncated: bool,
 }
 
-/// Looks into a packet.
-pub fn decode<'a>(packet: &Packet<'a>) -> Content<'a> {
-    match packet.link.ip(packet.bytes) {
-        Some(ip) => {
-            // Where the IP header has no length (a segment of more than 64 KiB on its way through the host), the frame's.
-            let before = packet.bytes.len() - ip.len();
-            let whole = (packet.whole as usize).saturating_sub(before);
-            of_ip(packet.time, ip, whole).unwrap_or(Content::Unreadable)
-        }
-        None if matches!(packet.link, super::Link::Other(_)) => Content::Unreadable,
-        None => Content::Other,
-    }
+/// Looks into a packet. Of one that is in a tunnel, `which` says whether the tunnel's own packet counts or the one in it.
+pub fn decode<'a>(packet: &Packet<'a>, which: Decapsulate) -> Content<'a> {
+    let Some(layer) = packet.link.layer() else { return Content::Unreadable };
+    let rest = Rest { bytes: packet.bytes, whole: packet.whole as usize };
+    walk(packet.time, layer, rest, which).unwrap_or(Content::Unreadable)
 }
 
-/// `None`: cut short, or not in order. `whole`: its length on the wire, from the IP header on.
-fn of_ip(time: KernelTime, ip: &[u8], whole: usize) -> Option<Content<'_>> {
-    let Some(transport) = packet::transport(&ip) else {
-        return Some(if is_later_fragment(ip) { Content::Other } else { Content::Unreadable });
-    };
-    let (mut protocol, mut at) = (transport.protocol, transport.at);
-    if transport.version == 6 && protocol == FRAGMENT {
-        let head = (&ip).bytes::<4>(at)?;
-        if u16::from_be_bytes([head[2], head[3]]) >> 3 != 0 {
-            return Some(Content::Other);
+/// From header to header; `None`: cut short, not in order, or more headers than are walked.
+fn walk(time: KernelTime, mut layer: Layer, mut rest: Rest<'_>, which: Decapsulate) -> Option<Content<'_>> {
+    let mut tunnel = None;
+    for _ in 0..MOST_LAYERS {
+        let step = if layer == Layer::Ip {
+            let header = match ip::read(rest)? {
+                ip::Found::Packet(header) => header,
+                ip::Found::LaterFragment => return Some(Content::Other),
+            };
+            if header.protocol == packet::TCP {
+                return segment(time, &header, tunnel).map(Content::Segment);
+            }
+            if header.protocol == packet::UDP
+                && let Some(datagram) = datagram(time, &header)?
+            {
+                return Some(Content::Datagram(datagram));
+            }
+            match which {
+                Decapsulate::Inner => layers::tunnel(&header).unwrap_or(Step::Nothing),
+                Decapsulate::Outer => Step::Nothing,
+            }
+        } else {
+            layer.step(rest)?
+        };
+        match step {
+            Step::To(next, behind) => (layer, rest) = (next, behind),
+            Step::Through(by, next, behind) => (tunnel, layer, rest) = (Some(by), next, behind),
+            Step::Nothing => return Some(Content::Other),
         }
-        (protocol, at) = (head[0], at + 8);
     }
-    let (source, destination, stated): (IpAddr, IpAddr, usize) = if transport.version == 4 {
-        let head = (&ip).bytes::<20>(0)?;
-        (
-            Ipv4Addr::from([head[12], head[13], head[14], head[15]]).into(),
-            Ipv4Addr::from([head[16], head[17], head[18], head[19]]).into(),
-            u16::from_be_bytes([head[2], head[3]]).into(),
-        )
-    } else {
-        let length = usize::from(u16::from_be_bytes((&ip).bytes::<2>(4)?));
-        (
-            Ipv6Addr::from((&ip).bytes::<16>(8)?).into(),
-            Ipv6Addr::from((&ip).bytes::<16>(24)?).into(),
-            if length == 0 { 0 } else { length + 40 },
-        )
-    };
-    let whole = if stated == 0 { whole } else { stated };
-    if !matches!(protocol, packet::TCP | packet::UDP) {
-        return Some(Content::Other);
-    }
-    let ports = (&ip).bytes::<4>(at)?;
-    let source = SocketAddr::new(source, u16::from_be_bytes([ports[0], ports[1]]));
-    let destination = SocketAddr::new(destination, u16::from_be_bytes([ports[2], ports[3]]));
-    if protocol == packet::UDP {
-        if source.port() != NAMES && destination.port() != NAMES {
-            return Some(Content::Other);
-        }
-        let stated = usize::from(u16::from_be_bytes((&ip).bytes::<2>(at + 4)?)).saturating_sub(UDP_HEADER);
-        let from = at + UDP_HEADER;
-        // What stands behind the datagram is the link's padding.
-        let captured = ip.get(from..)?;
-        let payload = captured.get(..stated).unwrap_or(captured);
-        let truncated = payload.len() < stated;
-        return Some(Content::Datagram(Datagram { time, source, destination, payload, truncated }));
-    }
-    let head = (&ip).bytes::<14>(at)?;
+    None
+}
+
+fn segment(time: KernelTime, ip: &ip::Header<'_>, tunnel: Option<Tunnel>) -> Option<Segment> {
+    let head: &[u8; 14] = ip.rest.bytes.first_chunk()?;
     let header = usize::from(head[12] >> 4) * 4;
+    let source = SocketAddr::new(ip.source, u16::from_be_bytes([head[0], head[1]]));
+    let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([head[2], head[3]]));
     if header < 20 || source.port() == 0 || destination.port() == 0 {
         return None;
     }
-    Some(Content::Segment(Segment {
+    Some(Segment {
         time,
         source,
         destination,
         flags: Flags(head[13]),
         sequence: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
         acknowledgement: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
-        payload: u32::try_from(whole.saturating_sub(at + header)).unwrap_or(0),
-    }))
+        payload: u32::try_from(ip.rest.whole.saturating_sub(header)).unwrap_or(0),
+        tunnel,
+    })
 }
 
-/// Whether this is a fragment that does not start its packet, of IPv4.
-fn is_later_fragment(ip: &[u8]) -> bool {
-    (&ip).bytes::<20>(0).is_some_and(|head| head[0] >> 4 == 4 && (head[6] & 0x1f != 0 || head[7] != 0))
+/// `None`: cut short. `Some(None)`: no name server's.
+fn datagram<'a>(time: KernelTime, ip: &ip::Header<'a>) -> Option<Option<Datagram<'a>>> {
+    let source = SocketAddr::new(ip.source, ip.rest.number(0)?);
+    let destination = SocketAddr::new(ip.destination, ip.rest.number(2)?);
+    if source.port() != NAMES && destination.port() != NAMES {
+        return Some(None);
+    }
+    let stated = usize::from(ip.rest.number(4)?).saturating_sub(UDP_HEADER);
+    let captured = ip.rest.skip(UDP_HEADER)?.bytes;
+    let payload = captured.get(..stated).unwrap_or(captured);
+    Some(Some(Datagram { time, source, destination, payload, truncated: payload.len() < stated }))
 }
 
 // === impl Segment

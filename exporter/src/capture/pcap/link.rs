@@ -1,90 +1,121 @@
-//! A captured frame in, its IP packet out. Link types by their numbers: <https://www.tcpdump.org/linktypes.html>.
+//! A link type's number in, the header that its frames begin with out: <https://www.tcpdump.org/linktypes.html>.
 
-/// How the bytes of captured packets begin.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
-    /// Ethernet, with VLAN tags or without.
-    Ethernet,
-    /// IP itself.
-    Raw,
-    /// BSD loopback: an address family in the byte order of the machine that captured.
-    Null,
-    /// OpenBSD loopback: the same in network order.
-    Loop,
-    /// Linux cooked capture, version 1 (`tcpdump -i any`).
-    Sll,
-    /// Linux cooked capture, version 2.
-    Sll2,
-    /// One that is not known here, by its number.
-    Other(u16),
-}
+use super::layers::{Layer, Wrap};
 
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
-/// 802.1Q, 802.1ad, and the number that came before 802.1ad.
-const VLAN: [u16; 3] = [0x8100, 0x88a8, 0x9100];
-/// The most VLAN tags that are walked.
-const MOST_TAGS: usize = 4;
+/// How the bytes of captured packets begin: a `LINKTYPE_` number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Link(u16);
 
 // === impl Link
 
 impl Link {
-    /// By its LINKTYPE_ number.
+    /// Ethernet.
+    pub const ETHERNET: Self = Self(1);
+    /// IP itself.
+    pub const RAW: Self = Self(101);
+
+    /// By its number.
     pub const fn from_number(number: u16) -> Self {
-        match number {
-            0 => Self::Null,
-            1 => Self::Ethernet,
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The header of its frames; `None` where it is not known here.
+    pub const fn layer(self) -> Option<Layer> {
+        const fn behind(bytes: u8, next: &'static Layer) -> Layer {
+            Layer::Wrap(Wrap::Fixed(bytes, next))
+        }
+        Some(match self.0 {
+            1 => Layer::Ethernet,
             // 12 and 14 are DLT_RAW of some systems, 228 and 229 raw IPv4 and IPv6.
-            12 | 14 | 101 | 228 | 229 => Self::Raw,
-            108 => Self::Loop,
-            113 => Self::Sll,
-            276 => Self::Sll2,
-            other => Self::Other(other),
-        }
+            12 | 14 | 101 | 228 | 229 => Layer::Ip,
+            // BSD's loopback: an address family in the byte order of the machine that captured, or of the network. The
+            // number differs from system to system; the packet's own version says enough.
+            0 | 108 => behind(4, &Layer::Ip),
+            6 => Layer::Wrap(Wrap::TokenRing),
+            7 => Layer::Wrap(Wrap::Arcnet(2)),
+            8 => behind(16, &Layer::Ip),
+            10 => behind(13, &Layer::Llc),
+            // ATM: RFC 1483, and Linux' classical IP.
+            11 | 100 | 106 => Layer::Llc,
+            // PPP, in which Cisco HDLC may be: the first byte tells.
+            9 | 50 => Layer::Serial,
+            // PPPoE's session header, without Ethernet's.
+            51 => behind(6, &Layer::Ppp),
+            104 => Layer::CiscoHdlc,
+            105 => Layer::WIFI,
+            107 => Layer::FrameRelay,
+            // OpenBSD's IPsec interface.
+            109 => behind(12, &Layer::Ip),
+            113 => Layer::Wrap(Wrap::Sll),
+            117 => Layer::Wrap(Wrap::Pflog),
+            119 | 163 => Layer::Wrap(Wrap::Prism),
+            // IP over Fibre Channel.
+            122 => behind(16, &Layer::Llc),
+            123 => behind(4, &Layer::Llc),
+            127 => Layer::Wrap(Wrap::Radiotap),
+            129 => Layer::Wrap(Wrap::Arcnet(4)),
+            // IP over FireWire.
+            138 => Layer::Wrap(Wrap::Typed(18)),
+            166 => Layer::Wrap(Wrap::Pppd),
+            178 => Layer::Wrap(Wrap::Juniper(&Layer::Ethernet)),
+            179 => Layer::Wrap(Wrap::Juniper(&Layer::Ppp)),
+            180 => Layer::Wrap(Wrap::Juniper(&Layer::FrameRelay)),
+            181 => Layer::Wrap(Wrap::Juniper(&Layer::CiscoHdlc)),
+            192 => Layer::Wrap(Wrap::Ppi),
+            197 => Layer::Wrap(Wrap::Erf),
+            // The three with a byte of direction.
+            204 => behind(1, &Layer::Ppp),
+            205 => behind(1, &Layer::CiscoHdlc),
+            206 => behind(1, &Layer::FrameRelay),
+            219 => Layer::Mpls,
+            // Solaris' ipnet.
+            226 => behind(24, &Layer::Ip),
+            239 => Layer::Wrap(Wrap::Nflog),
+            // Hilscher's analyzers: without and with the preamble.
+            240 => behind(4, &Layer::Ethernet),
+            241 => behind(12, &Layer::Ethernet),
+            258 => Layer::Wrap(Wrap::Pktap),
+            // Ethernet with its preamble.
+            274 => behind(8, &Layer::Ethernet),
+            276 => Layer::Wrap(Wrap::Sll2),
+            // A switch's tag in front, or between addresses and type: Broadcom's two, Marvell's two.
+            282 => behind(4, &Layer::Ethernet),
+            281 | 284 => Layer::Wrap(Wrap::Typed(18)),
+            285 => Layer::Wrap(Wrap::Typed(22)),
+            _ => return None,
+        })
     }
 
-    /// The IP packet in a frame; `None` where there is none, or not enough of it.
-    pub fn ip(self, frame: &[u8]) -> Option<&[u8]> {
-        match self {
-            Self::Ethernet => network(frame, 12),
-            Self::Raw => Some(frame),
-            // The family's number differs from system to system; the packet's own version says enough.
-            Self::Null | Self::Loop => frame.get(4..),
-            Self::Sll => network(frame, 14),
-            // The protocol stands first; 20 bytes are the header.
-            Self::Sll2 => {
-                let protocol = number(frame, 0)?;
-                let rest = frame.get(20..)?;
-                if VLAN.contains(&protocol) { network_behind_tag(rest) } else { carried(protocol, rest) }
-            }
-            Self::Other(_) => None,
-        }
+    /// What it is, of those that are met and hold no IP that could be found here.
+    pub const fn name(self) -> Option<&'static str> {
+        Some(match self.0 {
+            99 => "Symantec Firewall",
+            114 => "LocalTalk",
+            130..=137 | 141 | 142 | 167 | 194 | 200 | 222 | 238 => "Juniper",
+            140 => "SS7 MTP2",
+            143 => "DOCSIS",
+            144 => "IrDA",
+            147..=162 => "for private use",
+            165 => "BACnet",
+            177 => "LAPD",
+            187 | 201 | 251 | 254 | 255 | 256 | 272 => "Bluetooth",
+            186 | 189 | 220 | 249 | 266 => "USB",
+            195 | 215 | 230 | 283 => "IEEE 802.15.4",
+            203 => "LAPD",
+            209 => "IPMB",
+            227 => "CAN",
+            231 => "D-Bus",
+            242 => "IP over InfiniBand",
+            247 => "InfiniBand",
+            252 => "Wireshark's exported PDUs",
+            253 => "netlink",
+            279 => "Zigbee",
+            _ => return None,
+        })
     }
-}
-
-/// What stands behind the protocol number at `at`, behind VLAN tags too.
-fn network(frame: &[u8], at: usize) -> Option<&[u8]> {
-    let protocol = number(frame, at)?;
-    let rest = frame.get(at + 2..)?;
-    if VLAN.contains(&protocol) { network_behind_tag(rest) } else { carried(protocol, rest) }
-}
-
-/// What stands behind a VLAN tag's control information.
-fn network_behind_tag(mut rest: &[u8]) -> Option<&[u8]> {
-    for _ in 0..MOST_TAGS {
-        let protocol = number(rest, 2)?;
-        rest = rest.get(4..)?;
-        if !VLAN.contains(&protocol) {
-            return carried(protocol, rest);
-        }
-    }
-    None
-}
-
-fn carried(protocol: u16, rest: &[u8]) -> Option<&[u8]> {
-    matches!(protocol, IPV4 | IPV6).then_some(rest)
-}
-
-fn number(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|pair| u16::from_be_bytes(*pair))
 }

@@ -1,27 +1,36 @@
-//! Capture files in, [`Packet`]s out: pcap and pcapng, gzip'd or not, from a file or a pipe.
+//! Capture files in, [`Packet`]s out: pcap and pcapng, packed or not, from a file or a pipe.
 //!
-//! - [`link`]: where in a frame its IP packet is, by link type;
+//! - `unpack`: gzip, zstd, lz4, xz;
+//! - `blocks`: a packet with its time and link type, of each format's blocks;
+//! - [`undecoded`]: what could not be looked into, counted;
+//! - [`link`], [`layers`]: from a frame's first header to its IP packet, through whatever carries it;
 //! - [`mod@decode`]: what an IP packet holds that matters here: a TCP segment, or a name server's datagram.
 //!
 //! Must never hold more than one block in memory, or go on behind damage: sizes are all that tells where a block ends.
 
+mod blocks;
 pub mod decode;
+pub mod layers;
 pub mod link;
 #[cfg(test)]
 pub mod sample;
 #[cfg(test)]
 mod tests;
+pub mod undecoded;
+mod unpack;
 
 use std::{
-    io::{self, BufRead as _, BufReader, Read},
+    io::{self, Read},
     sync::{Arc, Mutex, PoisonError},
 };
 
 pub use decode::{Content, Datagram, Segment, decode};
-use flate2::bufread::MultiGzDecoder;
+pub use layers::{Decapsulate, Tunnel};
 pub use link::Link;
-use pcap_parser::{Block, PcapBlockOwned, PcapError, traits::PcapReaderIterator};
+use pcap_parser::{PcapError, traits::PcapReaderIterator};
+pub use undecoded::Undecoded;
 
+use self::blocks::Section;
 use super::KernelTime;
 
 /// Bytes that are read at once.
@@ -29,9 +38,6 @@ const BUFFER: usize = 256 << 10;
 /// The largest block that is read. Packets are at most 256 KiB (libpcap's MAXIMUM_SNAPLEN); lists of names or keys in
 /// pcapng may be larger.
 const MOST_BLOCK: usize = 16 << 20;
-/// The most interfaces of one section of pcapng.
-const MOST_INTERFACES: usize = 4096;
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// Type of pcapng's section header block, the same in either byte order.
 const SECTION: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
 /// Length of a pcap file's header.
@@ -41,7 +47,7 @@ const PCAP_HEADER: usize = 24;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// When it was captured, nanoseconds since the Unix epoch. A capture has one clock: it stands for the kernel's and
-    /// for the wall's.
+    /// for the wall's. 0 where the capture doesn't say (pcapng's simple packets).
     pub time: KernelTime,
     /// How its bytes begin.
     pub link: Link,
@@ -51,7 +57,7 @@ pub struct Packet<'a> {
     pub whole: u32,
 }
 
-/// Why a capture can't be read, or not further. Offsets are bytes of the capture, unpacked where it was gzip'd.
+/// Why a capture can't be read, or not further. Offsets are bytes of the capture, unpacked where it was packed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The bytes can't be had.
@@ -63,7 +69,9 @@ pub enum Error {
         source: io::Error,
     },
     /// No capture at all.
-    #[error("this is neither pcap nor pcapng (as tcpdump -w and Wireshark write them, gzip'd or not)")]
+    #[error(
+        "this is neither pcap nor pcapng (as tcpdump -w and Wireshark write them; gzip, zstd, lz4 or xz may have packed it)"
+    )]
     Unknown,
     /// It ends within a block.
     #[error("the capture is cut off: the block at byte {at} is not whole")]
@@ -85,28 +93,10 @@ pub enum Error {
 pub struct Reader {
     blocks: Box<dyn PcapReaderIterator + Send>,
     trouble: Trouble,
-    /// Of pcapng: those of the section. Of pcap: one.
-    interfaces: Vec<Interface>,
+    section: Section,
+    undecoded: Undecoded,
     /// Bytes that the buffer has room for.
     room: usize,
-}
-
-/// Where packets were captured.
-#[derive(Debug, Clone, Copy)]
-struct Interface {
-    link: Link,
-    resolution: Resolution,
-    /// Seconds to be added.
-    offset: i64,
-}
-
-/// What one unit of a timestamp is.
-#[derive(Debug, Clone, Copy)]
-enum Resolution {
-    /// 10^-n s.
-    Decimal(u32),
-    /// 2^-n s.
-    Binary(u32),
 }
 
 /// Why reading failed: pcap-parser says only that it did.
@@ -127,23 +117,19 @@ impl Reader {
     /// The bytes can't be had, or are no capture.
     pub fn new(source: impl Read + Send + 'static) -> Result<Self, Error> {
         let fails = |source| Error::Read { at: 0, source };
-        let mut source = BufReader::with_capacity(BUFFER, source);
-        if source.fill_buf().map_err(fails)?.starts_with(&GZIP) {
-            return Self::plain(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(source)));
-        }
-        Self::plain(source)
-    }
-
-    fn plain(mut source: impl Read + Send + 'static) -> Result<Self, Error> {
+        let mut source = unpack::unpack(source, BUFFER).map_err(fails)?;
         // A pipe may give a few bytes at a time, and the parser wants its first header whole.
-        let head = head(&mut source).map_err(|source| Error::Read { at: 0, source })?;
+        let head = head(&mut source).map_err(fails)?;
         if head.is_empty() {
             return Err(Error::Unknown);
         }
         let trouble = Trouble::default();
         let source = Watched { source: io::Cursor::new(head).chain(source), trouble: Arc::clone(&trouble) };
         match pcap_parser::create_reader(BUFFER, source) {
-            Ok(blocks) => Ok(Self { blocks, trouble, interfaces: Vec::new(), room: BUFFER }),
+            Ok(blocks) => {
+                let (section, undecoded) = (Section::default(), Undecoded::default());
+                Ok(Self { blocks, trouble, section, undecoded, room: BUFFER })
+            }
             Err(PcapError::Incomplete(_) | PcapError::Eof | PcapError::UnexpectedEof) => Err(Error::Cut { at: 0 }),
             Err(_) => Err(Error::Unknown),
         }
@@ -156,7 +142,7 @@ impl Reader {
     pub fn next(&mut self, on: impl FnOnce(&Packet<'_>)) -> Result<bool, Error> {
         let at = self.blocks.consumed();
         let (length, taken) = match self.blocks.next() {
-            Ok((length, block)) => (length, take(&block, &mut self.interfaces, on)),
+            Ok((length, block)) => (length, self.section.take(&block, &mut self.undecoded, on)),
             Err(problem) => {
                 let full = match problem {
                     PcapError::Eof => return Ok(false),
@@ -202,9 +188,14 @@ impl Reader {
         Ok(())
     }
 
-    /// Bytes read so far: of the capture, unpacked where it was gzip'd.
+    /// Bytes read so far: of the capture, unpacked where it was packed.
     pub fn consumed(&self) -> usize {
         self.blocks.consumed()
+    }
+
+    /// What could not be looked into so far.
+    pub fn undecoded(&self) -> &Undecoded {
+        &self.undecoded
     }
 }
 
@@ -227,77 +218,6 @@ fn head(source: &mut impl Read) -> io::Result<Vec<u8>> {
         source.by_ref().take(rest as u64).read_to_end(&mut head)?;
     }
     Ok(head)
-}
-
-/// Takes one block in.
-fn take(
-    block: &PcapBlockOwned<'_>,
-    interfaces: &mut Vec<Interface>,
-    on: impl FnOnce(&Packet<'_>),
-) -> Result<(), &'static str> {
-    match block {
-        PcapBlockOwned::LegacyHeader(header) => {
-            let digits = if header.is_nanosecond_precision() { 9 } else { 6 };
-            // The upper bits tell of frame check sequences.
-            let link = Link::from_number((header.network.0 & 0xffff) as u16);
-            interfaces.push(Interface { link, resolution: Resolution::Decimal(digits), offset: 0 });
-        }
-        PcapBlockOwned::Legacy(frame) => {
-            let interface = interfaces.first().ok_or("a packet before the header")?;
-            let Resolution::Decimal(digits) = interface.resolution else { return Ok(()) };
-            let fraction = u64::from(frame.ts_usec) * 10u64.pow(9 - digits.min(9));
-            let time = KernelTime(u64::from(frame.ts_sec) * 1_000_000_000 + fraction);
-            on(&Packet { time, link: interface.link, bytes: frame.data, whole: frame.origlen });
-        }
-        PcapBlockOwned::NG(Block::SectionHeader(_)) => interfaces.clear(),
-        PcapBlockOwned::NG(Block::InterfaceDescription(description)) => {
-            if interfaces.len() == MOST_INTERFACES {
-                return Err("more than 4,096 interfaces");
-            }
-            interfaces.push(Interface {
-                link: Link::from_number((description.linktype.0 & 0xffff) as u16),
-                resolution: Resolution::from_number(description.if_tsresol),
-                offset: description.if_tsoffset,
-            });
-        }
-        PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-            let interface =
-                interfaces.get(packet.if_id as usize).ok_or("a packet of an interface that is not there")?;
-            let units = u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low);
-            let bytes = packet.data.get(..packet.caplen as usize).unwrap_or(packet.data);
-            on(&Packet { time: interface.time(units), link: interface.link, bytes, whole: packet.origlen });
-        }
-        // A simple packet has no time, and what has no time makes no record; the rest is about packets, none itself.
-        PcapBlockOwned::NG(_) => {}
-    }
-    Ok(())
-}
-
-// === impl Interface
-
-impl Interface {
-    /// A timestamp in nanoseconds since the Unix epoch; what lies before 1970 or behind 2554 is brought to these ends.
-    fn time(&self, units: u64) -> KernelTime {
-        let units = u128::from(units);
-        let nanoseconds = match self.resolution {
-            Resolution::Decimal(n) if n <= 9 => units * 10u128.pow(9 - n),
-            Resolution::Decimal(n) => units / 10u128.pow((n - 9).min(38)),
-            Resolution::Binary(n) => (units * 1_000_000_000) >> n,
-        };
-        let nanoseconds = i128::try_from(nanoseconds).unwrap_or(i128::MAX);
-        let shifted = nanoseconds.saturating_add(i128::from(self.offset) * 1_000_000_000);
-        KernelTime(u64::try_from(shifted.max(0)).unwrap_or(u64::MAX))
-    }
-}
-
-// === impl Resolution
-
-impl Resolution {
-    /// From pcapng's `if_tsresol`.
-    fn from_number(number: u8) -> Self {
-        let n = u32::from(number & 0x7f);
-        if number & 0x80 == 0 { Self::Decimal(n) } else { Self::Binary(n) }
-    }
 }
 
 // === impl Watched

@@ -35,7 +35,7 @@ fn segments(file: impl Read + Send + 'static) -> (Vec<Segment>, Option<Error>) {
         Err(e) => return (segments, Some(e)),
     };
     loop {
-        let more = reader.next(|packet| match decode(packet) {
+        let more = reader.next(|packet| match decode(packet, Decapsulate::Inner) {
             Content::Segment(segment) => segments.push(segment),
             other => panic!("{other:?}"),
         });
@@ -57,6 +57,7 @@ fn expected(i: u64, v6: bool) -> Segment {
         sequence: 7,
         acknowledgement: 9,
         payload: 5,
+        tunnel: None,
     }
 }
 
@@ -117,12 +118,114 @@ fn a_slow_pipe_and_gzip_give_the_same() {
         let (dripped, error) = segments(Drip(std::io::Cursor::new(file.clone())));
         assert!(error.is_none(), "{error:?}");
         assert_eq!(dripped, plain);
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        std::io::Write::write_all(&mut packed, &file).expect("memory");
-        let (unpacked, error) = segments(std::io::Cursor::new(packed.finish().expect("memory")));
-        assert!(error.is_none(), "{error:?}");
-        assert_eq!(unpacked, plain);
+        for (how, packed) in packed(&file) {
+            let (unpacked, error) = segments(Drip(std::io::Cursor::new(packed.clone())));
+            assert!(error.is_none(), "{how}: {error:?}");
+            assert_eq!(unpacked, plain, "{how}");
+            // Two packed parts, one behind the other, are one stream.
+            let (first, second) = file.split_at(file.len() / 2);
+            let both = [first, second].map(|part| packed_by(how, part)).concat();
+            let (unpacked, error) = segments(std::io::Cursor::new(both));
+            assert!(error.is_none(), "{how}: {error:?}");
+            assert_eq!(unpacked, plain, "{how}, two parts");
+            let (_, error) = segments(std::io::Cursor::new(packed[..packed.len() / 2].to_vec()));
+            assert!(error.is_some(), "{how}, cut off");
+        }
     }
+}
+
+fn packed(file: &[u8]) -> [(&'static str, Vec<u8>); 4] {
+    ["gzip", "zstd", "lz4", "xz"].map(|how| (how, packed_by(how, file)))
+}
+
+fn packed_by(how: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write as _;
+    let done = match how {
+        "gzip" => {
+            let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+            packed.write_all(bytes).and_then(|()| packed.finish())
+        }
+        "zstd" => zstd::encode_all(bytes, 1),
+        "lz4" => {
+            let mut packed = lz4_flex::frame::FrameEncoder::new(Vec::new());
+            packed.write_all(bytes).and_then(|()| packed.finish().map_err(std::io::Error::other))
+        }
+        _ => {
+            let mut packed = liblzma::write::XzEncoder::new(Vec::new(), 1);
+            packed.write_all(bytes).and_then(|()| packed.finish())
+        }
+    };
+    done.expect("memory")
+}
+
+#[test]
+fn a_packed_stream_that_asks_for_too_much_memory_is_refused() {
+    let file = pcap(&[(TIME, ethernet(&packet(false)))], false);
+    // A window of 2 GiB, and a dictionary of 4 GiB less one.
+    let mut zstd = zstd::Encoder::new(Vec::new(), 1).expect("memory");
+    zstd.window_log(31).expect("a window");
+    std::io::Write::write_all(&mut zstd, &file).expect("memory");
+    let mut options = liblzma::stream::LzmaOptions::new_preset(0).expect("options");
+    options.dict_size(1 << 30);
+    let mut filters = liblzma::stream::Filters::new();
+    filters.lzma2(&options);
+    let stream = liblzma::stream::Stream::new_stream_encoder(&filters, liblzma::stream::Check::Crc32).expect("memory");
+    let mut xz = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+    std::io::Write::write_all(&mut xz, &file).expect("memory");
+    for packed in [zstd.finish().expect("memory"), xz.finish().expect("memory")] {
+        let (found, error) = segments(std::io::Cursor::new(packed));
+        assert!(found.is_empty() && matches!(error, Some(Error::Read { .. })), "{error:?}");
+    }
+}
+
+/// Simple and obsolete packet blocks, in either byte order.
+#[test]
+fn packets_without_a_time_and_of_the_old_kind_are_packets() {
+    for big in [false, true] {
+        let n = |n: u32| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let half = |n: u16| if big { n.to_be_bytes() } else { n.to_le_bytes() };
+        let block = |kind: u32, body: &[u8]| {
+            let mut padded = body.to_vec();
+            padded.resize(body.len().next_multiple_of(4), 0);
+            let length = n(12 + padded.len() as u32);
+            [&n(kind)[..], &length, &padded, &length].concat()
+        };
+        let frame = ethernet(&packet(false)).1;
+        let length = n(frame.len() as u32);
+        let units = TIME / 1000;
+        let file = [
+            block(0x0a0d_0d0a, &[&n(0x1a2b_3c4d)[..], &half(1), &half(0), &[0xff; 8]].concat()),
+            block(1, &[&half(1)[..], &half(0), &n(58)].concat()),
+            block(3, &[&length[..], &frame[..58]].concat()),
+            block(2, &[&[0; 4][..], &n((units >> 32) as u32), &n(units as u32), &length, &length, &frame].concat()),
+            block(0x0bad, &n(7)),
+            block(0x77, &[]),
+            block(0x77, &[]),
+        ];
+        let (found, error) = segments(std::io::Cursor::new(file.concat()));
+        assert!(error.is_none(), "{error:?}");
+        let timeless = Segment { time: KernelTime(0), ..expected(0, false) };
+        assert_eq!(found, [timeless, expected(0, false)]);
+        let mut reader = Reader::new(std::io::Cursor::new(file.concat())).expect("a capture");
+        while reader.next(|_| {}).expect("sound") {}
+        assert_eq!(reader.undecoded().to_string(), "2 blocks of type 0x77, 1 block of type 0xbad (a vendor's own)");
+    }
+}
+
+#[test]
+fn packets_of_an_unknown_link_type_are_counted_by_it() {
+    let frames: Vec<_> = [147, 147, 1, 149].map(|link| (TIME, (link, ethernet(&packet(false)).1))).to_vec();
+    let mut reader = Reader::new(std::io::Cursor::new(pcapng(&frames))).expect("a capture");
+    let mut contents = Vec::new();
+    while reader
+        .next(|packet| contents.push(matches!(decode(packet, Decapsulate::Inner), Content::Unreadable)))
+        .expect("sound")
+    {}
+    assert_eq!(contents, [true, true, false, true]);
+    let mut all = Undecoded::default();
+    all.add(reader.undecoded());
+    let told = all.to_string();
+    assert!(told.starts_with("2 packets of link type 147 (for private use), 1 packet of link type 149"), "{told}");
 }
 
 #[test]
@@ -166,7 +269,8 @@ fn what_is_no_capture_is_not_read() {
 
 /// Decodes a raw packet.
 fn content(packet: &[u8]) -> Content<'_> {
-    decode(&Packet { time: KernelTime(1), link: Link::Raw, bytes: packet, whole: packet.len() as u32 })
+    let packet = Packet { time: KernelTime(1), link: Link::RAW, bytes: packet, whole: packet.len() as u32 };
+    decode(&packet, Decapsulate::Inner)
 }
 
 #[test]
@@ -193,7 +297,8 @@ fn a_segment_longer_than_ip_can_say_has_the_frames_length() {
     let mut packet = packet(false);
     packet[2..4].copy_from_slice(&[0, 0]);
     let bytes = &packet[..];
-    let decoded = decode(&Packet { time: KernelTime(1), link: Link::Raw, bytes, whole: 100_040 });
+    let packet = Packet { time: KernelTime(1), link: Link::RAW, bytes, whole: 100_040 };
+    let decoded = decode(&packet, Decapsulate::Inner);
     assert!(matches!(decoded, Content::Segment(Segment { payload: 100_000, .. })), "{decoded:?}");
 }
 
@@ -221,7 +326,7 @@ proptest! {
         if let Ok(mut reader) = Reader::new(std::io::Cursor::new(file)) {
             let mut blocks = 0;
             while let Ok(true) = reader.next(|packet| {
-                decode(packet);
+                decode(packet, Decapsulate::Inner);
             }) {
                 blocks += 1;
                 prop_assert!(blocks <= 2 * length + 16);

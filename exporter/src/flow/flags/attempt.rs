@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 
 use super::half::Half;
-use crate::capture::{KernelTime, pcap::Segment};
+use crate::capture::{
+    KernelTime,
+    pcap::{Segment, Tunnel},
+};
 
 /// An attempt at a connection.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +26,11 @@ pub struct Attempt {
     pub crossing: Option<u32>,
     /// A segment of the initiator's that came before what it acknowledges: packets may be captured out of order.
     pub early: Option<Segment>,
+    /// What the responder has sent since its SYN-ACK, where it did not wait for the completing segment, or that one was
+    /// captured late.
+    pub ahead: Option<Half>,
+    /// What carried the first segment.
+    pub tunnel: Option<Tunnel>,
 }
 
 /// A SYN, repeated or not.
@@ -51,20 +59,28 @@ pub struct Answer {
 impl Attempt {
     /// An attempt whose SYN is here.
     pub fn asked(segment: &Segment) -> Self {
-        let mut attempt = Self::nothing(segment.source, segment.destination);
+        let mut attempt = Self::nothing(segment.source, segment.destination, segment.tunnel);
         attempt.syn = Some(Syn::new(segment));
         attempt
     }
 
     /// An attempt whose SYN-ACK is here, and the SYN may yet come.
     pub fn answered(segment: &Segment) -> Self {
-        let mut attempt = Self::nothing(segment.destination, segment.source);
+        let mut attempt = Self::nothing(segment.destination, segment.source, segment.tunnel);
         attempt.answer = Some(Answer::new(segment));
         attempt
     }
 
-    fn nothing(initiator: SocketAddr, responder: SocketAddr) -> Self {
-        Self { initiator, responder, syn: None, answer: None, crossing: None, early: None }
+    /// An attempt that failed and was made again, whose SYN-ACK is here.
+    pub fn again(segment: &Segment, syn: Syn) -> Self {
+        let mut attempt = Self::answered(segment);
+        attempt.syn = Some(syn);
+        attempt
+    }
+
+    fn nothing(initiator: SocketAddr, responder: SocketAddr, tunnel: Option<Tunnel>) -> Self {
+        let (syn, answer, crossing, early, ahead) = (None, None, None, None, None);
+        Self { initiator, responder, syn, answer, crossing, early, ahead, tunnel }
     }
 
     /// When it was last tried.
@@ -105,6 +121,23 @@ impl Attempt {
         self.syn.is_some_and(|syn| segment.acknowledgement.wrapping_sub(syn.isn.wrapping_add(1)) <= MOST_AHEAD)
     }
 
+    /// Takes a segment of the responder's behind its SYN-ACK, before the completing one. Returns whether it is one: the
+    /// handshake is not over by it, for it proves nothing of the initiator.
+    pub fn takes_ahead(&mut self, segment: &Segment) -> bool {
+        let Some(answer) = self.answer else { return false };
+        let behind = segment.sequence.wrapping_sub(answer.isn.wrapping_add(1));
+        let follows = self.syn.is_none() || self.is_followed_by(segment);
+        if segment.source != self.responder || behind > MOST_AHEAD || !follows {
+            return false;
+        }
+        self.ahead.get_or_insert_with(|| Half::after_syn(answer.isn, answer.payload)).sends(segment)
+    }
+
+    /// Whether the responder may reset with this number.
+    pub fn takes_reset(&self, answer: &Answer, number: u32) -> bool {
+        number == answer.isn.wrapping_add(1) || self.ahead.is_some_and(|ahead| ahead.takes_reset(number))
+    }
+
     /// The directions as the handshake leaves them: the initiator's, the responder's.
     pub fn halves(&self) -> [Half; 2] {
         let mut initiator = match (self.syn, self.answer) {
@@ -122,13 +155,17 @@ impl Attempt {
         };
         let responder = match self.answer {
             Some(answer) => {
-                if self.syn.is_some_and(|syn| syn.count == 1) && answer.count == 1 {
-                    initiator.sampled(answer.first.since(self.syn.map_or(answer.first, |syn| syn.first)));
+                if let Some(syn) = self.syn.filter(|syn| syn.count == 1 && answer.count == 1)
+                    && let Some(took) = super::between(syn.first, answer.first)
+                {
+                    initiator.sampled(took);
                 }
                 initiator.is_acknowledged(answer.acknowledgement, answer.first);
-                let mut half = Half::after_syn(answer.isn, answer.payload);
+                let mut half = self.ahead.unwrap_or_else(|| Half::after_syn(answer.isn, answer.payload));
                 let crossed = u32::from(self.crossing.is_some());
-                (half.segments, half.retransmits) = (answer.count + crossed, answer.count - 1);
+                // The SYN-ACK is counted already, once.
+                half.segments = half.segments.saturating_add(answer.count - 1 + crossed);
+                half.retransmits = half.retransmits.saturating_add(answer.count - 1);
                 half
             }
             None => Half::default(),

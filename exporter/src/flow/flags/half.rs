@@ -138,7 +138,9 @@ impl Half {
             && position >= end
         {
             self.sample = None;
-            self.sampled(time.since(since));
+            if let Some(took) = super::between(since, time) {
+                self.sampled(took);
+            }
         }
         true
     }

@@ -22,15 +22,18 @@ use flowtel_common::packet::Flags;
 use ipnet::IpNet;
 
 use self::{
-    attempt::{Answer, Attempt},
+    attempt::{Answer, Attempt, Syn},
     connection::{Connection, Meaning},
     half::Half,
     table::{Pair, Table},
 };
 use super::{BootId, Cause, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Stamp, What};
 use crate::{
-    capture::{KernelTime, WallTime, pcap::Segment},
-    ledger::Ledger,
+    capture::{
+        KernelTime, WallTime,
+        pcap::{Segment, Tunnel},
+    },
+    ledger::{Counter, Ledger, Replay},
 };
 
 /// The key of all ids that are made here: the same capture gives the same ids, wherever it is read.
@@ -65,15 +68,30 @@ pub struct FlagFlows {
     settings: Settings,
     /// The latest time that a packet had.
     last: KernelTime,
+    /// How many segments were taken.
+    taken: u64,
+    /// The latest time of what is not remembered any more: what is as old as that may have been told before.
+    forgotten: KernelTime,
     ledger: Arc<Ledger>,
+}
+
+/// Nanoseconds between two packets; `None` where one has no time.
+fn between(from: KernelTime, to: KernelTime) -> Option<u64> {
+    (from.0 > 0 && to.0 > 0).then(|| to.since(from))
 }
 
 /// A connection or an attempt that is over.
 #[derive(Debug, Clone, Copy)]
 struct Over {
     at: KernelTime,
+    /// The latest time of its segments.
+    last: KernelTime,
     /// The initiator, and the number of its SYN: one that comes again is no new attempt.
     syn: Option<(SocketAddr, u32)>,
+    /// Of an attempt that failed.
+    failed: bool,
+    /// The failed attempt's SYN, sent again after that: some systems ask three times although they were refused.
+    again: Option<Syn>,
 }
 
 // === impl FlagFlows
@@ -87,6 +105,8 @@ impl FlagFlows {
             over: Table::new(settings.flows),
             settings,
             last: KernelTime(0),
+            taken: 0,
+            forgotten: KernelTime(0),
             ledger,
         }
     }
@@ -94,6 +114,7 @@ impl FlagFlows {
     /// Takes one segment, and gives out what it leads to.
     pub fn on(&mut self, segment: &Segment, mut out: impl FnMut(FlowEvent)) {
         self.last = self.last.max(segment.time);
+        self.taken += 1;
         self.expire(segment.time, &mut out);
         let pair = Pair::new(segment.source, segment.destination);
         let joined = if segment.source == segment.destination {
@@ -120,7 +141,7 @@ impl FlagFlows {
             self.given_up(&attempt, at, UNANSWERED, &mut out);
         }
         while let Some(connection) = self.open.pop() {
-            self.left_open(connection, &self.ledger.replay.open, &mut out);
+            self.left_open(&connection, |replay| &replay.open, &mut out);
         }
     }
 
@@ -132,7 +153,16 @@ impl FlagFlows {
     // === handshakes
 
     fn syn(&mut self, pair: Pair, segment: &Segment, out: &mut impl FnMut(FlowEvent)) -> bool {
-        if self.is_over(pair, segment) || self.open.get_mut(&pair).is_some_and(|open| open.repeats(segment)) {
+        if self.is_over(pair, segment) {
+            if let Some(over) = self.over.get_mut(&pair).filter(|over| over.failed) {
+                match &mut over.again {
+                    Some(syn) => syn.again(segment.time),
+                    None => over.again = Some(Syn::new(segment)),
+                }
+            }
+            return self.open.get(&pair).is_some();
+        }
+        if self.open.get_mut(&pair).is_some_and(|open| open.repeats(segment)) {
             // A repeated SYN, on its way for long.
             return self.open.get(&pair).is_some();
         }
@@ -212,8 +242,18 @@ impl FlagFlows {
         if self.open.get_mut(&pair).is_some_and(|open| open.repeats(segment)) {
             return true;
         }
-        if self.open.get(&pair).is_some() || self.over.get(&pair).is_some() {
+        if self.open.get(&pair).is_some() {
             return false;
+        }
+        if let Some(over) = self.over.get(&pair) {
+            let Some(attempt) = over.again.map(|syn| Attempt::again(segment, syn)) else { return false };
+            if !attempt.is_answer(segment) {
+                return false;
+            }
+            self.forgotten = self.forgotten.max(over.last);
+            self.over.remove(&pair);
+            self.ask(pair, attempt, out);
+            return true;
         }
         // Its SYN may follow: packets may be captured out of order. Until then it proves nothing.
         self.ask(pair, Attempt::answered(segment), out);
@@ -243,7 +283,7 @@ impl FlagFlows {
                             && segment.has(Flags::ACK)
                             && attempt.acknowledges_syn(segment.acknowledgement)
                     }
-                    Some(answer) => segment.sequence == answer.isn.wrapping_add(1),
+                    Some(answer) => attempt.takes_reset(&answer, segment.sequence),
                 };
             let aborted = segment.source == attempt.initiator
                 && attempt.syn.is_some_and(|syn| segment.sequence.wrapping_sub(syn.isn.wrapping_add(1)) <= syn.payload);
@@ -263,6 +303,9 @@ impl FlagFlows {
             self.begin(pair, segment, out);
             return true;
         }
+        if attempt.takes_ahead(segment) {
+            return true;
+        }
         // The initiator's, while the answer is not here: perhaps captured before it.
         if attempt.answer.is_none() && segment.source == attempt.initiator && self.open.get(&pair).is_none() {
             attempt.early.get_or_insert(*segment);
@@ -276,27 +319,31 @@ impl FlagFlows {
         let Some(attempt) = self.attempts.remove(&pair) else { return };
         let Some(answer) = attempt.answer else { return };
         if let Some(earlier) = self.open.remove(&pair) {
-            self.left_open(earlier, &self.ledger.replay.replaced, out);
+            self.left_open(&earlier, |replay| &replay.replaced, out);
         }
-        self.over.remove(&pair);
+        if let Some(over) = self.over.remove(&pair) {
+            self.forgotten = self.forgotten.max(over.last);
+        }
         let [source, destination] = attempt.halves();
         let direction = self.direction(attempt.initiator, attempt.responder);
         let (began, handshake) = match (direction, attempt.syn) {
             _ if attempt.crossing.is_some() => (completing.time.max(answer.first), None),
             (Some(Direction::Incoming), _) => {
-                let once = answer.count == 1 && attempt.syn.is_some_and(|syn| syn.count == 1);
-                (completing.time, once.then(|| completing.time.since(answer.first)))
+                let once =
+                    answer.count == 1 && attempt.syn.is_some_and(|syn| syn.count == 1) && attempt.ahead.is_none();
+                (completing.time, if once { between(answer.first, completing.time) } else { None })
             }
-            (_, syn) => (answer.first, syn.map(|syn| answer.first.since(syn.first))),
+            (_, syn) => (answer.first, syn.and_then(|syn| between(syn.first, answer.first))),
         };
         let first = attempt.syn.map_or(answer.first, |syn| syn.first);
         let isn = attempt.syn.map_or(answer.acknowledgement.wrapping_sub(1), |syn| syn.isn);
-        let flow = flow(attempt.initiator, attempt.responder, direction, first, isn);
+        let flow = self.flow(attempt.initiator, attempt.responder, direction, (first, isn), attempt.tunnel);
         let seen = attempt.syn.is_some();
         let mut connection =
             Connection { flow, began: seen.then_some(began), last: completing.time, source, destination };
-        if answer.count == 1 && attempt.crossing.is_none() {
-            connection.destination.sampled(completing.time.since(answer.first));
+        let one = answer.count == 1 && attempt.crossing.is_none() && attempt.ahead.is_none();
+        if let Some(took) = between(answer.first, completing.time).filter(|_| one) {
+            connection.destination.sampled(took);
         }
         if seen {
             self.ledger.replay.begun.add(1);
@@ -329,10 +376,11 @@ impl FlagFlows {
     ) {
         let Some(syn) = attempt.syn else { return };
         self.ledger.replay.failed.add(1);
-        let over = Over { at, syn: Some((attempt.initiator, syn.isn)) };
-        self.over.insert(Pair::new(attempt.initiator, attempt.responder), over);
         let direction = self.direction(attempt.initiator, attempt.responder);
-        let flow = flow(attempt.initiator, attempt.responder, direction, syn.first, syn.isn);
+        let flow = self.flow(attempt.initiator, attempt.responder, direction, (syn.first, syn.isn), attempt.tunnel);
+        let asked = Some((attempt.initiator, syn.isn));
+        let over = Over { at, last: at.max(known), syn: asked, failed: true, again: None };
+        self.remember(Pair::new(attempt.initiator, attempt.responder), over);
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(known.0.max(at.0)) };
         out(FlowEvent { at: stamp, flow, what: What::Failed { cause, attempts: syn.count, fold: None } });
     }
@@ -391,7 +439,7 @@ impl FlagFlows {
             self.ledger.replay.unfinished.add(1);
         }
         let mut connection = Connection {
-            flow: flow(source, destination, direction, segment.time, segment.sequence),
+            flow: self.flow(source, destination, direction, (segment.time, segment.sequence), segment.tunnel),
             began: None,
             last: segment.time,
             source: Half::default(),
@@ -415,7 +463,7 @@ impl FlagFlows {
         if let Meaning::End(reason) = meaning {
             self.end(pair, &connection, reason, at, out);
         } else if let Some(forgotten) = self.open.insert(pair, connection) {
-            self.left_open(forgotten, &self.ledger.replay.forgotten, out);
+            self.left_open(&forgotten, |replay| &replay.forgotten, out);
         }
     }
 
@@ -433,7 +481,7 @@ impl FlagFlows {
 
     fn tell_end(&self, connection: &Connection, reason: EndReason, at: KernelTime, out: &mut impl FnMut(FlowEvent)) {
         self.ledger.replay.ended.add(1);
-        let duration = connection.began.map(|began| Duration::from_nanos(at.since(began)));
+        let duration = connection.began.and_then(|began| between(began, at)).map(Duration::from_nanos);
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(at.0) };
         let what = What::End { cause: Some(reason.by(Evidence::Segment)), duration, traffic: connection.traffic() };
         out(FlowEvent { at: stamp, flow: connection.flow.clone(), what });
@@ -441,15 +489,25 @@ impl FlagFlows {
 
     fn ended(&mut self, pair: Pair, connection: &Connection, at: KernelTime) {
         let syn = connection.source.syn().map(|isn| (connection.flow.source, isn));
-        self.over.insert(pair, Over { at, syn });
+        self.remember(pair, Over { at, last: connection.last.max(at), syn, failed: false, again: None });
+    }
+
+    /// Remembers what is over, for a while.
+    fn remember(&mut self, pair: Pair, over: Over) {
+        let before = self.over.get(&pair).map(|over| over.last);
+        let pushed_out = self.over.insert(pair, over).map(|over| over.last);
+        for last in [before, pushed_out].into_iter().flatten() {
+            self.forgotten = self.forgotten.max(last);
+        }
     }
 
     /// A connection that is not followed any more. Where both ends had finished, it is over all the same.
-    fn left_open(&self, connection: Connection, count: &crate::ledger::Counter, out: &mut impl FnMut(FlowEvent)) {
+    fn left_open(&mut self, connection: &Connection, count: fn(&Replay) -> &Counter, out: &mut impl FnMut(FlowEvent)) {
+        self.forgotten = self.forgotten.max(connection.last);
         if connection.has_finished() {
-            self.tell_end(&connection, EndReason::Fin, connection.last, out);
+            self.tell_end(connection, EndReason::Fin, connection.last, out);
         } else {
-            count.add(1);
+            count(&self.ledger.replay).add(1);
         }
     }
 
@@ -461,7 +519,9 @@ impl FlagFlows {
         while let Some(attempt) = self.attempts.pop_if(|attempt| older(attempt.last(), GIVES_UP)) {
             self.given_up(&attempt, now, GIVES_UP, out);
         }
-        while self.over.pop_if(|over| older(over.at, LINGER)).is_some() {}
+        while let Some(over) = self.over.pop_if(|over| older(over.at, LINGER)) {
+            self.forgotten = self.forgotten.max(over.last);
+        }
     }
 
     /// Whether this is the SYN of something that is over.
@@ -473,21 +533,28 @@ impl FlagFlows {
         let local = |end: SocketAddr| self.settings.local.iter().any(|net| net.contains(&end.ip()));
         if local(initiator) { Some(Direction::Outgoing) } else { local(responder).then_some(Direction::Incoming) }
     }
-}
 
-/// A flow between these ends, whose first segment had this time and number.
-fn flow(
-    source: SocketAddr,
-    destination: SocketAddr,
-    direction: Option<Direction>,
-    time: KernelTime,
-    number: u32,
-) -> Flow {
-    // Time and number stand for the socket: ports are used again.
-    let socket = time.0 ^ (u64::from(number) << 32 | u64::from(number));
-    let mut flow = Flow::new(&REPLAY, socket, source, destination, None);
-    flow.direction = direction;
-    // The other side's record does not exist: a capture shows a connection once.
-    flow.local = false;
-    flow
+    /// A flow between these ends, whose first segment had this time and number.
+    ///
+    /// Time and number stand for the socket: ports are used again. A capture may hold the same segments twice, the second
+    /// time long after, and both are told: then the place of the first segment joins them.
+    fn flow(
+        &self,
+        source: SocketAddr,
+        destination: SocketAddr,
+        direction: Option<Direction>,
+        (time, number): (KernelTime, u32),
+        tunnel: Option<Tunnel>,
+    ) -> Flow {
+        let again = if time <= self.forgotten { self.taken } else { 0 };
+        // An odd factor: different places stay different.
+        let place = again.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let socket = time.0 ^ (u64::from(number) << 32 | u64::from(number)) ^ place;
+        let mut flow = Flow::new(&REPLAY, socket, source, destination, None);
+        flow.direction = direction;
+        // The other side's record does not exist: a capture shows a connection once.
+        flow.local = false;
+        flow.tunnel = tunnel;
+        flow
+    }
 }

@@ -61,6 +61,7 @@ impl Say {
             sequence: number(own, sequence),
             acknowledgement: if flags & ACK == 0 { 0 } else { number(other, acknowledgement) },
             payload,
+            tunnel: None,
         }
     }
 }
@@ -464,6 +465,106 @@ fn a_handshake_captured_out_of_order_is_one() {
         assert_eq!(wire.end(), ["begin", "end fin"], "{story:?}");
         assert_eq!(wire.traffic().source_bytes, 100);
     }
+}
+
+#[test]
+fn data_of_the_responder_before_the_completing_segment_is_no_obstacle() {
+    // A server that speaks first, and a capture that has the ACK behind its words.
+    let early = [Say(B, ACK, 0, 0, 1000), Say(B, ACK, 1000, 0, 500)];
+    let mut wire = Wire::with(&["10.0.0.2/32"], 1000);
+    wire.say(&HANDSHAKE[..2]).say(&early).say(&[Say(A, ACK, 0, 1500, 0), Say(A, ACK, 0, 1500, 100)]);
+    wire.say(&[Say(B, ACK, 1500, 100, 1500), Say(A, ACK, 100, 3000, 0)]).say(&GOODBYE);
+    assert_eq!(wire.end(), ["begin", "end fin"]);
+    let traffic = wire.traffic();
+    assert_eq!((traffic.source_bytes, traffic.destination_bytes, traffic.retransmits), (100, 3000, 0));
+    assert_eq!((traffic.source_segments, traffic.destination_segments), (6, 6));
+    assert_eq!(wire.told[0].what, What::Begin { handshake: None }, "the ACK was not the one that completed it");
+    // Nobody completes it: the server's words prove nothing of the client.
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE[..2]).say(&early);
+    assert_eq!(wire.end(), Vec::<String>::new());
+    assert_eq!(wire.ledger.replay.half_open.get(), 1);
+    // It gives up after its words.
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE[..2]).say(&early).say(&[Say(B, RST, 1500, 0, 0)]);
+    assert_eq!(wire.end(), ["failed refused 1"]);
+    // It says all, and finishes.
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE[..2]).say(&early[..1]).say(&[Say(B, FIN, 1000, 0, 0), Say(A, ACK, 0, 1001, 0)]);
+    wire.say(&[Say(A, FIN, 0, 1001, 0), Say(B, ACK, 1001, 1, 0)]);
+    assert_eq!(wire.end(), ["begin", "end fin"]);
+    assert_eq!((wire.traffic().source_bytes, wire.traffic().destination_bytes), (0, 1000));
+}
+
+#[test]
+fn a_syn_that_was_refused_and_is_answered_when_it_comes_again_begins_a_flow() {
+    let refusal = Say(B, RST | ACK, -1, 0, 0);
+    let mut wire = Wire::new();
+    wire.say(&[HANDSHAKE[0], refusal]).wait(500).say(&[HANDSHAKE[0], refusal]).wait(500);
+    wire.say(&HANDSHAKE).say(&TALK).say(&GOODBYE);
+    assert_eq!(wire.end(), ["failed refused 1", "begin", "end fin"]);
+    assert_ne!(wire.told[0].flow.id, wire.told[1].flow.id);
+    // Without that SYN an answer is forged, or of something else.
+    let mut wire = Wire::new();
+    wire.say(&[HANDSHAKE[0], refusal]).say(&HANDSHAKE[1..]);
+    assert_eq!(wire.end(), ["failed refused 1"]);
+}
+
+#[test]
+fn the_same_packets_twice_are_two_flows_with_ids_of_their_own() {
+    // As in a capture that was put behind itself, after so long that nobody remembers: each record keeps an id of its own.
+    for story in [whole(), [&TALK[..], &GOODBYE].concat(), vec![HANDSHAKE[0], Say(B, RST | ACK, -1, 0, 0)]] {
+        let mut wire = Wire::new();
+        for _ in 0..3 {
+            wire.now = 1_000_000 * MS;
+            wire.say(&story);
+            wire.now = 2_000_000 * MS;
+            wire.take(Segment { source: ([10, 9, 9, 9], 9).into(), ..TALK[0].segment(wire.now) });
+        }
+        wire.end();
+        let ids: std::collections::HashSet<_> =
+            wire.told.iter().map(|event| (event.flow.id, event.at.time, std::mem::discriminant(&event.what))).collect();
+        assert_eq!(ids.len(), wire.told.len(), "{story:?}");
+        assert!(wire.told.len() >= 3);
+    }
+}
+
+#[test]
+fn a_packet_from_the_future_makes_no_two_ends_with_one_id() {
+    // What the fuzzer found: one packet's time is far ahead, and the packets come again.
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE[..2]);
+    let (start, ahead) = (wire.now, wire.now + 139_000 * MS);
+    for _ in 0..2 {
+        wire.take(TALK[0].segment(ahead));
+        wire.now = start;
+        wire.say(&TALK[1..]).say(&GOODBYE);
+    }
+    assert_eq!(wire.end(), ["unseen end fin", "unseen end fin"]);
+    assert_ne!(wire.told[0].flow.id, wire.told[1].flow.id);
+}
+
+#[test]
+fn packets_without_a_time_tell_no_durations() {
+    let mut wire = Wire::with(&["10.0.0.1/32"], 1000);
+    for say in whole() {
+        wire.take(say.segment(0));
+    }
+    assert_eq!(wire.told[0].what, What::Begin { handshake: None });
+    let What::End { duration, traffic, .. } = wire.told[1].what else { panic!("an end") };
+    assert_eq!((duration, traffic.rtt, traffic.destination_bytes), (None, None, 3000));
+}
+
+#[test]
+fn a_flow_has_the_tunnel_of_its_first_packet() {
+    let mut wire = Wire::new();
+    for say in whole() {
+        wire.now += MS;
+        let tunnel = (say.0 == A).then_some(Tunnel::Vxlan);
+        wire.take(Segment { tunnel, ..say.segment(wire.now) });
+    }
+    assert_eq!(wire.end(), ["begin", "end fin"]);
+    assert!(wire.told.iter().all(|event| event.flow.tunnel == Some(Tunnel::Vxlan)));
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn event(time: u64, client: u8, port: u16, what: What) -> FlowEvent {
             direction: Some(Direction::Outgoing),
             local: false,
             owner: Some(owner),
+            tunnel: None,
         },
         what,
     }

@@ -9,7 +9,7 @@ use proptest::{prelude::*, strategy::ValueTree as _};
 
 use super::*;
 use crate::{
-    capture::KernelTime,
+    capture::{KernelTime, pcap::Tunnel},
     config::{self, Groups},
     flow::{CommunityId, Direction, Evidence, Flow, FlowId, Owner, Role, Source, Stamp},
     gap::Gap,
@@ -75,6 +75,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     }
     attributes.push(("network.transport", text("tcp")));
     attributes.push(("network.type", text(if flow.destination.ip().is_ipv4() { "ipv4" } else { "ipv6" })));
+    attributes.extend(flow.tunnel.map(|tunnel| ("flowtel.tunnel.type", text(tunnel.as_str()))));
     let mut body = direction.map(|d| format!("{d} ")).unwrap_or_default();
     body += &format!("tcp {} -> {}", if unknown { "?".into() } else { show(&flow.source) }, show(&flow.destination));
     if let What::Begin { handshake: Some(d) } = event.what {
@@ -308,23 +309,27 @@ fn events() -> impl Strategy<Value = FlowEvent> {
         (prop::option::of(any::<u128>()), any::<u64>(), any::<u64>(), any::<u64>(), any::<bool>()),
         prop::option::of(prop::sample::select(vec![Direction::Outgoing, Direction::Incoming])),
         (prop::option::of(owner), any::<bool>(), whats()),
+        prop::option::of(prop::sample::select(Tunnel::ALL.to_vec())),
     )
-        .prop_map(|((a, ap, b, bp), (id, time, wall, observed, local), direction, (owner, community, what))| {
-            let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
-            FlowEvent {
-                at: Stamp { time: KernelTime(time), wall: WallTime(wall), observed: WallTime(observed) },
-                flow: Flow {
-                    id: id.map(FlowId),
-                    community_id: community.then(|| CommunityId::tcp(source, destination)),
-                    source,
-                    destination,
-                    direction,
-                    local,
-                    owner,
-                },
-                what,
-            }
-        })
+        .prop_map(
+            |((a, ap, b, bp), (id, time, wall, observed, local), direction, (owner, community, what), tunnel)| {
+                let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
+                FlowEvent {
+                    at: Stamp { time: KernelTime(time), wall: WallTime(wall), observed: WallTime(observed) },
+                    flow: Flow {
+                        id: id.map(FlowId),
+                        community_id: community.then(|| CommunityId::tcp(source, destination)),
+                        source,
+                        destination,
+                        direction,
+                        local,
+                        owner,
+                        tunnel,
+                    },
+                    what,
+                }
+            },
+        )
 }
 
 fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
