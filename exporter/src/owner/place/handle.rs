@@ -28,6 +28,8 @@ struct Handle {
 pub(super) enum Failure {
     /// Nothing has this number, or no longer.
     Gone,
+    /// It is there, but its path can't be had: it is longer than a page, for one (fs/d_path.c).
+    NoPath,
     /// This process may not open by handle, or the kernel can't.
     Refused,
     /// No descriptor or no memory is left at the moment.
@@ -70,7 +72,8 @@ impl From<i32> for Failure {
         match Errno::from_raw_os_error(errno) {
             Errno::STALE | Errno::NOENT | Errno::NOTDIR => Self::Gone,
             Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR => Self::NotNow,
-            _ => Self::Refused,
+            Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => Self::Refused,
+            _ => Self::NoPath,
         }
     }
 }

@@ -14,7 +14,10 @@
 //! version 2 can't be renamed (kernel/cgroup/cgroup.c: only version 1 has a rename). So id and path belong together, and
 //! an event of a cgroup that was removed since is answered rightly. "Not found" is remembered for a while only.
 //!
-//! Must never give the place of another cgroup, block for longer than one step of the search, or grow without bound.
+//! A path that is longer than the kernel shows (4,096 bytes) is none: containers may make such cgroups, and theirs alone go
+//! without a name.
+//!
+//! Must never give the place of another cgroup, let one cgroup take the names of others away, block for longer than one step of the search, or grow without bound.
 
 mod handle;
 mod walk;
@@ -34,16 +37,26 @@ use crate::{capture::cgroup, config, ledger::Ledger};
 /// place before the cgroup was made.
 const ABSENT_FOR: Duration = Duration::from_secs(30);
 const NOT_MET_FOR: Duration = Duration::from_secs(3);
+/// How long opening by handle rests after it was refused. Rights don't come back, but a refusal need not be about rights.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// Which cgroup is what.
 pub struct Places {
     tree: Option<Tree>,
-    /// Opening by handle was not refused so far.
-    by_handle: bool,
+    /// Opening by handle was refused: it is not tried before this.
+    rests_until: Option<Instant>,
     walk: Walk,
     known: Generations<u64, Arc<Place>>,
-    absent: Generations<u64, Instant>,
+    absent: Generations<u64, Absent>,
     ledger: Arc<Ledger>,
+}
+
+/// A cgroup that has no path here, and until when that is believed.
+#[derive(Clone, Copy)]
+struct Absent {
+    until: Instant,
+    /// It isn't there; else it is, and its path can't be had.
+    gone: bool,
 }
 
 /// The mounted tree of cgroups.
@@ -61,7 +74,7 @@ impl Places {
         let most = config.max_cgroups as usize;
         Self {
             tree: if config.container { Tree::open() } else { None },
-            by_handle: true,
+            rests_until: None,
             walk: Walk::default(),
             known: Generations::new(most),
             absent: Generations::new(most / 4),
@@ -84,13 +97,16 @@ impl Places {
             return None;
         };
         let now = Instant::now();
-        if self.absent.get(cgroup).is_some_and(|until| now < *until) {
-            counts.gone.add(1);
+        if let Some(absent) = self.absent.get(cgroup).filter(|absent| now < absent.until) {
+            if absent.gone { &counts.gone } else { &counts.unreadable }.add(1);
             return None;
         }
-        if self.by_handle {
+        if self.rests_until.is_none_or(|until| until <= now) {
             let found = handle::path_of(&tree.root, cgroup)
                 .and_then(|path| tree.relative(&path).map(Place::from_path).ok_or(Failure::Gone));
+            if !matches!(found, Err(Failure::Refused)) {
+                self.rests_until = None;
+            }
             match found {
                 Ok(place) => {
                     let place = Arc::new(place);
@@ -99,16 +115,21 @@ impl Places {
                     return Some(place);
                 }
                 Err(Failure::Gone) => {
-                    self.absent.insert(cgroup, now + ABSENT_FOR);
+                    self.absent.insert(cgroup, Absent { until: now + ABSENT_FOR, gone: true });
                     counts.gone.add(1);
+                    return None;
+                }
+                // Of this one alone: what one cgroup is called must not take the others' names away.
+                Err(Failure::NoPath) => {
+                    self.absent.insert(cgroup, Absent { until: now + ABSENT_FOR, gone: false });
+                    counts.unreadable.add(1);
                     return None;
                 }
                 Err(Failure::NotNow) => {
                     counts.unreadable.add(1);
                     return None;
                 }
-                // Rights are only ever dropped while flowtel runs.
-                Err(Failure::Refused) => self.by_handle = false,
+                Err(Failure::Refused) => self.rests_until = Some(now + REFUSED_FOR),
             }
         }
         self.search(cgroup, now)
@@ -117,7 +138,7 @@ impl Places {
     /// Whether paths are found by handle: at once, and all of them. Else the right to it, CAP_DAC_READ_SEARCH, is missing,
     /// and a new cgroup is found some time after its first connection only.
     pub fn by_handle(&self) -> bool {
-        self.by_handle
+        self.rests_until.is_none()
             && self.tree.as_ref().is_some_and(|tree| !matches!(handle::path_of(&tree.root, 1), Err(Failure::Refused)))
     }
 
@@ -139,7 +160,7 @@ impl Places {
         match (&found, complete) {
             (Some(_), _) => counts.looked_up.add(1),
             (None, true) => {
-                self.absent.insert(cgroup, now + NOT_MET_FOR);
+                self.absent.insert(cgroup, Absent { until: now + NOT_MET_FOR, gone: true });
                 counts.gone.add(1);
             }
             (None, false) => counts.unreadable.add(1),
@@ -150,7 +171,7 @@ impl Places {
 
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Places").field("by_handle", &self.by_handle).finish_non_exhaustive()
+        f.debug_struct("Places").field("by_handle", &self.rests_until.is_none()).finish_non_exhaustive()
     }
 }
 

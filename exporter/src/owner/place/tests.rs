@@ -51,6 +51,11 @@ fn places() -> (Places, Arc<Ledger>) {
     (Places::new(&config::Owner::default(), Arc::clone(&ledger)), ledger)
 }
 
+/// As where the right to open by handle is missing.
+fn refuse(places: &mut Places) {
+    places.rests_until = Some(Instant::now() + REFUSED_FOR);
+}
+
 /// Asks until the search has come by: some steps, a tick apart.
 fn search(places: &mut Places, id: u64) -> Option<Arc<Place>> {
     for _ in 0..400 {
@@ -88,7 +93,7 @@ fn a_cgroup_is_found_by_handle_and_remembered_after_it_was_removed() {
 fn a_cgroup_is_found_by_search_where_handles_are_refused() {
     let Some(made) = Made::new("search", &format!("cri-containerd-{ID}.scope")) else { return };
     let (mut places, _) = places();
-    places.by_handle = false;
+    refuse(&mut places);
     let place = search(&mut places, made.id).expect("found");
     assert_eq!((place.container_id.as_deref(), &*place.path), (Some(ID), &*relative(&made.path)));
     // What was met on the way is known too.
@@ -104,7 +109,7 @@ fn both_ways_tell_the_same_of_each_cgroup() {
         return println!("skipped: cgroups can't be opened by handle here");
     }
     let (mut by_search, _) = places();
-    by_search.by_handle = false;
+    refuse(&mut by_search);
     let root = fs::metadata(&mount).expect("there").ino();
     assert_eq!(&*search(&mut by_search, root).expect("found").path, "/");
     for entry in fs::read_dir(&mount).expect("readable").filter_map(Result::ok) {
@@ -123,12 +128,61 @@ fn a_cgroup_that_was_removed_before_it_was_asked_for_is_gone_in_both_ways() {
     made.remove();
     for by_handle in [true, false] {
         let (mut places, ledger) = places();
-        places.by_handle &= by_handle;
+        if !by_handle {
+            refuse(&mut places);
+        }
         assert_eq!(places.of(made.id), None);
         assert_eq!(places.of(made.id), None, "and not looked for again");
         let counts = &ledger.owner.places;
         assert_eq!(counts.gone.get() + counts.unreadable.get(), 2);
     }
+}
+
+#[test]
+fn a_cgroup_whose_path_is_longer_than_a_page_has_none_and_takes_nobody_elses_away() {
+    let Some(made) = Made::new("long", "x.service") else { return };
+    let (mut places, ledger) = places();
+    if !places.by_handle() {
+        println!("skipped: cgroups can't be opened by handle here");
+        return;
+    }
+    // Each is made within the one before: a path of this length can't be given to a system call.
+    let name = "n".repeat(250);
+    let mut above = vec![fs::File::open(&made.path).expect("opened")];
+    let made_all = (0..17).all(|_| {
+        let at = above.last().expect("one at least");
+        let inner = rustix::fs::mkdirat(at, &name, 0o755.into()).and_then(|()| {
+            rustix::fs::openat(at, &name, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY, 0.into())
+        });
+        inner.map(|inner| above.push(inner.into())).is_ok()
+    });
+    let id = above.last().expect("one at least").metadata().expect("there").ino();
+    let (asked, again, other) = (places.of(id), places.of(id), places.of(made.id));
+    above.pop();
+    while let Some(at) = above.pop() {
+        let _ = rustix::fs::unlinkat(&at, &name, rustix::fs::AtFlags::REMOVEDIR);
+    }
+    if !made_all {
+        println!("skipped: cgroups can't be made so deep here");
+        return;
+    }
+    assert_eq!((asked, again), (None, None));
+    assert!(other.is_some() && places.by_handle(), "the next one is found by handle all the same");
+    assert_eq!((ledger.owner.places.unreadable.get(), ledger.owner.places.gone.get()), (2, 0));
+}
+
+#[test]
+fn opening_by_handle_is_tried_again_after_it_was_refused() {
+    let Some(made) = Made::new("again", "x.service") else { return };
+    let (mut places, _) = places();
+    if !places.by_handle() {
+        println!("skipped: cgroups can't be opened by handle here");
+        return;
+    }
+    refuse(&mut places);
+    assert!(!places.by_handle());
+    places.rests_until = Some(Instant::now());
+    assert!(places.of(made.id).is_some() && places.by_handle());
 }
 
 #[test]

@@ -23,7 +23,7 @@ const ROUND: Duration = Duration::from_secs(1);
 const SHARE: u32 = 20;
 /// The most directories that wait: more are left out of this round.
 const MOST_WAITING: usize = 65_536;
-/// The longest path that is entered, bytes (PATH_MAX).
+/// Paths of so many bytes are passed over (PATH_MAX): the kernel shows none of a cgroup found by handle either.
 const MAX_PATH: usize = 4096;
 
 /// A walk, from round to round.
@@ -89,8 +89,11 @@ impl Walk {
                 continue;
             }
             let inner = [&path[..], b"/", name].concat();
+            if inner.len() >= MAX_PATH {
+                continue;
+            }
             met(entry.ino(), &inner);
-            if inner.len() < MAX_PATH && self.waiting.len() < MOST_WAITING {
+            if self.waiting.len() < MOST_WAITING {
                 self.waiting.push(inner);
             }
         }
