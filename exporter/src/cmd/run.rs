@@ -228,6 +228,9 @@ fn is_on_terminal() -> bool {
 pub(super) fn signals() -> std::io::Result<watch::Receiver<u32>> {
     let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
+    // Once it is caught, a write that would make a file longer than RLIMIT_FSIZE allows fails instead of killing: that is a
+    // full disk, and a full disk stops nothing.
+    let _caught = unix::signal(unix::SignalKind::from_raw(libc::SIGXFSZ))?;
     let (count, seen) = watch::channel(0);
     tokio::spawn(async move {
         loop {

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::disk::{
-    directory::{self, Holder, list, read_acks, segment_path},
-    open_regular,
+    directory::{self, Holder, acks_name, list, read_acks, segment_name},
+    files::Directory,
     segment::{self, HEADER, Head, ReadAt as _, Scan, Stretch},
 };
 use crate::record::Batch;
@@ -18,6 +18,7 @@ use crate::record::Batch;
 pub struct Survey {
     /// The directory.
     pub path: PathBuf,
+    directory: Directory,
     /// Who has it now.
     pub holder: Option<Holder>,
     /// Segments by the sequences of their first batches, with their sizes.
@@ -71,12 +72,13 @@ impl Survey {
     /// # Errors
     /// It can't be read.
     pub fn of(path: &Path) -> io::Result<Self> {
-        let holder = directory::holder(path);
-        let listing = list(path)?;
-        let size = |first: &u64| std::fs::metadata(segment_path(path, *first)).map_or(0, |m| m.len());
+        let directory = Directory::open(path)?;
+        let holder = directory::holder(&directory);
+        let listing = list(&directory)?;
+        let size = |first: &u64| directory.size(&segment_name(*first)).unwrap_or(0);
         let segments = listing.segments.iter().map(|first| (*first, size(first))).collect();
         let (foreign, foreign_count) = (listing.foreign, listing.foreign_count);
-        Ok(Self { path: path.to_owned(), holder, segments, foreign, foreign_count })
+        Ok(Self { path: path.to_owned(), directory, holder, segments, foreign, foreign_count })
     }
 
     /// The bytes of all segments.
@@ -89,10 +91,9 @@ impl Survey {
     /// # Errors
     /// Those of `each` alone.
     pub fn walk<E>(&self, first: u64, read: Read, mut each: impl FnMut(Met) -> Result<(), E>) -> Result<(), E> {
-        let path = segment_path(&self.path, first);
         // Before the batches: what is settled meanwhile shows as waiting, not the other way round.
-        let settled = read_acks(&self.path, first);
-        let file = match open_regular(&path).and_then(|file| Ok((file.metadata()?.len(), file))) {
+        let settled = read_acks(self.directory.read(&acks_name(first)));
+        let file = match self.directory.read(&segment_name(first)).and_then(|file| Ok((file.metadata()?.len(), file))) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(e) => return each(Met::Damage(format!("cannot be read: {e}"))),
@@ -102,21 +103,21 @@ impl Survey {
         let growing = self.holder.is_some() && last;
         let mut bytes = [0; HEADER];
         let start = match file.fill(&mut bytes, 0).map(|()| segment::head(&bytes)) {
-            Ok(Head::Sound(first)) => first,
+            Ok(head @ Head::Sound(_)) => segment::start(first, head),
             Ok(Head::Version(version)) => {
                 return each(Met::Damage(format!("has version {version} of the format, which is not known here")));
             }
             Err(_) if growing => return each(Met::Unfinished),
             Ok(Head::Damaged) | Err(_) => {
                 each(Met::Damage("the header is damaged".into()))?;
-                first
+                segment::start(first, Head::Damaged)
             }
         };
-        for stretch in Scan::new(&file, end, start) {
+        for stretch in Scan::from(&file, end, start) {
             match stretch {
                 Ok(Stretch::Batch { entry, at }) => {
                     let segment::Entry { sequence, records, first, last, length, .. } = entry;
-                    let settled = settled.contains(&sequence);
+                    let settled = entry.is_empty() || settled.binary_search(&sequence).is_ok();
                     let wanted = read == Read::All || read == Read::Waiting && !settled;
                     let read = wanted.then(|| segment::read(&file, at, sequence, length));
                     each(Met::Batch { sequence, records, first, last, bytes: length, settled, read })?;

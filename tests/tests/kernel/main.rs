@@ -7,6 +7,7 @@
 mod causes;
 mod delivery;
 mod failed;
+mod ground;
 mod handshakes;
 mod hostile;
 mod life;
@@ -120,6 +121,7 @@ fn main() -> ExitCode {
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
         ("queue", queue::ALL),
+        ("ground", ground::ALL),
         ("telemetry", telemetry::ALL),
         ("neighbours", neighbours::ALL),
         ("watchdog", watchdog::ALL),

@@ -40,7 +40,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// With its queue in this directory, on disk soon, and retries that cost seconds only.
-fn on_disk(directory: &Path) -> Result<Launch> {
+pub fn on_disk(directory: &Path) -> Result<Launch> {
     Ok(Launch::new()?
         .set("queue.kind", "disk")
         .set("queue.path", &directory.to_string_lossy())
@@ -71,7 +71,7 @@ fn ask(scene: &Scene, words: &[&str], directory: &Path, codes: &[i32]) -> Result
 
 /// All records that wait in a queue's directory. A killed flowtel may have left half a batch, of which the command says
 /// that it is damaged.
-fn waiting(scene: &Scene, directory: &Path) -> Result<Vec<Record>> {
+pub fn waiting(scene: &Scene, directory: &Path) -> Result<Vec<Record>> {
     let ended = ask(scene, &["export"], directory, &[0, 1])?;
     decode_lines(ended.stdout.iter().map(|line| line.text.as_str()))
 }

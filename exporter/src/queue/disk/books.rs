@@ -1,6 +1,6 @@
 //! Which batches there are, where each is, and what the budgets allow: calls of the capture thread, of export and of the
 //! queue's own thread go in; what was lost, and what is to be done on the disk, comes out. `room` decides what the budgets
-//! allow; `files` has the calls of the queue's thread.
+//! allow; `files` has the calls of the queue's thread, and `ground` those for when files are not where they were.
 //!
 //! Everything here is a few map operations under one lock. Must never do I/O, or lose a record without returning it.
 
@@ -16,10 +16,14 @@ use super::{
 use crate::record::Batch;
 
 mod files;
+mod ground;
 mod room;
 
 pub(super) use room::Limits;
 use room::{cost, size};
+
+/// What this run pushes is younger than all that was found.
+const THIS_RUN: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(super) struct Books {
@@ -59,6 +63,8 @@ pub(super) struct Books {
     pub(super) finishing: bool,
     /// The queue's thread does nothing any more.
     pub(super) finished: bool,
+    /// What an earlier run left is being looked for: what this run pushed waits, for it is younger.
+    pub(super) recovering: bool,
 }
 
 /// Where a batch is.
@@ -86,6 +92,10 @@ struct Segment {
     live: u32,
     /// Of those: leased, or split. Such a segment is not dropped.
     pinned: u32,
+    /// It is still being read: it may hold more than is known. It is neither dropped nor removed.
+    open: bool,
+    /// It is not where the next run will look: what is in it is not durable.
+    stray: bool,
 }
 
 // === impl Books
@@ -124,6 +134,7 @@ impl Books {
             closed: false,
             finishing: false,
             finished: false,
+            recovering: false,
         }
     }
 
@@ -135,7 +146,7 @@ impl Books {
         if !self.make_room(&batch, &mut dropped) {
             return dropped + u64::from(batch.records);
         }
-        let at = Position { run: u32::MAX, push: self.pushes, record: 0 };
+        let at = Position { run: THIS_RUN, push: self.pushes, record: 0 };
         self.pushes += 1;
         self.records += u64::from(batch.records);
         self.keep_in_memory(at, batch);
@@ -155,6 +166,9 @@ impl Books {
     /// The oldest waiting batch, unless it must be read first.
     pub(super) fn lease(&mut self) -> Option<(Position, Batch)> {
         let (at, place) = self.waiting.first_key_value()?;
+        if self.recovering && at.run == THIS_RUN {
+            return None;
+        }
         let (at, batch) = match place {
             Place::Memory(batch) | Place::Half(batch) => (*at, Batch::clone(batch)),
             Place::Disk(_) => (*at, self.loaded.get(at)?.clone()),
@@ -249,7 +263,7 @@ impl Books {
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.closed && self.waiting.is_empty() && self.leased.is_empty()
+        self.closed && !self.recovering && self.waiting.is_empty() && self.leased.is_empty()
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -282,9 +296,11 @@ impl Books {
             Place::Half(batch) => {
                 self.memory_bytes -= size(&batch);
                 self.records -= u64::from(batch.records);
-                self.durable_records -= u64::from(batch.records);
                 if let Some((whole, split)) = self.splits.range_mut(..=at).next_back() {
                     split.left -= 1;
+                    if is_durable(&self.segments, split.slot.segment) {
+                        self.durable_records -= u64::from(batch.records);
+                    }
                     if split.left == 0 {
                         let (whole, slot) = (*whole, split.slot);
                         self.splits.remove(&whole);
@@ -298,7 +314,9 @@ impl Books {
             Place::Disk(slot) => {
                 self.unload(at);
                 self.records -= u64::from(slot.records);
-                self.durable_records -= u64::from(slot.records);
+                if is_durable(&self.segments, slot.segment) {
+                    self.durable_records -= u64::from(slot.records);
+                }
                 self.settle(slot);
                 self.bury_if_empty(slot.segment);
                 slot.records
@@ -315,7 +333,7 @@ impl Books {
     }
 
     fn bury_if_empty(&mut self, segment: u64) {
-        if self.active != Some(segment) && self.segments.get(&segment).is_some_and(|s| s.live == 0) {
+        if self.active != Some(segment) && self.segments.get(&segment).is_some_and(|s| s.live == 0 && !s.open) {
             self.bury(segment);
         }
     }
@@ -351,6 +369,11 @@ impl Books {
             self.loaded_bytes -= size(&batch);
         }
     }
+}
+
+/// Whether what is in a segment is there for the next run.
+fn is_durable(segments: &BTreeMap<u64, Segment>, segment: u64) -> bool {
+    segments.get(&segment).is_none_or(|segment| !segment.stray)
 }
 
 // === impl Place

@@ -20,9 +20,16 @@
 //! 8. After fsync has failed, a file is cut to what was synced before, and what came after it is written again.
 //! 9. What is damaged costs the batch it is in. It is counted `corrupt`, once, with as many records as are known of; when
 //!    no record count is sound, the batch is counted alone. A torn end, as a crash leaves it, is such a batch.
-//! 10. Nothing in the directory but another process's lock keeps the queue from starting.
+//! 10. Nothing in the directory but another process's lock keeps the queue from starting, or holds it up: what an earlier
+//!     run left is read beside everything else, a bounded part at a time, and while there are very many batches the rest
+//!     stays in its files. For two seconds what this run pushes waits for it.
 //! 11. [`Queue::abandon`](super::Queue::abandon) writes what is in memory; what is durable then is counted `queued`, for
 //!     the next run, which counts it `carried_over`. The rest is counted `undelivered`.
+//! 12. A directory that belongs to another user, or that others may write to, is refused; a file like that is left alone.
+//! 13. Once a second the directory is looked at. Where it was moved or is another one, nothing in the old one is durable any
+//!     more, though it is still read from there; batches wait in memory until there is a directory at the path again. One
+//!     that was removed is made anew. Of files that are gone, what is in memory is written again, and the rest is lost and
+//!     counted `corrupt`; for the next run, what was written again is as young as that.
 //!
 //! # The files
 //!
@@ -63,7 +70,7 @@ use crate::{
 pub mod acks;
 mod books;
 pub mod directory;
-mod files;
+pub(super) mod files;
 mod recover;
 pub mod segment;
 mod store;
@@ -74,13 +81,14 @@ mod worker;
 use books::{Books, Limits};
 use directory::OpenError;
 use files::Files;
-pub(super) use files::open as open_regular;
-use recover::Recovery;
+use recover::Found;
 use store::Store;
 use worker::{Settings, Worker};
 
 /// Batches that were read ahead for export, or that it just gave back.
 const LOADED: u64 = 8 << 20;
+/// Batches that wait while the rest of what an earlier run left stays in its files.
+const ENOUGH: usize = 1 << 18;
 /// How long the end waits for the disk.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -106,7 +114,7 @@ pub(super) struct Shared {
 // === impl Disk
 
 impl Disk {
-    /// Takes the directory, finds what is in it, and starts the thread. A directory that fails otherwise than by being
+    /// Takes the directory, and starts the thread, which finds what is in it. A directory that fails otherwise than by being
     /// another's is tried again and again.
     pub(super) fn open(config: &config::Queue, ledger: Arc<Ledger>) -> Result<Self, OpenError> {
         let (disk, worker) = Self::prepare(config, ledger, Files::default(), segment_bytes(config.max_bytes.0))?;
@@ -143,12 +151,12 @@ impl Disk {
             changed: Notify::new(),
             closed: watch::Sender::new(false),
         });
-        let store = match open(&settings, &files) {
-            Ok((store, recovery)) => {
-                shared.adopt(recovery);
+        let store = match Store::open(&settings.directory, &files, settings.segment_bytes) {
+            Ok(store) => {
+                shared.books().recovering = true;
                 Some(store)
             }
-            Err(held @ OpenError::Held { .. }) => return Err(held),
+            Err(refused @ (OpenError::Held { .. } | OpenError::Unfit { .. })) => return Err(refused),
             // The thread tries again at once, and says what is wrong.
             Err(OpenError::Io { .. }) => None,
         };
@@ -294,6 +302,7 @@ impl Limits {
             disk: config.max_bytes.0,
             memory: config.max_memory.0,
             loaded: LOADED,
+            enough: ENOUGH,
             drop_oldest: config.on_full == OnFull::DropOldest,
         }
     }
@@ -318,34 +327,24 @@ impl Shared {
         self.changed.notify_waiters();
     }
 
-    /// Takes over what an earlier run left, and counts it.
-    fn adopt(&self, recovery: Recovery) {
-        let Recovery { segments, lost_batches, lost_records, settle, .. } = recovery;
-        let mut books = self.books();
-        let records = books.adopt(segments);
-        books.settle_lost(settle);
-        let dropped = books.shrink();
-        let batches = books.waiting().batches;
-        drop(books);
-        self.ledger.records.carried_over.add(records + lost_records);
-        self.ledger.records.queue_full.add(dropped);
-        worker::lost(&self.ledger, lost_batches, lost_records);
-        if lost_batches > 0 {
-            tracing::warn!(
-                batches = lost_batches,
-                records = lost_records,
-                "batches of the queue are damaged or torn: they are lost, and counted as corrupt where their records are known"
-            );
+    /// What an earlier run left is known, as far as it is waited for.
+    fn recovered(&self) {
+        if std::mem::take(&mut self.books().recovering) {
+            self.wake_all();
         }
-        if records > 0 {
-            tracing::info!(records, batches, "the queue goes on with what an earlier run left");
-        }
-        self.changed.notify_one();
     }
-}
 
-fn open(settings: &Settings, files: &Files) -> Result<(Store, Recovery), OpenError> {
-    Store::open(&settings.directory, files, settings.segment_bytes, &Default::default())
+    /// Takes over some of what an earlier run left, and counts it. Returns its records.
+    fn adopt(&self, run: u32, found: Found) -> u64 {
+        let (lost_batches, lost_records) = (found.lost_batches, found.lost_records);
+        let records = self.books().adopt(run, found);
+        self.ledger.records.carried_over.add(records + lost_records);
+        worker::lost(&self.ledger, lost_batches, lost_records);
+        if records > 0 {
+            self.changed.notify_one();
+        }
+        records
+    }
 }
 
 /// A part of the budget: it is what a full queue drops at once.

@@ -27,7 +27,10 @@
 //! | 44 | 4 | CRC32C of the 44 bytes before: so that the records of a damaged payload can still be counted |
 //! | 48 | | the batch's final bytes |
 //!
-//! Must never trust a length or a count that no checksum covers, or take bytes of a payload for a batch: what is found
+//! A batch has at least one record and one byte; sequences are at most 2^62, and less than 2^24 above the file's name; a
+//! payload has at most 128 MiB.
+//!
+//! Must never write what would not be read, trust a length or a count that no checksum covers, or take bytes of a payload for a batch: what is found
 //! behind damage must also carry a sequence that fits there.
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
@@ -42,6 +45,15 @@ pub const HEADER: usize = 32;
 pub const ENTRY: usize = 48;
 /// Sequences end here: none that is honest comes near.
 pub const MAX_SEQUENCE: u64 = 1 << 62;
+/// What is as far up as this is read, but new sequences don't follow from it: else one damaged or forged number would bring
+/// them to where they end.
+pub const FAR_SEQUENCE: u64 = 1 << 61;
+/// A segment holds fewer batches than this: so its name alone bounds the sequences in it.
+pub const SPAN: u64 = 1 << 24;
+/// The longest payload: twice what `export.batch.max_bytes` may be.
+pub const MAX_PAYLOAD: u32 = 128 << 20;
+/// How far the next batch is looked for behind damage: no segment grows larger by a second batch.
+const SEARCH: u64 = 16 << 20;
 
 const MAGIC: &[u8; 8] = b"flowtelq";
 const ENTRY_MAGIC: &[u8; 4] = b"FTB1";
@@ -113,6 +125,11 @@ pub trait ReadAt {
     /// # Errors
     /// As pread(2), or there are not so many bytes.
     fn fill(&self, into: &mut [u8], at: u64) -> io::Result<()>;
+
+    /// From `at` on, where the next byte is that need not be 0; after the end where there is none.
+    fn data(&self, at: u64) -> u64 {
+        at
+    }
 }
 
 /// Goes through a segment from its header on. Ends after an error.
@@ -123,6 +140,16 @@ pub struct Scan<'a, R: ?Sized> {
     end: u64,
     /// The sequence that the next batch should have.
     expected: u64,
+    /// No batch has this one, or a greater one.
+    beyond: u64,
+}
+
+/// Where a scan has come to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark {
+    at: u64,
+    expected: u64,
+    beyond: u64,
 }
 
 /// The header of a segment that begins with this sequence.
@@ -147,6 +174,14 @@ pub fn head(bytes: &[u8; HEADER]) -> Head {
     }
 }
 
+/// Where a scan of the file with this name begins, and what it may find there.
+pub fn start(name: u64, head: Head) -> Mark {
+    let first = if let Head::Sound(first) = head { first } else { name };
+    let beyond = name.saturating_add(SPAN);
+    // A header that does not fit to the name says nothing.
+    Mark { at: HEADER as u64, expected: if first < beyond { first } else { name }, beyond }
+}
+
 /// The batch that a scan found at `at`, with this sequence and length of payload.
 ///
 /// # Errors
@@ -155,7 +190,7 @@ pub fn read(source: &(impl ReadAt + ?Sized), at: u64, sequence: u64, length: u32
     let mut head = [0; ENTRY];
     source.fill(&mut head, at)?;
     let entry = Entry::decode(&head).ok_or(io::ErrorKind::InvalidData)?;
-    if entry.sequence != sequence || entry.length != length {
+    if entry.sequence != sequence || entry.length != length || entry.is_empty() {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut payload = vec![0; entry.length as usize];
@@ -169,16 +204,17 @@ pub fn read(source: &(impl ReadAt + ?Sized), at: u64, sequence: u64, length: u32
 // === impl Entry
 
 impl Entry {
-    /// The header of a batch; `None` where it is too large for one.
+    /// The header of a batch; `None` where it would not be read again: it is too large, is none, or comes too late.
     pub fn of(batch: &Batch, sequence: u64) -> Option<Self> {
-        Some(Self {
+        let entry = Self {
             sequence,
             records: batch.records,
             first: batch.first,
             last: batch.last,
             length: u32::try_from(batch.bytes.len()).ok()?,
             crc: crc32c::crc32c(&batch.bytes),
-        })
+        };
+        entry.is_possible().then_some(entry)
     }
 
     /// As bytes.
@@ -208,7 +244,17 @@ impl Entry {
             first: long(bytes, 24),
             last: long(bytes, 32),
         };
-        (entry.sequence <= MAX_SEQUENCE).then_some(entry)
+        (entry.sequence <= MAX_SEQUENCE && entry.length <= MAX_PAYLOAD).then_some(entry)
+    }
+
+    /// Whether a batch can be like this.
+    fn is_possible(&self) -> bool {
+        self.sequence <= MAX_SEQUENCE && (1..=MAX_PAYLOAD).contains(&self.length) && self.records > 0
+    }
+
+    /// It holds nothing: no flowtel wrote it.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0 || self.records == 0
     }
 
     /// Bytes in the file, the header included.
@@ -222,7 +268,17 @@ impl Entry {
 impl<'a, R: ReadAt + ?Sized> Scan<'a, R> {
     /// Of a file of `end` bytes whose first batch should have the sequence `first`.
     pub fn new(source: &'a R, end: u64, first: u64) -> Self {
-        Self { source, at: HEADER as u64, end, expected: first }
+        Self::from(source, end, start(first, Head::Sound(first)))
+    }
+
+    /// Goes on from there.
+    pub fn from(source: &'a R, end: u64, Mark { at, expected, beyond }: Mark) -> Self {
+        Self { source, at, end, expected, beyond }
+    }
+
+    /// Where it has come to.
+    pub fn mark(&self) -> Mark {
+        Mark { at: self.at, expected: self.expected, beyond: self.beyond }
     }
 
     fn step(&mut self) -> io::Result<Option<Stretch>> {
@@ -231,7 +287,7 @@ impl<'a, R: ReadAt + ?Sized> Scan<'a, R> {
             return Ok(None);
         }
         if let Some(entry) = self.entry(at)?
-            && entry.sequence >= self.expected
+            && (self.expected..self.beyond).contains(&entry.sequence)
         {
             // Less than the file's length, or MAX_SEQUENCE: neither overflows.
             self.expected = entry.sequence + 1;
@@ -267,19 +323,27 @@ impl<'a, R: ReadAt + ?Sized> Scan<'a, R> {
     /// The next sound header from `from` on whose sequence fits there, and where it is.
     fn next_entry(&self, mut from: u64) -> io::Result<Option<(u64, Entry)>> {
         let mut window = vec![0; WINDOW];
-        while self.end.saturating_sub(from) >= ENTRY as u64 {
+        let mut left = SEARCH;
+        while self.end.saturating_sub(from) >= ENTRY as u64 && left > 0 {
+            // Of a file with holes only what was written is read.
+            let data = self.source.data(from);
+            if data > from {
+                from = data;
+                continue;
+            }
             let length = usize::try_from(self.end - from).unwrap_or(WINDOW).min(WINDOW);
             let bytes = &mut window[..length];
             self.source.fill(bytes, from)?;
             for (i, head) in bytes.windows(ENTRY).enumerate() {
                 let Some(entry) = head.first_chunk().and_then(Entry::decode) else { continue };
                 let at = from + i as u64;
-                let most = self.expected.saturating_add((at - self.at) / ENTRY as u64);
+                let most = self.expected.saturating_add((at - self.at) / ENTRY as u64).min(self.beyond - 1);
                 if (self.expected..=most).contains(&entry.sequence) {
                     return Ok(Some((at, entry)));
                 }
             }
             from += (length - ENTRY + 1) as u64;
+            left = left.saturating_sub(length as u64);
         }
         Ok(None)
     }
@@ -300,6 +364,15 @@ impl<R: ReadAt + ?Sized> Iterator for Scan<'_, R> {
 // === impl ReadAt
 
 impl ReadAt for File {
+    fn data(&self, at: u64) -> u64 {
+        match rustix::fs::seek(self, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => data.max(at),
+            Err(rustix::io::Errno::NXIO) => u64::MAX,
+            // The file system can't tell.
+            Err(_) => at,
+        }
+    }
+
     fn fill(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         self.read_exact_at(into, at)
     }

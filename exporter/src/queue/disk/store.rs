@@ -8,14 +8,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use super::{
     acks::{self, ACK},
-    directory::{Lock, OpenError, acks_path, segment_path},
-    files::Files,
-    recover::{Recovery, Slot, recover},
+    directory::{Ground, Listing, OpenError, Standing, acks_name, list, segment_name},
+    files::{Directory, Files, Identity},
+    recover::{Slot, next_sequence},
     segment::{self, ENTRY, Entry, HEADER},
 };
 use crate::record::Batch;
@@ -26,9 +26,10 @@ const OPEN_ACKS: usize = 8;
 /// The directory, and what is open in it.
 #[derive(Debug)]
 pub(super) struct Store {
-    directory: PathBuf,
+    ground: Ground,
+    /// The directory before, which another one has replaced: what waited there is still read, for as long as it can be.
+    former: Option<Former>,
     files: Files,
-    lock: Lock,
     segment_bytes: u64,
     /// The sequence of the next batch.
     next: u64,
@@ -38,11 +39,17 @@ pub(super) struct Store {
     doubtful: Option<(u64, u64)>,
 }
 
+#[derive(Debug)]
+struct Former {
+    ground: Ground,
+    segments: BTreeSet<u64>,
+}
+
 /// The segment that batches are appended to.
 #[derive(Debug)]
 struct Active {
     first: u64,
-    path: PathBuf,
+    name: String,
     file: File,
     length: u64,
     synced: u64,
@@ -52,7 +59,7 @@ struct Active {
 
 #[derive(Debug)]
 struct Acks {
-    path: PathBuf,
+    name: String,
     file: File,
     length: u64,
     dirty: bool,
@@ -61,35 +68,107 @@ struct Acks {
 // === impl Store
 
 impl Store {
-    /// Takes the directory, and looks at what is in it.
-    pub(super) fn open(
-        directory: &Path,
-        files: &Files,
-        segment_bytes: u64,
-        known: &BTreeSet<u64>,
-    ) -> Result<(Self, Recovery), OpenError> {
-        let lock = Lock::take(directory, files)?;
-        let recovery = recover(directory, files, known).map_err(|source| OpenError::Io {
-            what: "cannot read the queue's directory",
-            path: directory.to_owned(),
-            source,
-        })?;
-        let store = Self {
-            directory: directory.to_owned(),
+    /// Takes the directory. What is in it must be listed before anything is written.
+    pub(super) fn open(directory: &Path, files: &Files, segment_bytes: u64) -> Result<Self, OpenError> {
+        Ok(Self {
+            ground: Ground::take(directory, files)?,
+            former: None,
             files: files.clone(),
-            lock,
             segment_bytes,
-            next: recovery.next,
+            next: 0,
             active: None,
             acks: BTreeMap::new(),
             doubtful: None,
-        };
-        Ok((store, recovery))
+        })
     }
 
-    /// Whether the directory is still the one that was opened.
-    pub(super) fn is_in_place(&self) -> bool {
-        self.lock.is_in_place()
+    /// What is in the directory. New batches come behind all of it.
+    pub(super) fn list(&mut self) -> io::Result<Listing> {
+        let listing = list(&self.ground.directory)?;
+        self.next = self.next.max(next_sequence(&listing.segments));
+        Ok(listing)
+    }
+
+    /// Where the directory is now.
+    pub(super) fn standing(&self) -> Standing {
+        self.ground.standing()
+    }
+
+    /// Locks the directory once more, whose lock was removed.
+    pub(super) fn lock_again(&mut self) -> Result<(), OpenError> {
+        self.ground.lock_again(&self.files)
+    }
+
+    /// Goes on in the directory that is at the path now, where there is one; it is made where the one before was removed.
+    /// The `segments` of that one are read where they are, if it still is. Returns which of all that are known are in the
+    /// directory that is written to now.
+    pub(super) fn move_on(&mut self, segments: BTreeSet<u64>) -> Result<BTreeSet<u64>, OpenError> {
+        let path = self.ground.directory.path().to_owned();
+        let back = self.former.as_ref().is_some_and(|former| {
+            Directory::open(&path).and_then(|there| there.identity()).ok() == former.ground.directory.identity().ok()
+        });
+        let removed = self.ground.standing() == Standing::Removed;
+        let (ground, here) = match self.former.take_if(|_| back) {
+            Some(former) => (former.ground, former.segments),
+            None => {
+                let take = if removed { Ground::take } else { Ground::take_there };
+                (take(&path, &self.files)?, BTreeSet::new())
+            }
+        };
+        let before = std::mem::replace(&mut self.ground, ground);
+        let segments = &segments - &here;
+        // One that was removed holds nothing, but the one before it may.
+        if !removed && !segments.is_empty() {
+            self.former = Some(Former { ground: before, segments });
+        }
+        (self.active, self.doubtful) = (None, None);
+        self.acks.clear();
+        Ok(here)
+    }
+
+    /// Whether a segment is in the directory before: what fails there is no matter of the one that is written to.
+    pub(super) fn is_stray(&self, segment: u64) -> bool {
+        self.former.as_ref().is_some_and(|former| former.segments.contains(&segment))
+    }
+
+    /// The directory that a segment is in.
+    pub(super) fn directory_of(&self, segment: u64) -> &Directory {
+        match &self.former {
+            Some(former) if former.segments.contains(&segment) => &former.ground.directory,
+            _ => &self.ground.directory,
+        }
+    }
+
+    /// The directory that is written to.
+    pub(super) fn directory(&self) -> &Directory {
+        &self.ground.directory
+    }
+
+    /// Whether a segment has its name in it. A look that fails proves nothing.
+    pub(super) fn has(&self, segment: u64) -> bool {
+        let there = self.ground.directory.size(&segment_name(segment));
+        !there.is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
+    /// Files of acknowledgements that were removed are made again with the next one.
+    pub(super) fn drop_nameless(&mut self) {
+        let Self { acks, former, ground, .. } = self;
+        acks.retain(|segment, acks| {
+            let former = former.as_ref().filter(|former| former.segments.contains(segment));
+            let directory = &former.map_or(&*ground, |former| &former.ground).directory;
+            acks.file.metadata().ok().map(|m| Identity::of(&m)) == directory.identity_of(&acks.name).ok()
+        });
+    }
+
+    /// A segment is gone, and is not written to any more.
+    pub(super) fn forget(&mut self, segment: u64) {
+        self.active.take_if(|active| active.first == segment);
+        self.doubtful.take_if(|(first, _)| *first == segment);
+        self.acks.remove(&segment);
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        &self.files
     }
 
     /// The segment that batches are appended to.
@@ -127,50 +206,73 @@ impl Store {
         let entry = Entry::of(batch, self.next).ok_or(io::ErrorKind::InvalidInput)?;
         let full = |active: &Active| active.length > HEADER as u64 && active.length + entry.size() > self.segment_bytes;
         if self.active.as_ref().is_some_and(full) {
-            self.sync_active()?;
-            written.append(unsynced);
-            self.active = None;
+            self.finish_active(unsynced, written)?;
         }
+        match self.append_here(batch, &entry) {
+            // The process may not make files as long as the queue would (RLIMIT_FSIZE): shorter ones do.
+            Err(e)
+                if e.kind() == io::ErrorKind::FileTooLarge
+                    && self.active.as_ref().is_some_and(|active| active.length > HEADER as u64) =>
+            {
+                self.finish_active(unsynced, written)?;
+                self.append_here(batch, &entry)
+            }
+            other => other,
+        }
+    }
+
+    /// Nothing is appended to the active segment any more: what is in it is synced.
+    fn finish_active(&mut self, unsynced: &mut Vec<Slot>, written: &mut Vec<Slot>) -> io::Result<()> {
+        self.sync_active()?;
+        written.append(unsynced);
+        self.active = None;
+        Ok(())
+    }
+
+    fn append_here(&mut self, batch: &Batch, entry: &Entry) -> io::Result<Slot> {
         if self.active.is_none() {
             self.active = Some(self.create()?);
         }
         let Some(active) = &mut self.active else { return Err(io::ErrorKind::NotFound.into()) };
         let at = active.length;
-        let write = |bytes: &[u8], at| self.files.write(&active.path, &active.file, bytes, at);
+        let directory = &self.ground.directory;
+        let write = |bytes: &[u8], at| self.files.write(directory, &active.name, &active.file, bytes, at);
         if let Err(e) = write(&entry.encode(), at).and_then(|()| write(&batch.bytes, at + ENTRY as u64)) {
             // Half a batch would read as a torn one.
-            if self.files.cut(&active.path, at).is_err() {
+            if self.files.cut(directory, &active.name, at).is_err() {
                 self.doubt();
             }
             return Err(e);
         }
         active.length += entry.size();
         self.next += 1;
-        let Entry { sequence, length, records, .. } = entry;
+        let Entry { sequence, length, records, .. } = *entry;
         Ok(Slot { segment: active.first, sequence, at, length, records })
     }
 
     fn create(&mut self) -> io::Result<Active> {
         let first = self.next;
-        let path = segment_path(&self.directory, first);
-        let made = self.files.create(&path).and_then(|file| {
-            self.files.write(&path, &file, &segment::header(first), 0)?;
-            self.open_acks(first)?;
+        let name = segment_name(first);
+        let directory = &self.ground.directory;
+        let made = self.files.create(directory, &name).and_then(|file| {
+            self.files.write(directory, &name, &file, &segment::header(first), 0)?;
             Ok(file)
         });
+        let made = made.and_then(|file| self.open_acks(first).map(|()| file));
+        self.next += 1;
         match made {
-            Ok(file) => Ok(Active { first, path, file, length: HEADER as u64, synced: 0, named: false }),
+            Ok(file) => {
+                self.next = first;
+                Ok(Active { first, name, file, length: HEADER as u64, synced: 0, named: false })
+            }
+            // Not ours, and not to be touched.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(e),
             Err(e) => {
-                if e.kind() == io::ErrorKind::AlreadyExists {
-                    // Not ours, and not to be touched.
-                    self.next += 1;
-                } else {
-                    self.acks.remove(&first);
-                    // An empty one that stays is removed at the next start.
-                    let _ =
-                        self.files.remove(&path).and_then(|()| self.files.remove(&acks_path(&self.directory, first)));
-                    self.next += 1;
-                }
+                self.acks.remove(&first);
+                let directory = &self.ground.directory;
+                // An empty one that stays is removed at the next start.
+                let _ =
+                    self.files.remove(directory, &name).and_then(|()| self.files.remove(directory, &acks_name(first)));
                 Err(e)
             }
         }
@@ -181,10 +283,11 @@ impl Store {
         if active.synced == active.length {
             return Ok(());
         }
+        let directory = &self.ground.directory;
         let synced = self
             .files
-            .sync(&active.path, &active.file)
-            .and_then(|()| if active.named { Ok(()) } else { self.files.sync_directory(&self.directory) });
+            .sync(directory, &active.name, &active.file)
+            .and_then(|()| if active.named { Ok(()) } else { self.files.sync_directory(directory) });
         match synced {
             Ok(()) => {
                 (active.named, active.synced) = (true, active.length);
@@ -210,7 +313,7 @@ impl Store {
         if length <= HEADER as u64 {
             self.remove(first)?;
         } else {
-            match self.files.cut(&segment_path(&self.directory, first), length) {
+            match self.files.cut(&self.ground.directory, &segment_name(first), length) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 _ => {}
             }
@@ -226,16 +329,24 @@ impl Store {
             self.open_acks(segment)?;
         }
         let Some(acks) = self.acks.get_mut(&segment) else { return Err(io::ErrorKind::NotFound.into()) };
-        self.files.write(&acks.path, &acks.file, &acks::ack(sequence), acks.length)?;
+        let directory = match &self.former {
+            Some(former) if former.segments.contains(&segment) => &former.ground.directory,
+            _ => &self.ground.directory,
+        };
+        self.files.write(directory, &acks.name, &acks.file, &acks::ack(sequence), acks.length)?;
         acks.length += ACK as u64;
         acks.dirty = true;
         Ok(())
     }
 
-    /// Syncs all acknowledgements.
+    /// Syncs all acknowledgements. Of those in a directory that was replaced, as far as it lets itself be written.
     pub(super) fn sync_acks(&mut self) -> io::Result<()> {
-        for acks in self.acks.values_mut().filter(|acks| acks.dirty) {
-            self.files.sync(&acks.path, &acks.file)?;
+        let Self { acks, former, files, ground, .. } = self;
+        for (segment, acks) in acks.iter_mut().filter(|(_, acks)| acks.dirty) {
+            match former.as_ref().filter(|former| former.segments.contains(segment)) {
+                Some(former) => _ = files.sync(&former.ground.directory, &acks.name, &acks.file),
+                None => files.sync(&ground.directory, &acks.name, &acks.file)?,
+            }
             acks.dirty = false;
         }
         while self.acks.len() > OPEN_ACKS {
@@ -250,15 +361,15 @@ impl Store {
     }
 
     fn open_acks(&mut self, segment: u64) -> io::Result<()> {
-        let path = acks_path(&self.directory, segment);
-        let file = self.files.reopen(&path)?;
+        let (name, directory) = (acks_name(segment), self.directory_of(segment));
+        let file = self.files.reopen(directory, &name)?;
         // A torn one at the end is written over.
         let mut length = file.metadata()?.len() / ACK as u64 * ACK as u64;
         if length == 0 {
-            self.files.write(&path, &file, &acks::header(segment), 0)?;
+            self.files.write(directory, &name, &file, &acks::header(segment), 0)?;
             length = ACK as u64;
         }
-        self.acks.insert(segment, Acks { path, file, length, dirty: false });
+        self.acks.insert(segment, Acks { name, file, length, dirty: false });
         Ok(())
     }
 
@@ -267,18 +378,35 @@ impl Store {
         if self.active() == Some(segment) {
             self.active = None;
         }
-        self.files.remove(&segment_path(&self.directory, segment))?;
+        self.files.remove(self.directory_of(segment), &segment_name(segment))?;
         if self.doubtful.is_some_and(|(first, _)| first == segment) {
             self.doubtful = None;
         }
-        self.files.sync_directory(&self.directory)?;
+        self.files.sync_directory(self.directory_of(segment))?;
         self.acks.remove(&segment);
-        self.files.remove(&acks_path(&self.directory, segment))
+        self.files.remove(self.directory_of(segment), &acks_name(segment))?;
+        if let Some(former) = &mut self.former {
+            former.segments.remove(&segment);
+            if former.segments.is_empty() {
+                self.former = None;
+            }
+        }
+        Ok(())
     }
 
     /// Reads a batch.
     pub(super) fn read(&self, slot: &Slot) -> io::Result<Batch> {
-        let file = self.files.open(&segment_path(&self.directory, slot.segment))?;
-        segment::read(&file, slot.at, slot.sequence, slot.length)
+        let (name, directory) = (segment_name(slot.segment), self.directory_of(slot.segment));
+        match self.active.as_ref().filter(|active| active.first == slot.segment) {
+            // Also where its name was removed.
+            Some(active) => {
+                self.files.reads(directory, &name)?;
+                segment::read(&active.file, slot.at, slot.sequence, slot.length)
+            }
+            None => {
+                let file = self.files.open(directory, &name)?;
+                segment::read(&file, slot.at, slot.sequence, slot.length)
+            }
+        }
     }
 }

@@ -9,8 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Shared, directory::OpenError, files::Files, store::Store};
+use super::{Shared, directory::OpenError, files::Files, recover::Slot, store::Store};
 use crate::{ledger::Ledger, queue::Position};
+
+mod reading;
+mod watch;
+
+use reading::Reading;
 
 /// The first wait before a disk that failed is tried again; it doubles.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -34,6 +39,11 @@ pub(super) struct Worker {
     trouble: Option<Trouble>,
     /// When acknowledgements are to be synced.
     acks_due: Option<Instant>,
+    reading: Reading,
+    /// When the directory is looked at next.
+    watch_due: Instant,
+    /// The directory is not where it was, and there is no other: nothing is written.
+    displaced: bool,
 }
 
 /// What the thread has to know.
@@ -63,7 +73,21 @@ struct Trouble {
 
 impl Worker {
     pub(super) fn new(shared: Arc<Shared>, store: Option<Store>, settings: Settings, files: Files) -> Self {
-        Self { shared, store, settings, files, failing: None, said: None, trouble: None, acks_due: None }
+        let now = Instant::now();
+        let reading = if store.is_some() { Reading::Due } else { Reading::Done };
+        Self {
+            shared,
+            store,
+            settings,
+            files,
+            failing: None,
+            said: None,
+            trouble: None,
+            acks_due: None,
+            reading,
+            watch_due: now + watch::EVERY,
+            displaced: false,
+        }
     }
 
     #[cfg(test)]
@@ -92,12 +116,17 @@ impl Worker {
     /// Does all that is due. Returns whether that was the last time.
     pub(super) fn round(&mut self, now: Instant) -> bool {
         let finishing = self.shared.books().finishing;
-        if finishing || self.failing.as_ref().is_none_or(|failing| failing.next <= now) {
+        if let Err(error) = self.watch(now, finishing) {
+            self.failed(now, &error);
+        } else if finishing || self.failing.as_ref().is_none_or(|failing| failing.next <= now) {
             match self.maintain(now, finishing) {
                 Ok(true) => self.recovered(),
                 Ok(false) => {}
                 Err(error) => self.failed(now, &error),
             }
+        }
+        if !self.displaced && !finishing {
+            self.read_on(now);
         }
         if finishing {
             self.shared.books().finished = true;
@@ -110,13 +139,10 @@ impl Worker {
 
     /// Opens, removes, acknowledges and writes what is due. Returns whether that proved that the disk works.
     fn maintain(&mut self, now: Instant, finishing: bool) -> io::Result<bool> {
-        if self.failing.is_some() && self.store.as_ref().is_some_and(|store| !store.is_in_place()) {
-            // Another directory is there now. What was in the first one is gone, or comes back with it.
-            self.store = None;
-        }
         if self.store.is_none() {
             self.open()?;
         }
+        self.look_in(now)?;
         let Some(store) = &mut self.store else { return Ok(false) };
         // Also where nothing is to be written any more: a batch that was settled meanwhile must not be found there.
         store.mend()?;
@@ -159,14 +185,9 @@ impl Worker {
     }
 
     fn open(&mut self) -> io::Result<()> {
-        let known = self.shared.books().known();
         let Settings { directory, segment_bytes, .. } = &self.settings;
-        let (store, recovery) = Store::open(directory, &self.files, *segment_bytes, &known).map_err(|e| match e {
-            OpenError::Io { source, .. } => source,
-            held @ OpenError::Held { .. } => io::Error::other(held.to_string()),
-        })?;
-        self.store = Some(store);
-        self.shared.adopt(recovery);
+        self.store = Some(Store::open(directory, &self.files, *segment_bytes).map_err(into_io)?);
+        self.reading = Reading::Due;
         Ok(())
     }
 
@@ -217,11 +238,17 @@ impl Worker {
         match &self.failing {
             Some(failing) => at(failing.next),
             None => {
-                if books.has_errands() || self.store.is_none() {
+                if books.has_errands() || self.store.is_none() || self.reading.is_unopened() {
                     return None;
                 }
                 books.since.map(|since| since + self.settings.sync_interval).into_iter().for_each(&mut at);
                 self.acks_due.into_iter().for_each(&mut at);
+            }
+        }
+        if self.store.is_some() {
+            at(self.watch_due);
+            if !self.displaced && self.reading.goes_on(books) {
+                return None;
             }
         }
         if let Some((position, _)) = books.to_load()
@@ -237,6 +264,8 @@ impl Worker {
     }
 
     fn failed(&mut self, now: Instant, error: &io::Error) {
+        // What this run pushed does not wait for a directory that can't be read.
+        self.shared.recovered();
         let may_say = self.failing.as_ref().is_none_or(|failing| !failing.announced) && self.may_say(now);
         let failing = self.failing.get_or_insert(Failing { since: now, failures: 0, next: now, announced: false });
         failing.failures = failing.failures.saturating_add(1);
@@ -272,24 +301,35 @@ impl Worker {
     }
 }
 
+fn into_io(error: OpenError) -> io::Error {
+    match error {
+        OpenError::Io { source, .. } => source,
+        refused @ (OpenError::Held { .. } | OpenError::Unfit { .. }) => io::Error::other(refused.to_string()),
+    }
+}
+
 /// Counts what is lost.
 pub(super) fn lost(ledger: &Ledger, batches: u64, records: u64) {
     ledger.queue.corrupt_batches.add(batches);
     ledger.records.corrupt.add(records);
 }
 
-type Slots = Vec<super::recover::Slot>;
+type Slots = Vec<Slot>;
 
 /// Removes and acknowledges. After an error, what is still to be done.
 fn run_errands(store: &mut Store, mut dead: Vec<u64>, mut settled: Slots) -> Result<(), (io::Error, Vec<u64>, Slots)> {
     while let Some(segment) = dead.last() {
-        if let Err(e) = store.remove(*segment) {
+        if let Err(e) = store.remove(*segment)
+            && !store.is_stray(*segment)
+        {
             return Err((e, dead, settled));
         }
         dead.pop();
     }
     while let Some(slot) = settled.last() {
-        if let Err(e) = store.acknowledge(slot.segment, slot.sequence) {
+        if let Err(e) = store.acknowledge(slot.segment, slot.sequence)
+            && !store.is_stray(slot.segment)
+        {
             return Err((e, dead, settled));
         }
         settled.pop();

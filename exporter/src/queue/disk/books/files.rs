@@ -7,7 +7,7 @@ use super::{
     super::{
         super::Position,
         acks::ACK,
-        recover::{Recovered, Slot},
+        recover::{Found, Slot},
         segment::ENTRY,
     },
     Books, Place, Segment, Split,
@@ -21,36 +21,45 @@ const READ_AHEAD: usize = 8;
 // === impl Books
 
 impl Books {
-    /// Takes over what an earlier run left.
-    pub(in super::super) fn adopt(&mut self, recovered: Vec<Recovered>) -> u64 {
-        let (run, mut records) = (self.adoptions, 0);
+    /// Another directory is taken over: what is found in it is older than what this run pushes, and younger than what was
+    /// found before. Returns what [`Self::adopt`] must know of it.
+    pub(in super::super) fn next_run(&mut self) -> u32 {
+        let run = self.adoptions;
         self.adoptions += 1;
-        for Recovered { segment, bytes, batches } in recovered {
-            let mut live = 0;
-            for slot in batches {
-                let at = Position { run, push: slot.sequence, record: 0 };
-                // A copy of a segment may be there under another name.
-                if let std::collections::btree_map::Entry::Vacant(place) = self.waiting.entry(at) {
-                    place.insert(Place::Disk(slot));
-                    live += 1;
-                    records += u64::from(slot.records);
-                }
-            }
-            self.disk_bytes += bytes;
-            self.segments.insert(segment, Segment { bytes, live, pinned: 0 });
-            if live == 0 {
-                self.bury(segment);
-            }
-        }
-        self.records += records;
-        self.durable_records += records;
-        records
+        run
     }
 
-    /// Damaged batches that an earlier run left are to be acknowledged, so that no start counts them again.
-    pub(in super::super) fn settle_lost(&mut self, lost: Vec<(u64, u64)>) {
-        let slot = |(segment, sequence)| Slot { segment, sequence, at: 0, length: 0, records: 0 };
-        self.settled.extend(lost.into_iter().map(slot));
+    /// Takes over some batches that an earlier run left. Returns their records.
+    pub(in super::super) fn adopt(&mut self, run: u32, found: Found) -> u64 {
+        let Found { segment: first, bytes, batches, settle, ended, .. } = found;
+        if batches.is_empty() && !self.segments.contains_key(&first) {
+            return 0;
+        }
+        let (mut live, mut records) = (0, 0);
+        for slot in batches {
+            let at = Position { run, push: slot.sequence, record: 0 };
+            // A copy of a segment may be there under another name.
+            if self.leased.contains_key(&at) {
+                continue;
+            }
+            if let std::collections::btree_map::Entry::Vacant(place) = self.waiting.entry(at) {
+                place.insert(Place::Disk(slot));
+                live += 1;
+                records += u64::from(slot.records);
+            }
+        }
+        let segment = self.segments.entry(first).or_default();
+        segment.bytes += bytes;
+        segment.live += live;
+        segment.open = !ended;
+        self.disk_bytes += bytes;
+        self.records += records;
+        self.durable_records += records;
+        // Damaged batches are to be acknowledged, so that no start counts them again.
+        let slot = |sequence| Slot { segment: first, sequence, at: 0, length: 0, records: 0 };
+        self.settled.extend(settle.into_iter().map(slot));
+        self.bury_if_empty(first);
+        records
     }
 
     /// The segments that the books know of.

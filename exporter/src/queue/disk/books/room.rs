@@ -23,6 +23,8 @@ pub(in super::super) struct Limits {
     pub(in super::super) memory: u64,
     /// Of batches that were read ahead for export.
     pub(in super::super) loaded: u64,
+    /// With so many batches no more of what an earlier run left is read: the rest stays in its files until these are fewer.
+    pub(in super::super) enough: usize,
     pub(in super::super) drop_oldest: bool,
 }
 
@@ -108,16 +110,13 @@ impl Books {
 
     fn droppable(&self) -> impl Iterator<Item = (u64, &Segment)> {
         let appended_to = self.active.filter(|_| self.writing);
-        let free = move |first: u64, s: &Segment| s.pinned == 0 && Some(first) != appended_to;
+        let free = move |first: u64, s: &Segment| s.pinned == 0 && !s.open && Some(first) != appended_to;
         self.segments.iter().map(|(first, s)| (*first, s)).filter(move |(first, s)| free(*first, s))
     }
 
-    /// Drops the oldest segments of more batches than there may be. Of bytes there may be more than the budget, when it
-    /// was larger before: the next push makes room, nothing is lost for a start alone.
-    pub(in super::super) fn shrink(&mut self) -> u64 {
-        let mut dropped = 0;
-        while self.waiting.len() > MAX_BATCHES && self.drop_segment(&mut dropped) {}
-        dropped
+    /// Whether there are so many batches that what an earlier run left can wait in its files.
+    pub(in super::super) fn has_enough(&self) -> bool {
+        self.waiting.len() + self.leased.len() >= self.limits.enough
     }
 
     /// What the budget counts: the files, and what is to be written to them.

@@ -4,6 +4,10 @@ use std::os::unix::fs::symlink;
 
 use super::{faults::Broken, *};
 
+fn listed(config: &config::Queue) -> std::io::Result<directory::Listing> {
+    directory::list(&files::Directory::open(&config.path)?)
+}
+
 #[test]
 fn a_second_queue_in_a_directory_is_refused_and_told_who_has_it() {
     let directory = directory();
@@ -123,7 +127,7 @@ fn a_batch_that_is_settled_before_it_is_due_is_never_written() {
     let (at, _) = bench.lease().expect("at once");
     bench.ledger.records.delivered.add(bench.disk.done(at).into());
     bench.round();
-    assert!(directory::list(&config.path).expect("readable").segments.is_empty());
+    assert!(listed(&config).expect("readable").segments.is_empty());
     assert_eq!(bench.stop(), Left::default());
 }
 
@@ -134,7 +138,7 @@ fn a_segment_goes_when_all_of_it_is_settled() {
     let mut bench = Bench::open(&config);
     (1..=9).for_each(|name| bench.push(batch(name, 1, 100)));
     bench.round();
-    let segments = || directory::list(&config.path).expect("readable").segments.len();
+    let segments = || listed(&config).expect("readable").segments.len();
     assert_eq!(segments(), 5);
     for left in [5, 4, 4, 3, 3] {
         let (at, _) = bench.lease().expect("some wait");

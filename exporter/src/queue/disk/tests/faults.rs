@@ -29,6 +29,8 @@ pub(in super::super) enum Broken {
     Full,
     /// What was written does not reach the disk: EIO.
     Sync,
+    /// Files may not be longer than this: EFBIG.
+    Long(u64),
     /// All but reading: EROFS.
     Writing,
     /// Everything: EIO.
@@ -64,6 +66,7 @@ impl Faults {
         let mut state = self.state();
         let error = match (state.broken, op) {
             (Broken::Full, Op::Create | Op::Write { .. }) => Some(libc::ENOSPC),
+            (Broken::Long(most), Op::Write { end }) if end > most => Some(libc::EFBIG),
             (Broken::Sync, Op::Sync | Op::SyncDirectory) | (Broken::All, _) => Some(libc::EIO),
             (Broken::Writing, op) if op != Op::Read => Some(libc::EROFS),
             _ => None,

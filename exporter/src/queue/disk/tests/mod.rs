@@ -12,6 +12,8 @@ use super::*;
 mod damage;
 mod directories;
 pub(in super::super) mod faults;
+mod ground;
+mod hostile;
 mod model;
 
 use faults::Faults;
@@ -28,6 +30,15 @@ struct Bench {
 
 impl Bench {
     fn open(config: &config::Queue) -> Self {
+        let mut bench = Self::unread(config);
+        // A directory that can't be read is tried again in a later round.
+        let _ = bench.worker.look_in(bench.now);
+        while bench.worker.read_on(bench.now) {}
+        bench
+    }
+
+    /// With what an earlier run left not looked at yet.
+    fn unread(config: &config::Queue) -> Self {
         let (ledger, faults) = (Arc::<Ledger>::default(), Arc::<Faults>::default());
         let files = Files { faults: Some(faults.clone()) };
         let (disk, worker) = Disk::prepare(config, ledger.clone(), files, 400).unwrap_or_else(|e| panic!("{e}"));

@@ -23,6 +23,20 @@ enum Op {
     Crash(u64),
     /// An orderly stop and a start.
     Restart,
+    /// Something befalls the directory, and the thread looks at it.
+    Ground(Blow),
+}
+
+/// What befalls the directory.
+#[derive(Debug, Clone, Copy)]
+enum Blow {
+    /// It is moved away, and comes back.
+    Move,
+    Return,
+    /// It is removed, wherever it is.
+    Remove,
+    /// One of its files is removed.
+    Unlink(usize),
 }
 
 fn ops() -> impl Strategy<Value = Op> {
@@ -32,6 +46,12 @@ fn ops() -> impl Strategy<Value = Op> {
         1 => Just(Broken::Sync),
         1 => Just(Broken::Writing),
         1 => Just(Broken::All),
+    ];
+    let blow = prop_oneof![
+        2 => Just(Blow::Move),
+        3 => Just(Blow::Return),
+        1 => Just(Blow::Remove),
+        2 => any::<usize>().prop_map(Blow::Unlink),
     ];
     prop_oneof![
         10 => (1..20u32, 8..120usize).prop_map(|(records, size)| Op::Push { records, size }),
@@ -43,7 +63,28 @@ fn ops() -> impl Strategy<Value = Op> {
         2 => broken.prop_map(Op::Break),
         1 => any::<u64>().prop_map(Op::Crash),
         1 => Just(Op::Restart),
+        1 => blow.prop_map(Op::Ground),
     ]
+}
+
+/// Does it.
+fn befall(path: &Path, blow: Blow) {
+    let away = path.with_extension("away");
+    match blow {
+        Blow::Move if !away.exists() => _ = fs::rename(path, away),
+        Blow::Return if !path.exists() => _ = fs::rename(away, path),
+        Blow::Remove => _ = fs::remove_dir_all(if away.exists() { &away } else { path }),
+        Blow::Unlink(n) => {
+            let mut files: Vec<_> = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok).collect();
+            // Without its acknowledgements what was settled goes out once more: a test of its own.
+            files.retain(|file| file.path().extension().is_none_or(|kind| kind != "acks"));
+            files.sort_by_key(fs::DirEntry::file_name);
+            if let Some(file) = n.checked_rem(files.len()).and_then(|n| files.get(n)) {
+                fs::remove_file(file.path()).expect("it is there");
+            }
+        }
+        Blow::Move | Blow::Return => {}
+    }
 }
 
 /// A batch of the model.
@@ -64,6 +105,8 @@ struct Model {
     durable: BTreeMap<u64, u64>,
     /// Acknowledged, and that was synced: must never come again.
     over: BTreeSet<u64>,
+    /// Files were removed: what was written again is younger for the next run.
+    shuffled: bool,
     settled: BTreeSet<u64>,
 }
 
@@ -92,11 +135,29 @@ impl Model {
         left
     }
 
+    /// After a blow: what is gone was in files alone, and is counted; nothing that is leased is.
+    fn robbed(&mut self, bench: &Bench, corrupt_before: u64) -> Result<(), TestCaseError> {
+        let there: BTreeMap<_, _> =
+            bench.disk.shared.books().contents().into_iter().map(|(at, n, _)| (at, n)).collect();
+        let gone: Vec<_> = self.all.keys().filter(|at| !there.contains_key(at)).copied().collect();
+        let mut lost = 0;
+        for at in gone {
+            let item = &self.all[&at];
+            prop_assert!(item.leased.is_none() && self.durable.contains_key(&item.origin));
+            lost += u64::from(item.records);
+            self.gone(at);
+        }
+        prop_assert_eq!(bench.ledger.records.corrupt.get() - corrupt_before, lost);
+        // What is left may be in memory alone now.
+        self.durable.clear();
+        Ok(())
+    }
+
     /// After a start: what is there must be what was durable, in order, and nothing that was over.
     fn restarted(&mut self, bench: &mut Bench) -> Result<(), TestCaseError> {
         let (held, found) = (bench.disk.waiting(), bench.peek());
         let names = names(&found);
-        prop_assert!(names.is_sorted(), "not in order: {names:?}");
+        prop_assert!(self.shuffled || names.is_sorted(), "not in order: {names:?}");
         let mut there = BTreeMap::<u64, u64>::new();
         found.iter().for_each(|b| *there.entry(b.first).or_default() += u64::from(b.records));
         for (name, records) in &self.durable {
@@ -210,7 +271,23 @@ proptest! {
                     }
                 }
                 Op::Break(broken) => bench.faults.breaks(broken),
+                Op::Ground(blow) => {
+                    let before = bench.ledger.records.corrupt.get();
+                    befall(&config.path, blow);
+                    model.shuffled |= matches!(blow, Blow::Remove | Blow::Unlink(_));
+                    bench.round();
+                    model.robbed(&bench, before)?;
+                    let waiting = bench.disk.waiting();
+                    // What is written again may each be the first of a segment.
+                    grown += 200 * waiting.batches as u64;
+                    if !config.path.exists() {
+                        prop_assert_eq!(waiting.durable, 0, "nothing is kept where the next run will not look");
+                        prop_assert!(bench.worker.is_failing());
+                    }
+                }
                 Op::Crash(seed) => {
+                    // What is away when the power fails is forgotten.
+                    let _ = fs::remove_dir_all(config.path.with_extension("away"));
                     let mut random = fastrand::Rng::with_seed(seed);
                     bench.crash(|most| random.u64(0..=most));
                     bench = Bench::open(&config);
@@ -218,6 +295,7 @@ proptest! {
                 }
                 Op::Restart => {
                     bench.faults.breaks(Broken::Nothing);
+                    befall(&config.path, Blow::Return);
                     model.durable = model.left();
                     let settled = std::mem::take(&mut model.settled);
                     model.over.extend(settled);
