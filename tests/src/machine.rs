@@ -56,6 +56,11 @@ pub fn raise_descriptors() -> io::Result<()> {
     Ok(setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?)
 }
 
+/// Lets this process lock as much memory as it likes: kernels before 5.11 count BPF programs and maps as such.
+pub fn raise_locked_memory() -> io::Result<()> {
+    Ok(setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })?)
+}
+
 /// Where cargo puts what it builds.
 pub fn target() -> PathBuf {
     // target/PROFILE/deps/TEST, and TARGET before PROFILE where one was named.

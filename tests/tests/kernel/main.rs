@@ -101,6 +101,9 @@ fn main() -> ExitCode {
             if let Err(error) = machine::raise_descriptors() {
                 eprintln!("the limit of descriptors stays as it is: {error}");
             }
+            if let Err(error) = machine::raise_locked_memory() {
+                eprintln!("the limit of locked memory stays as it is: {error}");
+            }
             netns::sweep();
             names::sweep();
             queue::sweep();
