@@ -323,8 +323,8 @@ pub struct Close {
 pub struct Refused {
     /// [`REFUSED`].
     pub kind: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: it was the kernel's own socket. 0: it looked like it, and a process's raw socket would, too.
+    pub proven: u32,
     /// When.
     pub time: u64,
     /// The address that was asked.

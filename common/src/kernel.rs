@@ -33,6 +33,10 @@ macro_rules! members {
 members! {
     /// The error that a socket reports next (`int`, an errno, positive).
     SOCK_ERR = "sock" "sk_err";
+    /// What the application holds of a socket (pointer to `socket`).
+    SOCK_SOCKET = "sock" "sk_socket";
+    /// The file by which a process has it (pointer to `file`); null for the kernel's own.
+    SOCKET_FILE = "socket" "file";
     /// The process of a thread (`pid_t`, in the initial pid namespace).
     TASK_TGID = "task_struct" "tgid";
     /// The thread's own id (`pid_t`).

@@ -239,7 +239,8 @@ const REFUSALS_BURST: u64 = 1024;
 const NANOSECONDS_PER_REFUSAL: u64 = 1_000_000;
 
 /// The kernel's answer to a SYN at a closed port: from its control socket, RST and ACK with sequence number 0
-/// (tcp_v4_send_reset, net/ipv4/tcp_ipv4.c).
+/// (tcp_v4_send_reset, net/ipv4/tcp_ipv4.c). Not one that a process sent from a raw socket, where the kernel's types tell
+/// these apart; where they don't the event says so.
 #[inline(always)]
 fn refused(ctx: &SkBuffContext, transport: &Transport) {
     let Some(sk) = socket::of(ctx.skb.skb) else { return };
@@ -251,6 +252,12 @@ fn refused(ctx: &SkBuffContext, transport: &Transport) {
     if tcp[4] | tcp[5] | tcp[6] | tcp[7] != 0 {
         return;
     }
+    // A raw socket of a process looks the same and sends what it likes.
+    let proven = match socket::is_a_process_s(sk) {
+        Some(true) => return,
+        Some(false) => 1,
+        None => 0,
+    };
     let Some(ends) = load::<20>(ctx, 0) else { return };
     let Some(count) = Count::seen(tally::REFUSED) else { return };
     // SAFETY: no requirement.
@@ -263,7 +270,7 @@ fn refused(ctx: &SkBuffContext, transport: &Transport) {
         // SAFETY: `record` is a reserved record of this type; every field is written.
         unsafe {
             (*record).kind = event::REFUSED;
-            (*record).reserved = 0;
+            (*record).proven = proven;
             (*record).time = now;
             (*record).local = mapped(u32::from_ne_bytes([ends[12], ends[13], ends[14], ends[15]]));
             (*record).remote = mapped(u32::from_ne_bytes([ends[16], ends[17], ends[18], ends[19]]));

@@ -5,10 +5,12 @@ use core::{arch::asm, ptr::read_volatile};
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
     helpers::{bpf_sk_fullsock, bpf_skc_to_tcp_sock, bpf_tcp_sock},
+    macros::map,
+    maps::PerCpuArray,
 };
 use flowtel_common::{
     event::{Address, Counters, mapped},
-    kernel::{SOCK_ERR, SOCK_USER_DATA},
+    kernel::{SOCK_ERR, SOCK_SOCKET, SOCK_USER_DATA, SOCKET_FILE},
 };
 
 use crate::kernel;
@@ -103,6 +105,32 @@ pub unsafe fn remote(sk: *const bpf_sock) -> Address {
 pub unsafe fn remote_port(sk: *const bpf_sock) -> u16 {
     // SAFETY: as the caller promises.
     u16::from_be(unsafe { (*sk).dst_port })
+}
+
+/// A pointer becomes a number by being written here and read again: the verifier lets no address be made of a socket's, but of
+/// a number it does.
+#[map(name = "ADDRESS")]
+static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether a process holds this socket, or held it: the kernel's own have no file. `None` where this kernel does not say.
+#[inline(always)]
+pub fn is_a_process_s(sk: *mut bpf_sock) -> Option<bool> {
+    // Where it is not known nothing of this is reached, and so the verifier asks for no right to it.
+    kernel::offset(SOCK_SOCKET)?;
+    kernel::offset(SOCKET_FILE)?;
+    let slot = ADDRESS.get_ptr_mut(0)?;
+    // SAFETY: the map's value lives as long as the program. Volatile, or there would be no write and no read. A program that
+    // interrupts this one on the same CPU writes the address of another socket of the same kind.
+    let address = unsafe {
+        slot.write_volatile(sk as u64);
+        slot.read_volatile() as *const u8
+    };
+    let socket: u64 = kernel::member(address, SOCK_SOCKET)?;
+    // It was closed after it sent this.
+    if socket == 0 {
+        return Some(true);
+    }
+    kernel::member::<u64>(socket as *const u8, SOCKET_FILE).map(|file| file != 0)
 }
 
 /// Up to which sequence numbers a stream socket has counted.

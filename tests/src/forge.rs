@@ -161,6 +161,19 @@ impl Forge {
     }
 }
 
+/// Sends segments as the kernel sends its refusals: from a raw socket of TCP. The kernel writes the IP header, with its own
+/// address. It is called in the namespace that they come from.
+///
+/// # Errors
+/// The kernel refuses raw sockets.
+pub fn send_as_kernel(segments: &[Segment]) -> Result<()> {
+    let raw = net::socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(net::ipproto::TCP))?;
+    for segment in segments {
+        net::sendto(&raw, &segment.bytes()?[IP_HEADER..], SendFlags::empty(), &segment.destination)?;
+    }
+    Ok(())
+}
+
 /// Sends SYNs to `to` for `time`, `per_second` of them at most, from addresses and ports that are all different, and
 /// returns how many. It is called in the namespace that they come from.
 ///

@@ -180,6 +180,7 @@ impl Flows {
                     at: stamp(event, event.time),
                     source: SocketAddr::new(event::ip(refused.remote), refused.remote_port),
                     destination: SocketAddr::new(event::ip(refused.local), refused.local_port),
+                    proven: refused.proven != 0,
                 };
                 if let Some(refusal) = self.refusals.add(refusal) {
                     let told = refusals::single(&self.boot, &refusal);

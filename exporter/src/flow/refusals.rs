@@ -8,7 +8,7 @@ use std::{
 
 use hashbrown::{HashMap, HashSet};
 
-use super::{BootId, CommunityId, Direction, Evidence, FailReason, Flow, FlowEvent, FlowId, Fold, Stamp, What};
+use super::{BootId, Cause, CommunityId, Direction, Evidence, FailReason, Flow, FlowEvent, FlowId, Fold, Stamp, What};
 use crate::capture::KernelTime;
 
 /// How long refusals of one source are gathered.
@@ -26,6 +26,8 @@ pub(super) struct Refusal {
     pub at: Stamp,
     pub source: SocketAddr,
     pub destination: SocketAddr,
+    /// It was the kernel that refused, and no process whose raw socket looked like it.
+    pub proven: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +35,8 @@ struct Story {
     first: Vec<Refusal>,
     count: u64,
     last: KernelTime,
+    /// All of them.
+    proven: bool,
     ports: HashSet<u16, foldhash::fast::RandomState>,
 }
 
@@ -53,8 +57,10 @@ impl Refusals {
             first: Vec::new(),
             count: 0,
             last: refusal.at.time,
+            proven: true,
             ports: HashSet::default(),
         });
+        story.proven &= refusal.proven;
         if story.first.len() < SINGLE {
             story.first.push(refusal);
         }
@@ -102,7 +108,7 @@ impl Refusals {
 
 /// One refused attempt.
 pub(super) fn single(boot: &BootId, refusal: &Refusal) -> FlowEvent {
-    let Refusal { at, source, destination } = *refusal;
+    let Refusal { at, source, destination, proven } = *refusal;
     FlowEvent {
         at,
         flow: Flow {
@@ -111,8 +117,13 @@ pub(super) fn single(boot: &BootId, refusal: &Refusal) -> FlowEvent {
             community_id: Some(CommunityId::tcp(source, destination)),
             ..flow(source, destination)
         },
-        what: What::Failed { cause: FailReason::Refused.by(Evidence::Segment), attempts: 1, fold: None },
+        what: What::Failed { cause: cause(proven), attempts: 1, fold: None },
     }
+}
+
+/// How it is known is left out where a process may have made it up.
+fn cause(proven: bool) -> Cause<FailReason> {
+    if proven { FailReason::Refused.by(Evidence::Segment) } else { FailReason::Refused.unknown() }
 }
 
 fn folded(first: &Refusal, story: &Story) -> FlowEvent {
@@ -132,7 +143,7 @@ fn folded(first: &Refusal, story: &Story) -> FlowEvent {
     FlowEvent {
         at: first.at,
         flow: flow(source, destination),
-        what: What::Failed { cause: FailReason::Refused.by(Evidence::Segment), attempts, fold: Some(fold) },
+        what: What::Failed { cause: cause(story.proven), attempts, fold: Some(fold) },
     }
 }
 

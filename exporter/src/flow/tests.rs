@@ -193,7 +193,7 @@ fn refused(remote: (u8, u16), port: u16) -> Event {
     let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
     Event::Refused(Refused {
         kind: event::REFUSED,
-        reserved: 0,
+        proven: 1,
         time: 0,
         local: address(2),
         remote: address(remote.0),

@@ -29,7 +29,9 @@ pub(super) fn of_failure(is: &mut Attributes, failure: &Failure) -> Result<()> {
     let error = if machine::tells_types() { "socket_error" } else { "segment" };
     let sources: &[&str] = match (failure.error, failure.outgoing, *failure.attempts.end()) {
         ("refused", true, _) => &[error],
-        ("refused", false, _) => &["segment"],
+        // Without types a process's raw socket could be the one that refused.
+        ("refused", false, _) if machine::tells_types() => &["segment"],
+        ("refused", false, _) => &[""],
         ("timed_out", ..) if machine::tells_types() => &["socket_error"],
         ("timed_out", ..) => &["timer"],
         ("unreachable", _, 0) => &["state"],

@@ -80,7 +80,7 @@ pub fn outgoing(from: SocketAddr, to: SocketAddr, error: &'static str, attempts:
     }
 }
 
-fn closed_port(net: &Pair, at: impl Into<IpAddr>) -> Result<SocketAddr> {
+pub fn closed_port(net: &Pair, at: impl Into<IpAddr>) -> Result<SocketAddr> {
     let address = SocketAddr::new(at.into(), 0);
     net.server.run("closed", || Ok(TcpListener::bind(address)?.local_addr()?))
 }

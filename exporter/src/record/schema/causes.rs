@@ -21,7 +21,7 @@ pub const FAILURES: &[Value] = &[
         happened: "The destination answered the SYN with a reset, or with ICMP \"port unreachable\" (iptables' default REJECT).",
         told: "ECONNREFUSED",
         known: "The socket's error where the kernel has BTF; without BTF resets alone (segment). Seen from the asked side: the \
-                reset that leaves (IPv4).",
+                reset that leaves (IPv4); without BTF a process's raw socket may have sent that, so nothing is said.",
     },
     Value {
         value: "timed_out",
