@@ -32,7 +32,7 @@ mod change;
 mod pulse;
 
 pub use audit::Watch;
-pub use change::{Change, limits};
+pub use change::{Change, budget, limits};
 pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.

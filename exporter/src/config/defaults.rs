@@ -131,6 +131,12 @@ impl Default for Retry {
     }
 }
 
+impl Default for Overload {
+    fn default() -> Self {
+        Self { cgroup_rate: 50_000, cgroup_burst: 1_000_000 }
+    }
+}
+
 impl Default for Telemetry {
     fn default() -> Self {
         Self {

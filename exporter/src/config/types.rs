@@ -23,6 +23,8 @@ pub struct Config {
     pub flow: Flow,
     /// What is looked up about the process behind a flow.
     pub owner: Owner,
+    /// What becomes of more than there is room for.
+    pub overload: Overload,
     /// Names for addresses, from the DNS answers that processes of this host get.
     pub dns: Dns,
     /// What is in a record.
@@ -111,6 +113,19 @@ pub struct Flow {
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
+}
+
+/// What becomes of more than there is room for: docs/losses.md has the order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Overload {
+    /// Records a second that one cgroup (a container, a service, a user's session) may have for long. Past it its repeats
+    /// are folded into counts, before that of others is. 0: no limit.
+    #[schemars(range(min = 0, max = 100_000_000))]
+    pub cgroup_rate: u32,
+    /// Records that one cgroup may have at once, beside these.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub cgroup_burst: u32,
 }
 
 /// What is looked up about the process behind a flow.

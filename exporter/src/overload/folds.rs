@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::{
     capture::KernelTime,
@@ -15,6 +15,8 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 /// The most kinds that are told apart at once. What is new beyond them is told in full: a peer that makes up ports without
 /// end can't keep others from being told, nor make this grow.
 pub const MOST: usize = 16_384;
+/// The most ports of a kind that are told apart.
+const PORTS: usize = 4096;
 /// How often it is looked what is due.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -23,7 +25,8 @@ const LOOK: Duration = Duration::from_secs(1);
 struct Alike {
     source: IpAddr,
     destination: IpAddr,
-    port: u16,
+    /// `None`: any.
+    port: Option<u16>,
     direction: Option<Direction>,
     outcome: Outcome,
 }
@@ -53,6 +56,8 @@ struct Repeats {
     sum: FlowEvent,
     count: u64,
     last: KernelTime,
+    /// Those of all, where they differ.
+    ports: HashSet<u16, foldhash::fast::RandomState>,
 }
 
 /// Repeats that are folded.
@@ -66,9 +71,12 @@ pub struct Folds {
 
 impl Folds {
     /// Takes an event that was counted as made, and counts it where it is folded away: of n folded into one, n - 1. Returns
-    /// whether it was taken: what is new is not.
-    pub fn take(&mut self, event: &FlowEvent, records: &Records) -> bool {
-        let Some(alike) = Alike::of(event) else { return false };
+    /// whether it was taken: what is new is not. With `ports` failures are alike whatever the port.
+    pub fn take(&mut self, event: &FlowEvent, ports: bool, records: &Records) -> bool {
+        let Some(mut alike) = Alike::of(event) else { return false };
+        if ports && matches!(alike.outcome, Outcome::Failed(_)) {
+            alike.port = None;
+        }
         if let Some(known) = self.known.get_mut(&alike) {
             match &mut known.repeats {
                 Some(repeats) => {
@@ -140,7 +148,7 @@ impl Alike {
         Some(Self {
             source: flow.source.ip(),
             destination: flow.destination.ip(),
-            port: flow.destination.port(),
+            port: Some(flow.destination.port()),
             direction: flow.direction,
             outcome,
         })
@@ -163,12 +171,16 @@ impl Repeats {
             }
             What::Open | What::Vanished | What::Failed { .. } => {}
         }
-        Self { first: event.clone(), sum, count: 1, last: event.at.time }
+        Self { first: event.clone(), sum, count: 1, last: event.at.time, ports: HashSet::default() }
     }
 
     fn add(&mut self, event: &FlowEvent) {
         self.count += 1;
         self.last = self.last.max(event.at.time);
+        let (first, port) = (self.first.flow.destination.port(), event.flow.destination.port());
+        if (port != first || !self.ports.is_empty()) && self.ports.len() < PORTS {
+            self.ports.extend([first, port]);
+        }
         let flow = &mut self.sum.flow;
         flow.local &= event.flow.local;
         let process = |owner: &crate::flow::Owner| (owner.pid, owner.uid, owner.role, owner.source, owner.begin);
@@ -190,12 +202,16 @@ impl Repeats {
     }
 
     fn tell(self, out: &mut impl FnMut(FlowEvent, Option<Fold>)) {
-        let Self { first, mut sum, count, last } = self;
+        let Self { first, mut sum, count, last, ports } = self;
         if count == 1 {
             return out(first, None);
         }
         let duration = Duration::from_nanos(last.since(sum.at.time));
-        let all = Fold { count, duration, destination_ports: 1 };
+        let destination_ports = u32::try_from(ports.len()).unwrap_or(u32::MAX).max(1);
+        if destination_ports > 1 {
+            sum.flow.destination.set_port(0);
+        }
+        let all = Fold { count, duration, destination_ports };
         if let What::Failed { fold, .. } = &mut sum.what {
             *fold = Some(all);
             return out(sum, None);

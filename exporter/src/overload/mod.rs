@@ -2,7 +2,8 @@
 //! to be lost. [`FlowEvent`]s come in; those that are not folded are told as they are, and later one for many.
 //!
 //! - [`Pressure`]: whether there is more than there is room for;
-//! - [`Folds`]: what is folded meanwhile.
+//! - [`Budgets`]: whether one cgroup makes more than its share, before that is so;
+//! - [`Folds`]: what is folded meanwhile, of all or of that cgroup.
 //!
 //! The order in which flows degrade, while the pressure lasts:
 //!
@@ -11,13 +12,16 @@
 //! 2. What was not seen since the pressure began is always told in full, and so goes last: when the queue is full, which
 //!    drops batches whatever is in them and tells it by a gap record.
 //!
-//! Without pressure it costs a comparison an event. It must never lose an event: each is told, alone or in a count.
+//! Of a cgroup that is over its budget repeats are folded in the same way, and failures at one address whatever the port, while
+//! all others are told in full. Without pressure it costs two comparisons an event. It must never lose an event: each is told, alone or in a count.
 
+mod budgets;
 mod folds;
 mod pressure;
 
 use std::sync::Arc;
 
+pub use budgets::{Budget, Budgets};
 pub use folds::{Folds, MOST, WINDOW};
 pub use pressure::Pressure;
 
@@ -28,10 +32,14 @@ use crate::{
     queue::Queue,
 };
 
+/// How long a cgroup counts as over its budget after it last was, nanoseconds: as long as what is folded waits.
+const LASTING: u64 = WINDOW.as_nanos() as u64;
+
 /// The stage.
 #[derive(Debug)]
 pub struct Overload {
     pressure: Pressure,
+    budgets: Budgets,
     folds: Folds,
     ledger: Arc<Ledger>,
     folded_before: u64,
@@ -39,8 +47,19 @@ pub struct Overload {
 
 impl Overload {
     /// A stage without pressure.
-    pub fn new(ledger: Arc<Ledger>) -> Self {
-        Self { pressure: Pressure::default(), folds: Folds::default(), ledger, folded_before: 0 }
+    pub fn new(budget: Budget, ledger: Arc<Ledger>) -> Self {
+        Self {
+            pressure: Pressure::default(),
+            budgets: Budgets::new(budget),
+            folds: Folds::default(),
+            ledger,
+            folded_before: 0,
+        }
+    }
+
+    /// Another budget for each cgroup, from now on.
+    pub fn limit(&mut self, budget: Budget) {
+        self.budgets = Budgets::new(budget);
     }
 
     /// Looks whether there is pressure. To be called at each reading of the rings.
@@ -49,6 +68,7 @@ impl Overload {
         // A queue of few large batches may drop one and be half empty a moment later.
         let lost = self.ledger.flows_ring_full() + self.ledger.records.queue_full.get();
         let is = self.pressure.look(now, queue.waiting().bytes, queue.max_bytes(), lost);
+        self.budgets.look(now, LASTING);
         let folded = self.ledger.records.folded.get();
         if is && !was {
             self.folded_before = folded;
@@ -60,18 +80,20 @@ impl Overload {
 
     /// Whether there is neither pressure nor anything that is folded.
     pub fn is_quiet(&self) -> bool {
-        self.folds.is_empty() && !self.pressure.is_on()
+        self.folds.is_empty() && !self.pressure.is_on() && !self.budgets.is_on()
     }
 
     /// Takes an event. Returns whether it is told by a count, now or later: the caller tells it otherwise.
     pub fn folds(&mut self, event: &FlowEvent) -> bool {
-        self.pressure.is_on() && self.folds.take(event, &self.ledger.records)
+        let cgroup = event.flow.owner.as_ref().map(|owner| owner.cgroup);
+        let is_over = cgroup.is_some_and(|cgroup| self.budgets.is_over(cgroup, event.at.time));
+        (is_over || self.pressure.is_on()) && self.folds.take(event, is_over, &self.ledger.records)
     }
 
     /// Gives out what is due at `now`: all of it where the pressure is over, or `last`.
     pub fn tell(&mut self, now: KernelTime, last: bool, out: impl FnMut(FlowEvent, Option<Fold>)) {
         if !self.folds.is_empty() {
-            let all = last || !self.pressure.is_on();
+            let all = last || !self.pressure.is_on() && !self.budgets.is_on();
             self.folds.tell((!all).then_some(now), out);
         }
     }

@@ -5,7 +5,8 @@
 
 use super::{Pipeline, push};
 use crate::{
-    config::{Config, Target},
+    config::{self, Config, Target},
+    overload::Budget,
     record::{Encoder, Form, Limits, resource},
     select::Filter,
 };
@@ -31,6 +32,11 @@ pub fn limits(config: &Config) -> Limits {
     }
 }
 
+/// The budget of each cgroup that a configuration sets.
+pub fn budget(overload: &config::Overload) -> Budget {
+    Budget { rate: overload.cgroup_rate.into(), burst: overload.cgroup_burst.into() }
+}
+
 // === impl Pipeline
 
 impl Pipeline {
@@ -52,6 +58,9 @@ impl Pipeline {
         }
         if old.flow != new.flow {
             self.flows.set_limits(&new.flow);
+        }
+        if old.overload != new.overload {
+            self.overload.limit(budget(&new.overload));
         }
         if old.dns != new.dns || old.owner != new.owner {
             self.enricher.reconfigure(old, new, &self.ledger);

@@ -3,8 +3,8 @@
 
 use std::{
     fs,
-    io::Write as _,
-    net::{Ipv4Addr, SocketAddr, TcpStream},
+    io::{ErrorKind, Write as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -13,18 +13,30 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
+    collector::Protocol,
+    expect::Failure,
     flowtel::Launch,
+    forge::{ACK, RST, Segment, send_as_kernel},
+    netns::Pair,
     ports,
-    scene::{Scenario, Scene},
+    scene::{Scenario, Scene, skip},
     status::get,
-    wait::patient,
+    wait::{patient, wall},
+    watching::Watching,
 };
 use rustix::process::Signal;
+
+use crate::{
+    failed::{closed_port, fail, outgoing},
+    lived,
+};
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
     Scenario::new("400 half heads at the admin address keep nobody from health and metrics", 60, half_heads),
     Scenario::new("flowtel status says of a stopped flowtel that it is stopped, in time", 60, stopped),
+    Scenario::new("RSTs of a process's raw socket are no refusals of the kernel's", 60, forged_refusals),
+    Scenario::new("a storm of one cgroup past its budget is a count, and no attempt of it is missing", 60, storm),
     Scenario::new("root and the group may ask at both sockets, and other users may not", 60, groups),
 ];
 
@@ -58,6 +70,63 @@ fn half_heads(scene: &Scene) -> Result<()> {
     }
     ensure!(before.elapsed() < patient(Duration::from_secs(4)), "three answers took {:?}", before.elapsed());
     flowtel.stop()?.balance()?;
+    Ok(())
+}
+
+fn forged_refusals(scene: &Scene) -> Result<()> {
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(skip("this kernel does not say where its sockets' members lie: they can't be told apart"));
+    }
+    lived(scene, Protocol::Http, |net| {
+        let from = SocketAddr::from((net.client_v4, 7331));
+        let closed = closed_port(net, net.server_v4)?;
+        // One that is true: by a SYN and the kernel's answer.
+        let between =
+            net.client.run("hopeful", || Ok((fail(from, closed, 0, ErrorKind::ConnectionRefused)?.1, wall())))?;
+        let mine = outgoing(from, closed, "refused", 1, between);
+        let theirs = Failure { outgoing: false, owner: None, ..mine.clone() };
+        let forged = |port| Segment {
+            source: SocketAddrV4::new(net.server_v4, port),
+            destination: SocketAddrV4::new(net.client_v4, 40_000),
+            sequence: 0,
+            acknowledgement: 1,
+            flags: RST | ACK,
+            payload: 0,
+        };
+        net.server.run("forger", || send_as_kernel(&[forged(22), forged(23), forged(443)]))?;
+        Ok((Vec::new(), vec![mine, theirs]))
+    })
+    .map(drop)
+}
+
+fn storm(scene: &Scene) -> Result<()> {
+    const ATTEMPTS: u16 = 500;
+    let net = Pair::new(scene)?;
+    let launch = Launch::everything()?.set("overload.cgroup_rate", "1").set("overload.cgroup_burst", "20");
+    let Watching { flowtel, mut collector } = Watching::with(scene, Protocol::Http, launch)?;
+    net.client.run("storm", || {
+        let attempt = |i| {
+            let (from, to) = ((net.client_v4, 12_000 + i).into(), (net.server_v4, 8000 + i).into());
+            fail(from, to, 0, ErrorKind::ConnectionRefused).map(drop)
+        };
+        (0..ATTEMPTS).try_for_each(attempt)
+    })?;
+    let balance = flowtel.stop()?.balance()?;
+    collector.stop()?;
+    let told = collector.records()?;
+    let mine = told.iter().filter(|record| {
+        record.body.starts_with("outgoing ") && record.text("source.address") == net.client_v4.to_string()
+    });
+    let (mut records, mut attempts, mut ports) = (0, 0, 0);
+    for record in mine {
+        records += 1;
+        attempts += record.int("flowtel.fold.count").unwrap_or(1);
+        ports += record.int("flowtel.fold.destination.ports").unwrap_or(1);
+    }
+
+    ensure!(attempts == i64::from(ATTEMPTS) && ports == attempts, "{attempts} attempts at {ports} ports");
+    ensure!(records < 100, "{records} records, though 40 or so are within the budget");
+    ensure!(balance.records.part("folded") > 0, "nothing was folded");
     Ok(())
 }
 

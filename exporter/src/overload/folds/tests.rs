@@ -71,13 +71,13 @@ fn tell(folds: &mut Folds, now: Option<u64>) -> Told {
 #[test]
 fn the_first_is_told_and_what_repeats_it_becomes_one_record_each_ten_seconds() {
     let (mut folds, records) = (Folds::default(), Records::default());
-    assert!(!folds.take(&event(SECOND, 1, 443, begin()), &records));
+    assert!(!folds.take(&event(SECOND, 1, 443, begin()), false, &records));
     for i in 0..5 {
-        assert!(folds.take(&event(2 * SECOND + i, 1, 443, begin()), &records));
+        assert!(folds.take(&event(2 * SECOND + i, 1, 443, begin()), false, &records));
     }
-    assert!(!folds.take(&event(SECOND, 1, 80, begin()), &records), "another port");
-    assert!(!folds.take(&event(SECOND, 2, 443, begin()), &records), "another source");
-    assert!(!folds.take(&event(SECOND, 1, 443, end(1)), &records), "another event");
+    assert!(!folds.take(&event(SECOND, 1, 80, begin()), false, &records), "another port");
+    assert!(!folds.take(&event(SECOND, 2, 443, begin()), false, &records), "another source");
+    assert!(!folds.take(&event(SECOND, 1, 443, end(1)), false, &records), "another event");
     assert!(tell(&mut folds, Some(10 * SECOND)).is_empty());
     let told = tell(&mut folds, Some(12 * SECOND));
     let [(one, Some(fold))] = &told[..] else { panic!("one: {told:?}") };
@@ -92,9 +92,9 @@ fn the_first_is_told_and_what_repeats_it_becomes_one_record_each_ten_seconds() {
 #[test]
 fn an_only_repeat_is_told_as_it_came() {
     let (mut folds, records) = (Folds::default(), Records::default());
-    folds.take(&event(SECOND, 1, 443, begin()), &records);
+    folds.take(&event(SECOND, 1, 443, begin()), false, &records);
     let second = event(2 * SECOND, 1, 443, begin());
-    assert!(folds.take(&second, &records));
+    assert!(folds.take(&second, false, &records));
     assert_eq!(tell(&mut folds, None), [(second, None)]);
     assert_eq!(records.folded.get(), 0);
     assert!(folds.is_empty());
@@ -106,8 +106,8 @@ fn ends_and_failures_are_summed_and_an_owner_that_differs_is_left_out() {
     for i in 1..=4 {
         let mut end = event(i * SECOND, 1, 443, end(10));
         end.flow.owner.as_mut().expect("one").pid = i as u32;
-        folds.take(&end, &records);
-        folds.take(&event(i * SECOND, 1, 443, failed(FailReason::Refused)), &records);
+        folds.take(&end, false, &records);
+        folds.take(&event(i * SECOND, 1, 443, failed(FailReason::Refused)), false, &records);
     }
     let mut told = tell(&mut folds, None);
     told.sort_by_key(|(event, _)| matches!(event.what, What::Failed { .. }));
@@ -128,10 +128,10 @@ fn more_kinds_than_there_is_room_for_are_told_in_full() {
     let (mut folds, records) = (Folds::default(), Records::default());
     for i in 0..2 * MOST {
         let (client, port) = ((i % 256) as u8, (i / 256) as u16);
-        assert!(!folds.take(&event(SECOND, client, port, begin()), &records));
+        assert!(!folds.take(&event(SECOND, client, port, begin()), false, &records));
     }
     assert_eq!(folds.known.len(), MOST);
-    assert!(folds.take(&event(SECOND, 0, 0, begin()), &records), "who was there first is folded still");
+    assert!(folds.take(&event(SECOND, 0, 0, begin()), false, &records), "who was there first is folded still");
     // What was not repeated makes room.
     tell(&mut folds, Some(12 * SECOND));
     assert_eq!(folds.known.len(), 1);
@@ -156,7 +156,7 @@ proptest! {
                 bytes += 7;
             }
             let event = event(now, *client, *port, what);
-            if !folds.take(&event, &records) {
+            if !folds.take(&event, false, &records) {
                 alone += 1;
                 told.push((event, None));
             }
@@ -176,4 +176,17 @@ proptest! {
         }).sum();
         prop_assert_eq!(summed, bytes);
     }
+}
+
+#[test]
+fn failures_of_a_cgroup_over_its_budget_are_alike_whatever_the_port() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    for port in 1..=500 {
+        let taken = folds.take(&event(SECOND, 1, port, failed(FailReason::Refused)), true, &records);
+        assert_eq!(taken, port > 1);
+    }
+    let told = tell(&mut folds, None);
+    let [(one, None)] = &told[..] else { panic!("one: {told:?}") };
+    let What::Failed { fold: Some(fold), .. } = one.what else { panic!("a count: {one:?}") };
+    assert_eq!((fold.count, fold.destination_ports, one.flow.destination.port()), (499, 499, 0));
 }
