@@ -72,7 +72,7 @@ test-compose: ## docker-compose.yml and the configurations it mounts, by their o
 	@tests/stack/validate.sh
 
 .PHONY: test-kernels
-test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1 and newest kernels under qemu (an hour); SUITES="bullseye" ROOMS="life,names"
+test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1, 6.12 and newest kernels under qemu (an hour and a half); SUITES="bullseye" ROOMS="life,names"
 	@scripts/prepare-tests
 	@tests/stack/build.sh otelcol
 	@$(CARGO) test --locked -p flowtel-tests --test kernel --no-run

@@ -39,6 +39,12 @@ pub const LISTEN: u32 = 14;
 /// First word of an [`Instant`]: a listening socket is closed. Ring: owners.
 pub const UNLISTEN: u32 = 15;
 
+/// First word of an event: [`Netns`].
+pub const NETNS: u32 = 40;
+
+/// In [`Established::netns`]: what follows is the namespace's inode number, where no cookie can be had.
+pub const NETNS_INODE: u64 = 1 << 63;
+
 /// States of a TCP socket (include/net/tcp_states.h).
 pub mod state {
     #![expect(missing_docs, reason = "RFC 9293, 3.3.2, defines them")]
@@ -135,7 +141,7 @@ pub struct Caller {
 pub struct Call {
     /// Who, on which socket, when.
     pub caller: Caller,
-    /// 0: nobody asks.
+    /// The socket's network namespace (bpf_get_netns_cookie).
     pub netns: u64,
     /// Where to, as the process said it, before any address translation; the unspecified address where the event did not
     /// carry it.
@@ -180,6 +186,8 @@ pub struct Accept {
     /// 1: the process is in accept(). 0: it may also have asked for the peer's name; where the kernel tells that it did,
     /// there is no event.
     pub certain: u32,
+    /// The socket's network namespace (bpf_get_netns_cookie).
+    pub netns: u64,
 }
 
 /// A process dropped its last reference to a TCP socket that was not established: in SYN_SENT, it gives up; in CLOSE, it
@@ -313,6 +321,11 @@ pub struct Close {
     pub error: u8,
     /// What it counted.
     pub counters: Counters,
+    /// As [`Established::interface`].
+    pub interface: u32,
+    /// From SYN_RECV, of which no begin was reported: the inode number of its network namespace; 0 where this kernel does not
+    /// say it. Else 0.
+    pub netns_inode: u32,
 }
 
 /// A SYN to a port where nobody listens was answered with a reset (cgroup_skb egress: RST and ACK with sequence number 0
@@ -335,12 +348,14 @@ pub struct Refused {
     pub local_port: u16,
     /// The asker's port.
     pub remote_port: u16,
-    /// Zero.
-    pub reserved_2: u32,
+    /// The inode number of the network namespace; 0 where this kernel does not say it.
+    pub netns_inode: u32,
 }
 
 /// The most bytes of a DNS message that are carried: a power of two, for the verifier.
-pub const DNS_PAYLOAD: usize = 2048;
+pub const DNS_PAYLOAD: usize = 4096;
+/// How many ports of name servers there may be.
+pub const DNS_PORTS: usize = 8;
 /// The most bytes of a question that are compared.
 pub const DNS_ASKED: usize = 64;
 
@@ -364,9 +379,20 @@ pub struct Dns {
     pub whole: u32,
     /// Bytes in `asked` that are the query's.
     pub asked_length: u32,
+    /// The network namespace of the socket, as its sender or connector had it (bpf_get_netns_cookie); 0 where that came
+    /// before the programs.
+    pub netns: u64,
+    /// Who sent the query, or connected the socket: user id in the initial user namespace; [`NO_UID`] where that came before
+    /// the programs.
+    pub uid: u32,
+    /// Zero.
+    pub reserved: u32,
     /// The query's bytes behind its header: its question, and perhaps what follows that.
     pub asked: [u8; DNS_ASKED],
 }
+
+/// [`Dns::uid`]: not known. (The number of no user: setuid(2) refuses it.)
+pub const NO_UID: u32 = u32::MAX;
 
 /// Something happened to a socket, and only the time of it is news. Ring: flows, but for [`UNLISTEN`].
 #[repr(C)]
@@ -412,10 +438,33 @@ pub struct Established {
     pub segments_in: u16,
     /// Those of them with data.
     pub data_segments_in: u16,
-    /// The socket's network namespace (bpf_get_netns_cookie); 0 on kernels before 6.1, where sockops can't tell.
+    /// The socket's network namespace (bpf_get_netns_cookie); before Linux 6.1, where sockops can't tell, [`NETNS_INODE`] and
+    /// its inode number, or 0 where the kernel has no BTF.
     pub netns: u64,
     /// The listening socket that took it (SO_COOKIE); 0 where none was seen to: of [`ACTIVE`] ones, and with Fast Open.
     pub listener: u64,
+    /// The interface that the socket is bound to, as it is with link-local addresses of IPv6 (sk_bound_dev_if); 0: none.
+    pub interface: u32,
+    /// Zero.
+    pub reserved_2: u32,
+}
+
+/// A network namespace is met that was not met before, or not for long. It comes before the event that tells of its socket.
+/// Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Netns {
+    /// [`NETNS`].
+    pub kind: u32,
+    /// Its inode number in nsfs; 0 where this kernel does not say it.
+    pub inode: u32,
+    /// When.
+    pub time: u64,
+    /// Its cookie.
+    pub cookie: u64,
+    /// The cookie of the initial network namespace, the host's.
+    pub host: u64,
 }
 
 /// One event of the rings for flows and owners, decoded.
@@ -436,6 +485,7 @@ pub enum Event {
     Reset(Segment),
     Close(Close),
     Refused(Refused),
+    Netns(Netns),
 }
 
 // === impl Call
@@ -472,6 +522,7 @@ impl Event {
             RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
             CLOSE => Close::read_from_bytes(record).ok().map(Self::Close),
             REFUSED => Refused::read_from_bytes(record).ok().map(Self::Refused),
+            NETNS => Netns::read_from_bytes(record).ok().map(Self::Netns),
             _ => None,
         }
     }
@@ -496,6 +547,7 @@ impl Event {
             Self::Reset(e) => e.time,
             Self::Close(e) => e.time,
             Self::Refused(e) => e.time,
+            Self::Netns(e) => e.time,
         }
     }
 }
@@ -534,16 +586,17 @@ mod tests {
         // A layout with padding would carry stale ring bytes to user space.
         assert_eq!(size_of::<Caller>(), 56);
         assert_eq!(size_of::<Call>(), 88);
-        assert_eq!(size_of::<Accept>(), 80);
+        assert_eq!(size_of::<Accept>(), 88);
         assert_eq!(size_of::<Release>(), 48);
         assert_eq!(size_of::<Counters>(), 32);
         assert_eq!(size_of::<Fin>(), 64);
         assert_eq!(size_of::<Segment>(), 112);
-        assert_eq!(size_of::<Close>(), 96);
+        assert_eq!(size_of::<Close>(), 104);
         assert_eq!(size_of::<Refused>(), 56);
-        assert_eq!(size_of::<Dns>(), 40 + DNS_ASKED);
+        assert_eq!(size_of::<Dns>(), 56 + DNS_ASKED);
         assert_eq!(size_of::<Instant>(), 24);
-        assert_eq!(size_of::<Established>(), 88);
+        assert_eq!(size_of::<Established>(), 96);
+        assert_eq!(size_of::<Netns>(), 32);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What flowtel's kernel programs and its user space share.
 //!
 //! - [`event`]: the fixed-size facts that the kernel reports, byte for byte as they lie in the ring;
+//! - [`exec`]: the same of processes: what one runs from now on, and of which it is a copy;
 //! - [`kernel`]: where members of the kernel's structures lie;
 //! - [`packet`]: where the TCP header of a packet is, and what its flags say;
 //! - [`tally`]: the kernel's counters.
@@ -12,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod event;
+pub mod exec;
 pub mod kernel;
 pub mod packet;
 pub mod tally;

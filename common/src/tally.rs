@@ -29,8 +29,10 @@ pub const USED_AGAIN: u32 = 11;
 pub const LISTEN: u32 = 12;
 /// Index of the tally of listening sockets that are closed.
 pub const UNLISTEN: u32 = 13;
+/// Index of [`crate::event::Netns`]'s tally.
+pub const NETNS: u32 = 14;
 /// How many tallies there are.
-pub const LEN: u32 = 14;
+pub const LEN: u32 = 15;
 
 /// What happened on one CPU, by kind of event. What was met and not lost is in the ring: a counter of that would cost
 /// every event a locked instruction, and say nothing new.
@@ -49,6 +51,8 @@ pub struct OnCpu {
     pub taken: [u64; 2],
     /// The socket (SO_COOKIE) whose begin was reported and whose change of state must follow at once, on this CPU; else 0.
     pub promised: u64,
+    /// The network namespace (its cookie) of the last socket that this CPU saw, of those that were reported.
+    pub netns: u64,
     /// Met by a program.
     pub seen: [u64; LEN as usize],
     /// Lost: the ring had no room.
@@ -66,7 +70,7 @@ pub type Words = [u64; size_of::<OnCpu>() / 8];
 /// Where in [`Words`] the promise is.
 pub const PROMISED: u32 = 5;
 /// Where in [`Words`] the first count of those seen is; the other sorts follow, [`LEN`] apart.
-pub const SEEN: u32 = PROMISED + 1;
+pub const SEEN: u32 = PROMISED + 2;
 /// Where in [`Words`] the promises are that were not kept.
 pub const UNKEPT: u32 = SEEN + 3 * LEN;
 /// Where in [`Words`] the sockets are that were asked again.

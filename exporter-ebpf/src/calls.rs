@@ -6,8 +6,8 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     bindings::bpf_sock,
     helpers::{
-        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_socket_cookie,
-        bpf_ktime_get_boot_ns,
+        bpf_get_current_cgroup_id, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie,
+        bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
         generated::{bpf_get_current_comm, bpf_get_retval},
     },
     programs::{SockAddrContext, SockContext},
@@ -19,8 +19,9 @@ use flowtel_common::{
 };
 
 use crate::{
+    dns,
     emit::{OWNERS, emit, instant},
-    kernel, socket, task,
+    kernel, netns, socket, task,
 };
 
 /// IPPROTO_TCP. An MPTCP socket's subflows are TCP sockets, and come by these hooks too.
@@ -62,11 +63,22 @@ fn is_tcp(ctx: &SockAddrContext) -> bool {
     unsafe { (*ctx.sock_addr).type_ == socket::STREAM && (*ctx.sock_addr).protocol == IPPROTO_TCP }
 }
 
+/// Whether it is a UDP socket.
+#[inline(always)]
+pub fn is_udp(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the program's context.
+    unsafe { (*ctx.sock_addr).type_ == socket::DATAGRAM }
+}
+
 /// Reports connect(): who asks and, where `FAILURES` are wanted, for what. (What was reached, the handshake tells.) `VERDICT`:
 /// bpf_get_retval is there (Linux 5.18 and newer), which says whether a program that ran before this one refuses the call.
 #[inline(always)]
 pub fn connect<const FAILURES: bool, const VERDICT: bool>(ctx: &SockAddrContext, family: Family) {
     if !is_tcp(ctx) {
+        // A resolver's socket. (Before names are wanted nothing leaves that would be noted, and this costs a port's look.)
+        if is_udp(ctx) {
+            dns::send(ctx, family);
+        }
         return;
     }
     if !FAILURES {
@@ -76,11 +88,20 @@ pub fn connect<const FAILURES: bool, const VERDICT: bool>(ctx: &SockAddrContext,
         });
         return;
     }
+    // SAFETY: the program's context; the socket is tested for null.
+    let netns = unsafe {
+        let netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
+        let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
+        if !sk.is_null() {
+            netns::note(netns, sk);
+        }
+        netns
+    };
     emit::<Call>(&OWNERS, tally::CONNECT, |record| {
         // SAFETY: `record` is a reserved record of this type; with `caller` every field is written.
         unsafe {
             caller(&raw mut (*record).caller, event::CONNECT, bpf_get_socket_cookie(ctx.sock_addr.cast()));
-            (*record).netns = 0;
+            (*record).netns = netns;
             (*record).address = address(ctx, family);
             (*record).port = port(ctx);
             (*record).refusal = if VERDICT { bpf_get_retval().unsigned_abs() as u16 } else { 0 };
@@ -117,6 +138,7 @@ pub fn accept(ctx: &SockAddrContext, family: Family) {
             let sk = (*ctx.sock_addr).__bindgen_anon_1.sk;
             (*record).local_port = if sk.is_null() { 0 } else { (*sk).src_port as u16 };
             (*record).certain = certain;
+            (*record).netns = bpf_get_netns_cookie(ctx.sock_addr.cast());
         }
     });
 }

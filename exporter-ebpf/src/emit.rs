@@ -92,6 +92,14 @@ pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(
     }
 }
 
+/// Where this CPU keeps the network namespace that it saw last.
+#[inline(always)]
+pub fn last_netns() -> Option<*mut u64> {
+    let on_cpu = TALLIES.get_ptr_mut(0)?;
+    // SAFETY: the map's value lives as long as the program.
+    Some(unsafe { &raw mut (*on_cpu).netns })
+}
+
 /// Notes that the begin of the socket `cookie` is reported now: the change of its state must follow at once, on this CPU,
 /// before any other socket's. Where it didn't, another program has taken the callback away.
 #[inline(always)]
@@ -219,7 +227,7 @@ pub fn instant(ring: &RingBuf, tally: u32, kind: u32, cookie: u64) {
 /// A wake-up costs some 20 µs in the packet path, so the reader comes by its own clock; only a ring that is half full
 /// calls it.
 #[inline(always)]
-fn wake_up(ring: &RingBuf) -> u64 {
+pub fn wake_up(ring: &RingBuf) -> u64 {
     if ring.query(BPF_RB_AVAIL_DATA as u64) > ring.query(BPF_RB_RING_SIZE as u64) / 2 {
         BPF_RB_FORCE_WAKEUP as u64
     } else {
@@ -231,7 +239,7 @@ fn wake_up(ring: &RingBuf) -> u64 {
 /// no use of the old value it is BPF's plain atomic add, which 5.10 has. (The target says that it has no atomics, so
 /// `AtomicU64::fetch_add` is not there; the intrinsic is.)
 #[inline(always)]
-fn add(counter: *mut u64) {
+pub fn add(counter: *mut u64) {
     // SAFETY: `counter` points at an aligned u64 of a map value, which lives as long as the program.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, 1) };
 }

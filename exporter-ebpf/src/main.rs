@@ -1,4 +1,5 @@
-//! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer.
+//! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer, and which
+//! network namespaces were reported.
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
@@ -10,6 +11,8 @@
 //! | [`flowtel_bind4`], [`flowtel_bind6`] | cgroup/post_bind4, post_bind6 | `Bind` |
 //! | [`flowtel_release`] | cgroup/sock_release | `Release`, `Unlisten` |
 //! | [`flowtel_send4`], [`flowtel_send6`] | cgroup/sendmsg4, sendmsg6 | notes where an unconnected socket sends DNS queries |
+//! | [`flowtel_exec`], [`flowtel_fork`] | raw tracepoints sched_process_exec, sched_process_fork | `Exec`, `Fork` |
+//! | [`flowtel_called`], [`flowtel_made`] | the same as plain tracepoints | the same, where the kernel has no BTF |
 //!
 //! Those of begins have lean forms (`_lean`, `_takers`), for where nothing else is wanted, `flowtel_in` and `flowtel_out` forms for names
 //! without ends (`_names`), and `flowtel_ops` ones for where the network namespace is not asked for, or sockops can't tell it:
@@ -28,15 +31,19 @@ mod calls;
 mod direct;
 mod dns;
 mod emit;
+mod execs;
 mod kernel;
+mod netns;
 mod ops;
 mod packets;
 mod socket;
 mod task;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, sock_ops},
-    programs::{SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops, tracepoint},
+    programs::{
+        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext,
+    },
 };
 
 use crate::calls::Family;
@@ -203,6 +210,34 @@ pub fn flowtel_send4(ctx: SockAddrContext) -> i32 {
 pub fn flowtel_send6(ctx: SockAddrContext) -> i32 {
     dns::send(&ctx, Family::V6);
     ALLOW
+}
+
+/// Sees each program that a process starts.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn flowtel_exec(ctx: RawTracePointContext) -> i32 {
+    execs::exec(&ctx);
+    0
+}
+
+/// Sees each process that is made.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn flowtel_fork(ctx: RawTracePointContext) -> i32 {
+    execs::fork(&ctx);
+    0
+}
+
+/// As [`flowtel_exec`], by what the tracepoint itself says.
+#[tracepoint(category = "sched", name = "sched_process_exec")]
+pub fn flowtel_called(ctx: TracePointContext) -> u32 {
+    execs::called(&ctx);
+    0
+}
+
+/// As [`flowtel_fork`], by what the tracepoint itself says.
+#[tracepoint(category = "sched", name = "sched_process_fork")]
+pub fn flowtel_made(ctx: TracePointContext) -> u32 {
+    execs::made_plain(&ctx);
+    0
 }
 
 /// Never reached: nothing here panics. The linker wants it.

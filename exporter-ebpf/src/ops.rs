@@ -16,7 +16,7 @@ use flowtel_common::{
 
 use crate::{
     emit::{Count, FLOWS, OWNERS, answered_at, asked_again, instant, keep, promise, taken_by},
-    kernel,
+    kernel, netns,
     socket::{self, Counted},
     task,
 };
@@ -215,6 +215,19 @@ fn sock(ctx: &SockOpsContext) -> Option<*mut bpf_sock> {
 #[inline(always)]
 fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
     let Some(sk) = sock(ctx) else { return };
+    // SAFETY: `ops` is the program's context, and `sk` a full socket.
+    let netns = unsafe {
+        if NETNS {
+            let cookie = bpf_get_netns_cookie(ctx.ops.cast());
+            netns::note(cookie, sk);
+            cookie
+        } else {
+            match netns::inode(sk) {
+                0 => 0,
+                inode => event::NETNS_INODE | u64::from(inode),
+            }
+        }
+    };
     let Some(count) = Count::seen(tally::ESTABLISHED) else { return };
     // No closure: two programs use this, see `packets::segment`.
     let Some(mut reserved) = FLOWS.reserve::<Established>(0) else { return count.lost() };
@@ -235,7 +248,9 @@ fn established<const NETNS: bool>(ctx: &SockOpsContext, how: u32) {
         (*record).retransmits = trips.retransmits;
         (*record).segments_in = trips.segments_in;
         (*record).data_segments_in = trips.data_segments_in;
-        (*record).netns = if NETNS { bpf_get_netns_cookie(ctx.ops.cast()) } else { 0 };
+        (*record).netns = netns;
+        (*record).interface = (*sk).bound_dev_if;
+        (*record).reserved_2 = 0;
         let ports = u32::from((*record).remote_port) << 16 | u32::from((*record).local_port);
         (*record).listener = if how == event::PASSIVE { taken_by(ports, (*ctx.ops).snd_nxt) } else { 0 };
     }
@@ -273,6 +288,8 @@ fn close(ctx: &SockOpsContext, old_state: u32) {
         let cause = cause(sk, old_state, (*record).fin_in == event::FIN_CAME, &counted);
         (*record).marks = cause.marks;
         (*record).error = cause.error;
+        (*record).interface = (*sk).bound_dev_if;
+        (*record).netns_inode = if old_state == state::SYN_RECV { netns::inode(sk) } else { 0 };
     }
     reserved.submit(count.wake_up(&FLOWS));
 }

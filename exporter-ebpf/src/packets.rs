@@ -17,7 +17,7 @@ use crate::{
     direct::{Direct, load},
     dns,
     emit::{Count, FLOWS, answered, emit_counted, taken},
-    socket,
+    netns, socket,
 };
 
 /// A packet that arrives: an answer to a SYN, what completes a handshake (where `TAKERS` are wanted), an end (where `ENDS`
@@ -266,6 +266,7 @@ fn refused(ctx: &SkBuffContext, transport: &Transport) {
         count.limited();
         return;
     }
+    let netns = netns::inode_of_packet(ctx);
     emit_counted::<Refused>(&FLOWS, count, |record| {
         // SAFETY: `record` is a reserved record of this type; every field is written.
         unsafe {
@@ -276,7 +277,7 @@ fn refused(ctx: &SkBuffContext, transport: &Transport) {
             (*record).remote = mapped(u32::from_ne_bytes([ends[16], ends[17], ends[18], ends[19]]));
             (*record).local_port = u16::from_be_bytes([tcp[0], tcp[1]]);
             (*record).remote_port = u16::from_be_bytes([tcp[2], tcp[3]]);
-            (*record).reserved_2 = 0;
+            (*record).netns_inode = netns;
         }
     });
 }

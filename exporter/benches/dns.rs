@@ -8,12 +8,22 @@ use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use flowtel::{
     capture::KernelTime,
     config,
-    dns::{Answer, Dns, parse::Parser},
+    dns::{Answer, Asker, Dns, Reader, parse::Parser},
 };
 
 const SECOND: u64 = 1_000_000_000;
 
 /// An answer as a content network gives it: one alias, two addresses, `n` and its neighbour.
+/// A cgroup's only user, in the only namespace.
+fn asker(cgroup: u64) -> Asker {
+    Asker { cgroup, netns: 1, uid: 0 }
+}
+
+/// The same, connecting; or somebody who is not known.
+fn reader(cgroup: Option<u64>) -> Reader {
+    Reader { netns: 1, owner: cgroup.map(|cgroup| (cgroup, 0)), hosts: true }
+}
+
 fn answer(n: u32) -> Vec<u8> {
     let mut message = b"\x12\x34\x81\x80\x00\x01\x00\x03\x00\x00\x00\x00".to_vec();
     let label = format!("host{n:06}");
@@ -50,7 +60,7 @@ fn filled(addresses: u32) -> (Dns, Vec<Vec<u8>>) {
     for (n, payload) in answers.iter().enumerate() {
         dns.on(&Answer {
             time: KernelTime(100 * SECOND),
-            cgroup: n as u64 % 100,
+            asker: asker(n as u64 % 100),
             asked: payload.get(12..).unwrap_or_default(),
             payload,
             truncated: false,
@@ -79,7 +89,7 @@ fn benches(c: &mut Criterion) {
                 let cgroup = n as u64 % 100;
                 dns.on(&Answer {
                     time: KernelTime(time),
-                    cgroup,
+                    asker: asker(cgroup),
                     asked: answers[n].get(12..).unwrap_or_default(),
                     payload: &answers[n],
                     truncated: false,
@@ -90,7 +100,7 @@ fn benches(c: &mut Criterion) {
         c.bench_with_input(BenchmarkId::new("dns/look_up", addresses), &(), |b, ()| {
             b.iter(|| {
                 n = (n + 7_919) % addresses;
-                let names = dns.names(ip(n).into(), Some(u64::from(n / 2 % 100)), KernelTime(time));
+                let names = dns.names(ip(n).into(), &reader(Some(u64::from(n / 2 % 100))), KernelTime(time));
                 black_box(names.map(|names| names.as_slice().len()))
             });
         });
@@ -98,7 +108,7 @@ fn benches(c: &mut Criterion) {
         c.bench_with_input(BenchmarkId::new("dns/look_up_unknown", addresses), &(), |b, ()| {
             b.iter(|| {
                 n = (n + 7_919) % addresses;
-                black_box(dns.names(ip(0x0080_0000 + n).into(), None, KernelTime(time)).is_some())
+                black_box(dns.names(ip(0x0080_0000 + n).into(), &reader(None), KernelTime(time)).is_some())
             });
         });
     }
@@ -112,7 +122,7 @@ fn benches(c: &mut Criterion) {
             let cgroup = n as u64 % 100;
             dns.on(&Answer {
                 time: KernelTime(100 * SECOND),
-                cgroup,
+                asker: asker(cgroup),
                 asked: answers[n].get(12..).unwrap_or_default(),
                 payload: &answers[n],
                 truncated: false,

@@ -16,6 +16,8 @@ use crate::{
     capture::pcap::Decapsulate,
     cmd::{self, queue::Form, replay::Captures},
     config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
+    flow::FlowId,
+    telemetry::status::request::flow_id,
 };
 
 const EXAMPLES: &str = "\
@@ -28,6 +30,7 @@ Examples:
   flowtel check                                  say what is missing on this host
   flowtel status                                 ask the running flowtel how it is doing
   flowtel config                                 show the settings and where each came from
+  flowtel explain --record flows.jsonl           say how each thing in a record is known
 
 Exit codes:
   0 done, 64 wrong arguments, 78 wrong configuration, 77 rights are missing, 69 something is not there,
@@ -53,6 +56,11 @@ Examples:
   flowtel status --watch                         again every 2 seconds
   flowtel status --json | jq .records            for machines
   flowtel status --set telemetry.status.socket=/tmp/flowtel.sock";
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  flowtel explain 9f86d081884c7d659a2feaa0c55ad015   a flow that is open now
+  flowtel explain --record flows.jsonl 9f86d081884c7d659a2feaa0c55ad015
+  flowtel --format json | head -n 1 | flowtel explain --record -";
 const QUEUE_EXAMPLES: &str = "\
 Examples:
   flowtel queue inspect /var/lib/flowtel/queue   what waits, and since when
@@ -125,6 +133,18 @@ enum Typed {
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
               value_parser = clap::value_parser!(u64).range(1..=86_400))]
         watch: Option<u64>,
+    },
+    /// Say how flowtel knows what a record says, and why it lacks what it lacks
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain {
+        /// The flow's id (flowtel.flow.id); without --record, of one that is open: the running flowtel is asked
+        #[arg(value_name = "FLOW_ID", value_parser = flow, required_unless_present = "record")]
+        flow: Option<FlowId>,
+        /// Read records from this file, as OTLP/JSON or one JSON object a line; - is standard input
+        #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+        record: Option<PathBuf>,
+        #[command(flatten)]
+        settings: Settings,
     },
     /// Print every attribute of a record, as Markdown
     Schema {
@@ -250,6 +270,13 @@ pub enum Command {
         /// How to print.
         form: cmd::status::Form,
     },
+    /// Explain records.
+    Explain {
+        /// What says where the running flowtel's socket is.
+        sources: Sources,
+        /// Which.
+        what: cmd::explain::What,
+    },
     /// Print a configuration file with every key.
     Reference,
     /// Print the reference as Markdown.
@@ -304,6 +331,14 @@ pub fn parse(
             sources: sources(settings)?,
             form: cmd::status::Form { json, watch: watch.map(Duration::from_secs) },
         },
+        Some(Typed::Explain { flow, record, settings }) => {
+            let what = match (record, flow) {
+                (Some(file), flow) => cmd::explain::What::Records { file, flow: flow.map(|id| id.to_string()) },
+                (None, Some(flow)) => cmd::explain::What::Flow(flow),
+                (None, None) => return Err(Cli::command().error(ErrorKind::MissingRequiredArgument, "which flow?")),
+            };
+            Command::Explain { sources: sources(settings)?, what }
+        }
         Some(Typed::Schema { metrics: false }) => Command::Schema,
         Some(Typed::Schema { metrics: true }) => Command::Metrics,
         Some(Typed::Queue { command }) => match command {
@@ -377,6 +412,11 @@ fn rules(matches: &ArgMatches) -> Result<Option<Override>, clap::Error> {
 
 fn indices<'a>(matches: &'a ArgMatches, name: &str) -> Option<clap::parser::Indices<'a>> {
     matches.ids().any(|id| id == name).then(|| matches.indices_of(name)).flatten()
+}
+
+/// A flow's id, as records have it.
+fn flow(text: &str) -> Result<FlowId, String> {
+    flow_id(text).ok_or_else(|| "expected the 32 hex digits of flowtel.flow.id".to_owned())
 }
 
 /// A network in CIDR notation, or an address alone.

@@ -5,12 +5,13 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crate::{
-    capture::{Event, KernelEvent, KernelTime, event::Dns as DnsEvent},
+    capture::{Event, KernelEvent, KernelTime, Reach, event::Dns as DnsEvent, exec::Told},
     config,
-    dns::{Answer, Dns, Names},
-    flow::{Direction, FlowEvent, Fold, What},
+    dns::{Answer, Asker, Dns, Names, Reader},
+    flow::{Direction, FlowEvent, Fold, Owner, What},
     ledger::Ledger,
-    owner::{Executable, Place, Places, Processes},
+    netns::{Interfaces, Namespace, Namespaces, is_link_local},
+    owner::{Executable, Hierarchies, Place, Places, Process, Processes},
 };
 
 /// A flow event with everything that is known beside it.
@@ -22,10 +23,14 @@ pub struct Enriched<'a> {
     pub source_names: Option<Names<'a>>,
     /// Names of the responder's address.
     pub destination_names: Option<Names<'a>>,
-    /// What the owner runs.
-    pub executable: Option<Arc<Executable>>,
+    /// What the owner runs, when it began, who made it.
+    pub process: Option<Arc<Process>>,
     /// Where the owner runs.
     pub place: Option<Arc<Place>>,
+    /// The network namespace that it happened in.
+    pub netns: Option<Namespace>,
+    /// The name of the interface that link-local addresses belong to.
+    pub interface: Option<Arc<str>>,
     /// It stands for so many begins or ends alike; a failure says so itself.
     pub fold: Option<Fold>,
 }
@@ -36,6 +41,10 @@ pub struct Enricher {
     names: Option<Dns>,
     processes: Processes,
     places: Places,
+    /// Containers by cgroups of version 1, where the host has such.
+    hierarchies: Option<Hierarchies>,
+    namespaces: Namespaces,
+    interfaces: Interfaces,
 }
 
 // === impl Enriched
@@ -43,7 +52,21 @@ pub struct Enricher {
 impl<'a> Enriched<'a> {
     /// An event about which nothing more is known.
     pub fn bare(event: &'a FlowEvent) -> Self {
-        Self { event, source_names: None, destination_names: None, executable: None, place: None, fold: None }
+        Self {
+            event,
+            source_names: None,
+            destination_names: None,
+            process: None,
+            place: None,
+            netns: None,
+            interface: None,
+            fold: None,
+        }
+    }
+
+    /// What the owner runs.
+    pub fn executable(&self) -> Option<&Executable> {
+        self.process.as_ref()?.executable.as_deref()
     }
 }
 
@@ -56,6 +79,9 @@ impl Enricher {
             names: config.dns.enabled.then(|| Dns::new(&config.dns, Arc::clone(ledger))),
             processes: Processes::new(&config.owner, Arc::clone(ledger)),
             places: Places::new(&config.owner, Arc::clone(ledger)),
+            hierarchies: Hierarchies::new(&config.owner),
+            namespaces: Namespaces::new(&config.owner.proc),
+            interfaces: Interfaces::new(&config.owner.proc),
         }
     }
 
@@ -64,7 +90,7 @@ impl Enricher {
         if let Some(names) = &mut self.names {
             names.on(&Answer {
                 time: KernelTime(head.time),
-                cgroup: head.cgroup,
+                asker: Asker { cgroup: head.cgroup, netns: head.netns, uid: head.uid },
                 asked: &head.asked[..(head.asked_length as usize).min(head.asked.len())],
                 payload: message,
                 truncated: head.whole > head.length,
@@ -72,15 +98,34 @@ impl Enricher {
         }
     }
 
+    /// Takes what the kernel told of a process, in the order of time, and before the events that it explains.
+    pub fn told(&mut self, told: &Told<'_>) {
+        self.processes.told(told);
+    }
+
+    /// All that the kernel told of processes was taken, as far as this goes.
+    pub fn reaches(&mut self, reach: Reach) {
+        self.processes.reaches(reach);
+    }
+
+    /// Takes network namespaces that are known for certain: cookie and inode number of each.
+    pub fn learn_namespaces(&mut self, namespaces: &[(u64, u32)]) {
+        namespaces.iter().for_each(|(cookie, inode)| self.namespaces.learn(*cookie, *inode));
+    }
+
     /// Looks at a kernel event as soon as it is read: a process that asks for a connection may be gone a moment later.
     pub fn notice(&mut self, event: &KernelEvent) {
         let pid = match &event.event {
             Event::Connect(call) => call.caller.tgid,
             Event::Accept(accept) => accept.tgid,
+            Event::Netns(met) => return self.namespaces.on(met),
             _ => return,
         };
         // What is found is remembered; the flow's event will ask for it.
-        let _ = self.processes.executable(pid, event.time);
+        let _ = self.processes.process(pid, event.time);
+        if let Some(hierarchies) = &mut self.hierarchies {
+            let _ = hierarchies.of(pid, event.time);
+        }
     }
 
     /// Adds what is known.
@@ -91,19 +136,44 @@ impl Enricher {
             names.connects(event.flow.destination.port());
         }
         let owner = event.flow.owner;
-        let executable = owner.and_then(|owner| self.processes.executable(owner.pid, owner.since));
-        let place = owner.and_then(|owner| self.places.of(owner.cgroup));
-        let names = |ip: IpAddr| {
-            self.names.as_ref().and_then(|names| names.names(ip, owner.map(|owner| owner.cgroup), event.at.time))
+        let process = owner.and_then(|owner| self.processes.process(owner.pid, owner.since));
+        let place = owner.and_then(|owner| self.place(owner));
+        let netns = self.namespaces.of(event.flow.netns);
+        let interface = netns.and_then(|netns| self.interface(event, netns));
+        let reader = Reader {
+            netns: netns.and_then(|netns| netns.cookie).unwrap_or_default(),
+            owner: owner.map(|owner| (owner.cgroup, owner.uid)),
+            hosts: netns.is_some_and(|netns| netns.host == Some(true) || self.namespaces.is_own(&netns)),
         };
+        let names = |ip: IpAddr| self.names.as_ref().and_then(|names| names.names(ip, &reader, event.at.time));
         Enriched {
             event,
             source_names: names(event.flow.source.ip()),
             destination_names: names(event.flow.destination.ip()),
-            executable,
+            process,
             place,
+            netns,
+            interface,
             fold: None,
         }
+    }
+
+    /// The name of the interface that a flow's link-local addresses belong to.
+    fn interface(&mut self, event: &FlowEvent, netns: Namespace) -> Option<Arc<str>> {
+        let flow = &event.flow;
+        if flow.interface == 0 || !is_link_local(flow.source.ip()) && !is_link_local(flow.destination.ip()) {
+            return None;
+        }
+        let pid = flow.owner.map(|owner| owner.pid);
+        self.interfaces.name(&self.namespaces, netns, flow.interface, pid)
+    }
+
+    /// Where an owner runs. Version 2 of cgroups is asked first: its answer is of the very moment of the event.
+    fn place(&mut self, owner: Owner) -> Option<Arc<Place>> {
+        let place = self.places.of(owner.cgroup);
+        let Some(hierarchies) = &mut self.hierarchies else { return place };
+        let contained = place.as_ref().is_some_and(|place| place.container_id.is_some());
+        if contained { place } else { hierarchies.of(owner.pid, owner.since).or(place) }
     }
 
     /// Goes on with changed settings. Names that are known stay known, within the new limits; what is known of processes
@@ -114,8 +184,9 @@ impl Enricher {
             names.reconfigure(&new.dns);
         }
         if old.owner != new.owner {
-            self.processes = Processes::new(&new.owner, Arc::clone(ledger));
+            self.processes.reconfigure(&new.owner);
             self.places = Places::new(&new.owner, Arc::clone(ledger));
+            self.hierarchies = Hierarchies::new(&new.owner);
         }
     }
 

@@ -73,6 +73,8 @@ pub struct KernelEvents {
     pub syn_again: Kind,
     /// A socket that had asked for a connection before asks for one.
     pub used_again: Kind,
+    /// A network namespace was met.
+    pub netns: Kind,
     /// A handshake was completed.
     pub established: Kind,
     /// A process bound a port.
@@ -95,6 +97,10 @@ pub struct KernelEvents {
     pub refused: Kind,
     /// A name server answered.
     pub dns: Kind,
+    /// A process started a program.
+    pub exec: Kind,
+    /// A process was made.
+    pub fork: Kind,
     /// A connection was open at the start. (Not the kernel side's: the list of sockets shows it.)
     pub found: Kind,
     /// One of those was no longer there. (Likewise.)
@@ -136,11 +142,13 @@ pub struct Owner {
     pub places: Lookups,
 }
 
-/// What became of questions. Each is counted once: asked = looked up + cached + gone + reused + unreadable.
+/// What became of questions. Each is counted once: asked = looked up + told + cached + gone + reused + unreadable.
 #[derive(Debug, Default)]
 pub struct Lookups {
     /// Answered, by asking the system.
     pub looked_up: Counter,
+    /// Answered by what the kernel told when the process started its program.
+    pub told: Counter,
     /// Answered from what was known; at most a check that it still holds.
     pub cached: Counter,
     /// Without an answer: process or cgroup was no longer there, or the process has no executable (a kernel thread).
@@ -311,11 +319,12 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 16] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 19] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
             ("used again", &self.used_again),
+            ("netns", &self.netns),
             ("established", &self.established),
             ("bind", &self.bind),
             ("listen", &self.listen),
@@ -327,6 +336,8 @@ impl KernelEvents {
             ("close", &self.close),
             ("refused", &self.refused),
             ("dns", &self.dns),
+            ("exec", &self.exec),
+            ("fork", &self.fork),
             ("found", &self.found),
             ("gone", &self.gone),
         ]
@@ -370,9 +381,10 @@ impl Lookups {
     }
 
     /// What became of them, by name, each counted once.
-    pub fn outcomes(&self) -> [(&'static str, u64); 5] {
+    pub fn outcomes(&self) -> [(&'static str, u64); 6] {
         [
             ("looked up", self.looked_up.get()),
+            ("told", self.told.get()),
             ("cached", self.cached.get()),
             ("gone", self.gone.get()),
             ("reused", self.reused.get()),

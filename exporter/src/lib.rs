@@ -2,7 +2,7 @@
 //!
 //! Data flows one way; a stage knows the one before it by its output type only:
 //!
-//! capture → flow → enrich (dns, owner) → select → record → queue → export
+//! capture → flow → enrich (dns, owner, netns) → select → record → queue → export
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
@@ -14,10 +14,12 @@ pub mod dns;
 pub mod enrich;
 pub mod escape;
 pub mod exit;
+pub mod explain;
 pub mod export;
 pub mod flow;
 pub mod gap;
 pub mod ledger;
+pub mod netns;
 pub mod overload;
 pub mod owner;
 pub mod pipeline;

@@ -31,6 +31,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Replay { sources, captures } => cmd::replay::replay(&load(&sources)?, &captures),
         Command::Check(sources) => cmd::check::check(&load(&sources)?),
         Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
+        Command::Explain { sources, what } => cmd::explain::run(&load(&sources)?, &what),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })

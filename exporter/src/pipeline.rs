@@ -23,14 +23,16 @@ use crate::{
     ledger::Ledger,
     overload::Overload,
     queue::Queue,
-    record::{Batch, Encoder, Observer},
+    record::{Batch, Encoder, Observer, resource::Host},
     select::{self, Select},
 };
 
+mod ask;
 mod audit;
 mod change;
 mod pulse;
 
+pub use ask::{Asker, Known};
 pub use audit::Watch;
 pub use change::{Change, budget, limits};
 pub use pulse::{Pulse, Tables, Watcher};
@@ -51,6 +53,8 @@ pub struct Pipeline {
     pub select: Select,
     /// The record stage.
     pub encoder: Encoder,
+    /// What the records say of this host.
+    pub host: Host,
     /// What tells the stream of losses.
     pub gaps: Option<Gaps>,
     /// What goes into every id.
@@ -84,12 +88,21 @@ enum Round {
     Last,
 }
 
+/// What the thread is told between two rounds.
+#[derive(Debug)]
+enum Message {
+    /// It goes on with this.
+    Change(Box<Change>),
+    /// Somebody wants to know.
+    Ask(ask::Ask),
+}
+
 /// The running thread.
 #[derive(Debug)]
 pub struct Running {
     stop: Stop,
     thread: thread::JoinHandle<()>,
-    changes: mpsc::Sender<Box<Change>>,
+    messages: mpsc::Sender<Message>,
     pulse: Arc<Pulse>,
     /// The thread holds the other end as long as it lives.
     alive: watch::Receiver<()>,
@@ -104,7 +117,7 @@ impl Pipeline {
         let system = |what| move |source: io::Error| Error::System { what, source };
         let stop = Stop::new().map_err(system("making an event descriptor"))?;
         let wait = self.rings.wait(&stop)?;
-        let (changes, inbox) = mpsc::channel();
+        let (messages, inbox) = mpsc::channel();
         let pulse = Arc::new(Pulse::default());
         let beating = Arc::clone(&pulse);
         let (lives, alive) = watch::channel(());
@@ -115,10 +128,10 @@ impl Pipeline {
                 self.run(&wait, &inbox, &beating);
             })
             .map_err(system("starting the capture thread"))?;
-        Ok(Running { stop, thread, changes, pulse, alive })
+        Ok(Running { stop, thread, messages, pulse, alive })
     }
 
-    fn run(mut self, wait: &Wait, changes: &mpsc::Receiver<Box<Change>>, pulse: &Pulse) {
+    fn run(mut self, wait: &Wait, messages: &mpsc::Receiver<Message>, pulse: &Pulse) {
         let mut events = std::mem::take(&mut self.first);
         let mut stop = false;
         let mut older = match self.snapshot.take() {
@@ -151,8 +164,11 @@ impl Pipeline {
                 (false, false) => Round::Usual,
             };
             self.round(&mut events, &mut older, round);
-            while let Ok(change) = changes.try_recv() {
-                self.apply(&change);
+            while let Ok(message) = messages.try_recv() {
+                match message {
+                    Message::Change(change) => self.apply(&change),
+                    Message::Ask(ask) => self.answer(ask),
+                }
             }
             if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
@@ -161,6 +177,7 @@ impl Pipeline {
                 } else {
                     self.programs.count(&self.ledger.kernel);
                 }
+                self.rings.count_execs(&self.ledger.kernel);
                 self.programs.count_callbacks(&self.ledger.audit);
                 self.tell_gaps(from, stop);
                 self.note();
@@ -203,6 +220,7 @@ impl Pipeline {
         loop {
             let read = events.len();
             self.rings.read();
+            self.take_execs();
             self.rings.hand_out(&Clock::measure(), &self.ledger.kernel, |event| events.push(*event));
             // Processes may be gone when it is their events' turn.
             events.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
@@ -210,6 +228,7 @@ impl Pipeline {
             if let Some(snapshot) = taken.take_if(|taken| settled(taken, self.rings.cut())) {
                 tracing::info!("found {}", snapshot.reach);
                 let began: HashSet<u64> = events.iter().filter_map(began).collect();
+                self.enricher.learn_namespaces(&snapshot.listing.namespaces);
                 self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
                 let older = snapshot.watch(|cookie| self.flows.is_older(cookie));
                 return (!older.is_empty()).then_some(older);
@@ -246,6 +265,7 @@ impl Pipeline {
         // What happened before this is handed out now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = self.rings.cut();
         let any = read | !events.is_empty();
+        self.take_execs();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
         self.note();
         let Self { rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
@@ -266,6 +286,10 @@ impl Pipeline {
         // What waited for the snapshot, once, is not paid for in memory for ever.
         std::mem::take(events).iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
+        // What a process ran was looked up meanwhile; what it started in between is known before it is told.
+        rings.read_execs();
+        let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
+        enricher.reaches(reach);
         if let Some(watched) = older {
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);
@@ -305,6 +329,13 @@ impl Pipeline {
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
         any
+    }
+
+    /// Takes what processes run by now.
+    fn take_execs(&mut self) {
+        let Self { rings, enricher, ledger, .. } = self;
+        let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
+        enricher.reaches(reach);
     }
 
     /// Leaves word for the flowtel after this one, where one is to read on. Before anything is processed, so that what a
@@ -381,7 +412,12 @@ impl Running {
     /// The thread goes on with a changed configuration from the end of the round that it is in.
     pub fn apply(&self, change: Change) {
         // A thread that has panicked takes none; whoever waits for its end learns that.
-        let _ = self.changes.send(Box::new(change));
+        let _ = self.messages.send(Message::Change(Box::new(change)));
+    }
+
+    /// A way to ask it.
+    pub fn asker(&self) -> Asker {
+        Asker(self.messages.clone())
     }
 
     /// Its signs of life.

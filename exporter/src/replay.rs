@@ -19,7 +19,7 @@ use crate::{
         pcap::{Content, Decapsulate, Packet, decode},
     },
     config,
-    dns::{Answer, Dns, Names, queries::Queries},
+    dns::{Answer, Asker, Dns, Names, Reader, queries::Queries},
     enrich::Enriched,
     flow::{
         FlowEvent,
@@ -113,7 +113,7 @@ impl Replay {
                 if let (Some(names), Some(asked)) = (names, queries.on(&datagram)) {
                     names.on(&Answer {
                         time: datagram.time,
-                        cgroup: asker(datagram.destination.ip()),
+                        asker: Asker { cgroup: asker(datagram.destination.ip()), netns: CAPTURE, uid: 0 },
                         asked: asked.bytes(),
                         payload: datagram.payload,
                         truncated: datagram.truncated,
@@ -158,13 +158,17 @@ fn write(event: &FlowEvent, names: Option<&Dns>, select: &mut Select, encoder: &
 /// Adds names: those that the initiator asked for before those that others did.
 fn enrich<'a>(event: &'a FlowEvent, names: Option<&'a Dns>) -> Enriched<'a> {
     let own = asker(event.flow.source.ip());
-    let look = |ip: IpAddr| -> Option<Names<'a>> { names?.names(ip, Some(own), event.at.time) };
+    let reader = Reader { netns: CAPTURE, owner: Some((own, 0)), hosts: true };
+    let look = |ip: IpAddr| -> Option<Names<'a>> { names?.names(ip, &reader, event.at.time) };
     Enriched {
         source_names: look(event.flow.source.ip()),
         destination_names: look(event.flow.destination.ip()),
         ..Enriched::bare(event)
     }
 }
+
+/// What stands for a network namespace: a capture is of one network.
+const CAPTURE: u64 = 1;
 
 /// What stands for a cgroup: the address that asked.
 fn asker(ip: IpAddr) -> u64 {

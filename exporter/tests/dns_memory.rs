@@ -12,7 +12,10 @@ use std::{
 use flowtel::{
     capture::KernelTime,
     config,
-    dns::cache::{Cache, Seen},
+    dns::{
+        Asker,
+        cache::{Cache, Seen},
+    },
     ledger,
 };
 
@@ -47,7 +50,16 @@ fn fill(count: u32, seen: impl Fn(u32) -> (u32, u64, String)) -> (usize, usize) 
         let (address, source, names) = seen(n);
         let address = Ipv4Addr::from(address).into();
         let time = KernelTime(1_000_000_000 + u64::from(n));
-        cache.insert(&Seen { address, source, names: &names, ttl: Duration::from_secs(60), time }, &ledger);
+        cache.insert(
+            &Seen {
+                address,
+                asker: Asker { cgroup: source, netns: 1, uid: 0 },
+                names: &names,
+                ttl: Duration::from_secs(60),
+                time,
+            },
+            &ledger,
+        );
     }
     (cache.bytes(), IN_USE.load(Relaxed) - before)
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flowtel::{
     capture::KernelTime,
     config,
-    dns::{Answer, Dns, MAX_NAMES},
+    dns::{Answer, Asker, Dns, MAX_NAMES, Reader},
     ledger::Ledger,
 };
 use libfuzzer_sys::fuzz_target;
@@ -31,11 +31,11 @@ fuzz_target!(|data: &[u8]| {
         rest = next;
         time += 1_000_000_000 * u64::from(*low);
         let now = KernelTime(time);
-        dns.on(&Answer { time: now, cgroup: u64::from(low % 4), asked: payload.get(12..).unwrap_or_default(), payload, truncated: high & 0x80 != 0 });
+        dns.on(&Answer { time: now, asker: Asker { cgroup: u64::from(low % 4), netns: 1, uid: 0 }, asked: payload.get(12..).unwrap_or_default(), payload, truncated: high & 0x80 != 0 });
         dns.tick(now);
         // Where an address stands is seldom known, but the last four bytes of a message are often one.
         if let Some(address) = payload.last_chunk::<4>()
-            && let Some(names) = dns.names((*address).into(), None, now)
+            && let Some(names) = dns.names((*address).into(), &Reader { netns: 1, owner: None, hosts: true }, now)
         {
             assert!((1..=MAX_NAMES).contains(&names.as_slice().len()));
             assert!(names.as_slice().iter().all(|name| name.bytes().all(|b| b.is_ascii_graphic())));

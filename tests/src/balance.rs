@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// What the kernel's programs report.
-const KINDS: [&str; 16] = [
+const KINDS: [&str; 19] = [
     "connect",
     "syn again",
     "used again",
+    "netns",
     "established",
     "bind",
     "listen",
@@ -20,6 +21,8 @@ const KINDS: [&str; 16] = [
     "close",
     "refused",
     "dns",
+    "exec",
+    "fork",
     "found",
     "gone",
 ];

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What tells a process that it is one, and what to do.
-pub(crate) const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
+pub const VARIABLE: &str = "FLOWTEL_TESTS_CHILD";
 /// None lives longer, whatever happens to who started it.
 const LIFE: Duration = Duration::from_secs(120);
 /// But for those of a load, which end with their input.

@@ -229,7 +229,8 @@ fn body(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>) -> Resu
     }
     if let Some(owner) = owner {
         let pid = record.int("process.pid").context("no process.pid")?;
-        body.push_str(&format!(" {}[{pid}]", owner.thread));
+        let name = record.text("process.executable.name");
+        body.push_str(&format!(" {}[{pid}]", if name.is_empty() { &owner.thread } else { name }));
     }
     match &expected.what {
         What::Begin(_) => {}
@@ -342,6 +343,9 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
         let Some((names, state)) = names else { continue };
         should.insert(format!("flowtel.{end}.dns.names"), Value::Texts(names.clone()));
         should.insert(format!("flowtel.{end}.dns.state"), state.as_str().into());
+        // All that the scenarios run is of one user and one cgroup.
+        let origin = if state == "static" { "static" } else { "own" };
+        should.insert(format!("flowtel.{end}.dns.origin"), origin.into());
         if state != "static" {
             match is.remove(&format!("flowtel.{end}.dns.age")) {
                 Some(Value::Double(age)) if (0.0..60.0).contains(&age) => {}
@@ -349,7 +353,24 @@ fn attributes(record: &Record, expected: &Expected<'_>, owner: Option<&Owner>, b
             }
         }
     }
+    namespace(&mut is)?;
     same("the attributes", &is, &should)
+}
+
+/// Takes out which network namespace the record is of: it must be told, and be the host's where it is.
+fn namespace(is: &mut Attributes) -> Result<()> {
+    let found = ["inode", "host", "cookie"].map(|part| is.remove(&format!("flowtel.netns.{part}")));
+    let right = match &found {
+        [Some(Value::Int(inode)), Some(Value::Bool(host)), None] => {
+            *host == (machine::host_namespace()? == u64::try_from(*inode)?)
+        }
+        // Without types only cookies are known of other namespaces than flowtel's own and those that it read at its start.
+        [None, Some(Value::Bool(false)), Some(Value::Int(cookie))] => *cookie > 0 && !machine::tells_types(),
+        [None, None, None] => !machine::tells_namespaces() && !machine::tells_types(),
+        _ => false,
+    };
+    ensure!(right, "the network namespace is {found:?}");
+    Ok(())
 }
 
 fn begun(is: &mut Attributes, should: Handshake) -> Result<()> {
@@ -446,6 +467,8 @@ fn owned(is: &mut Attributes, should: &mut Attributes, owner: &Owner) {
         should.insert("process.executable.name".into(), Value::from(&*name));
         should.insert("process.executable.path".into(), Value::from(&*path.to_string_lossy()));
     }
+    // What is known beside it is checked where it is known what it must be.
+    BESIDE.iter().for_each(|key| drop(is.remove(*key)));
     match &owner.container {
         Some(id) => drop(should.insert("container.id".into(), id.as_str().into())),
         None if machine::in_root_cgroup() => {}
@@ -453,6 +476,18 @@ fn owned(is: &mut Attributes, should: &mut Attributes, owner: &Owner) {
         None => ["container.id", "k8s.pod.uid", "flowtel.systemd.unit"].iter().for_each(|key| drop(is.remove(*key))),
     }
 }
+
+/// What is told of a process beside its executable.
+const BESIDE: [&str; 8] = [
+    "flowtel.process.executable.source",
+    "flowtel.process.executable.state",
+    "flowtel.process.executable.device",
+    "flowtel.process.executable.inode",
+    "process.creation.time",
+    "process.parent_pid",
+    "flowtel.process.parent.executable.name",
+    "flowtel.process.parent.executable.path",
+];
 
 fn same<T: PartialEq + fmt::Debug>(what: &str, is: T, should: T) -> Result<()> {
     ensure!(is == should, "{what}: {is:#?} instead of {should:#?}");

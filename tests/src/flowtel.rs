@@ -39,6 +39,8 @@ pub struct Launch {
     uid: Option<u32>,
     stdout: Option<Stdio>,
     cgroup: Option<PathBuf>,
+    /// A program, with its arguments, that is to become flowtel.
+    through: Vec<String>,
     begins: bool,
 }
 
@@ -148,6 +150,7 @@ impl Launch {
             uid: None,
             stdout: None,
             cgroup: None,
+            through: Vec::new(),
             begins: false,
         }
     }
@@ -188,6 +191,13 @@ impl Launch {
     #[must_use]
     pub fn user(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
+        self
+    }
+
+    /// Started by these words: a program that becomes flowtel, and its arguments.
+    #[must_use]
+    pub fn through(mut self, words: &[&str]) -> Self {
+        self.through = words.iter().map(|word| (*word).to_owned()).collect();
         self
     }
 
@@ -234,7 +244,14 @@ impl Launch {
     }
 
     fn spawn(self, scene: &Scene) -> Result<Flowtel> {
-        let mut command = Command::new(&self.program);
+        let mut command = match self.through.split_first() {
+            Some((program, words)) => {
+                let mut command = Command::new(program);
+                command.args(words).arg(&self.program);
+                command
+            }
+            None => Command::new(&self.program),
+        };
         command
             .args(&self.command)
             .args(&self.arguments)

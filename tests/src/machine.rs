@@ -102,6 +102,15 @@ pub fn is_at_least(version: (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= version
 }
 
+/// The inode number of the host's network namespace: threads of the kernel are in it.
+///
+/// # Errors
+/// It can't be read.
+pub fn host_namespace() -> Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(fs::metadata("/proc/2/ns/net")?.ino())
+}
+
 /// Whether the kernel tells which process calls listen(): by its BTF.
 pub fn tells_listeners() -> bool {
     tells_types()

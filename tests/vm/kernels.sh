@@ -2,7 +2,7 @@
 # Boots Debian's cloud kernels under qemu, without KVM, and runs the real flowtel in each. First a smoke test: every
 # program must load and attach, and connections over IPv4 and IPv6, their ends and a refused attempt must come out as
 # records, none lost. Then the table of scenarios (tests/tests/kernel), as on the host: same binary, real collector.
-#   tests/vm/kernels.sh [SUITE ...]     bullseye (5.10), bookworm (6.1), sid (the newest); all three without an argument
+#   tests/vm/kernels.sh [SUITE ...]     bullseye (5.10), bookworm (6.1), trixie (6.12), sid (the newest); all without an argument
 #   ROOMS=life,names                    these files of the table instead of all (15 to 25 minutes a kernel); ROOMS=proofs takes
 #                                       the rows that prove what differs from kernel to kernel, ROOMS= leaves the table out
 #   ONLY="a part of a row's name"       these rows of them
@@ -18,7 +18,7 @@ only=${ONLY:-}
 # The rows' limits of time are meant for real machines.
 patience=8
 suites=("$@")
-[ ${#suites[@]} -gt 0 ] || suites=(bullseye bookworm sid)
+[ ${#suites[@]} -gt 0 ] || suites=(bullseye bookworm trixie sid)
 passed=0 failed=0 skipped=0
 
 finish() {
@@ -168,8 +168,10 @@ uname_of() {
 limit=$(case $rooms in "") echo 240 ;; all) echo 7200 ;; *) echo 1800 ;; esac)
 
 boot() {
-    # By threads it is twice as fast.
-    timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2560 -nographic -no-reboot -nic none \
+    # By threads it is twice as fast. 6.12 crashes at random on two emulated CPUs.
+    local cpus=2
+    [ "$3" != trixie ] || cpus=1
+    timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp "$cpus" -m 2560 -nographic -no-reboot -nic none \
         -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 rdinit=/init" </dev/null 2>&1 | sed -u 's/\r//g' || true
 }
 
@@ -208,7 +210,7 @@ for suite in "${suites[@]}"; do
     # Not packed: an emulated processor takes long to unpack.
     (cd "$scratch/root" && find . | cpio -o -H newc --quiet) >"$scratch/initrd"
     for attempt in 1 2 3; do
-        boot "$image" "$scratch/initrd" >"$scratch/$suite"
+        boot "$image" "$scratch/initrd" "$suite" >"$scratch/$suite"
         grep -qE '^guest: FAIL|^table: ' "$scratch/$suite" && break
         [ -z "$rooms" ] && grep -q '^guest: ' "$scratch/$suite" && break
         echo "kernels: $suite: the emulator did not come to an end (try $attempt of 3)"

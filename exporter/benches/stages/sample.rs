@@ -7,7 +7,7 @@ use std::{
 
 use flowtel::{
     capture::{
-        KernelEvent, KernelTime, WallTime,
+        KernelEvent, KernelTime, NetnsId, WallTime,
         event::{self, Call, Caller, Close, Counters, Established, Event, mapped, state},
     },
     flow::{BootId, CommunityId, Direction, Flow, FlowEvent, FlowId, Owner, Role, Source, Stamp, What},
@@ -51,6 +51,8 @@ pub fn events(n: u64, time: u64) -> [KernelEvent; 2] {
         data_segments_in: 0,
         netns: 1,
         listener: 0,
+        interface: 0,
+        reserved_2: 0,
     };
     [at(time, Event::Connect(connect)), at(established.time, Event::Established(established))]
 }
@@ -80,6 +82,8 @@ pub fn close(n: u64, time: u64) -> KernelEvent {
         timer: event::TIMER_UNKNOWN,
         error: event::ERROR_UNKNOWN,
         counters,
+        interface: 0,
+        netns_inode: 0,
     };
     at(time, Event::Close(close))
 }
@@ -106,6 +110,8 @@ pub fn begin(n: u64, ipv6: bool) -> FlowEvent {
             destination,
             direction: Some(Direction::Outgoing),
             local: false,
+            netns: NetnsId::new(1),
+            interface: 0,
             owner: Some(Owner {
                 pid: 4242,
                 uid: 1000,

@@ -3,6 +3,7 @@
 //! - `kernel_types`: where members of the kernel's own structures lie, by its BTF;
 //! - [`cgroup`]: where the tree of cgroups is;
 //! - `programs`: the kernel object, loaded and attached;
+//! - `execs`: those programs of it that tell of processes;
 //! - [`neighbours`]: other programs that run where these do;
 //! - [`pins`]: what of them stays in the kernel, on request;
 //! - `rings`: reading what the programs wrote, in the order of kernel time;
@@ -17,8 +18,10 @@
 pub mod audit;
 pub mod cgroup;
 pub mod clock;
+mod execs;
 mod kernel_types;
 pub mod neighbours;
+mod netns_id;
 pub mod pcap;
 pub mod pins;
 mod position;
@@ -32,11 +35,16 @@ mod wait;
 use std::{io, path::PathBuf};
 
 pub use clock::{Clock, KernelTime, WallTime};
-pub use flowtel_common::event::{self, Event};
+pub use execs::Telling;
+pub use flowtel_common::{
+    event::{self, Event},
+    exec,
+};
 pub use neighbours::Neighbours;
+pub use netns_id::NetnsId;
 pub use pins::{Earlier, Note, Pins};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
-pub use rings::{Rings, kind_of};
+pub use rings::{Reach, Rings, kind_of};
 pub use snapshot::Snapshot;
 pub use wait::{Stop, Wait};
 
@@ -127,6 +135,15 @@ pub enum Error {
         what: &'static str,
         /// Why it failed.
         source: io::Error,
+    },
+    /// flowtel runs in a time namespace whose clock can't be told from the kernel's.
+    #[error(
+        "flowtel runs in a time namespace, and how that shifts the clock can't be read ({reason}): all times would be wrong; \
+         run flowtel outside of it"
+    )]
+    TimeNamespace {
+        /// Why not.
+        reason: String,
     },
     /// The self-test connection did not arrive as events.
     #[error(

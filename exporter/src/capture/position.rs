@@ -1,4 +1,4 @@
-//! How far a ring has been read, and how far it has been written. The kernel keeps the one in the ring's first page, which
+//! How far a ring has been read, and how far it has been written; and the first words of a map that is shared. The kernel keeps the one in the ring's first page, which
 //! whoever reads the ring writes, and the other in the second (kernel/bpf/ringbuf.c, "consumer_pos", "producer_pos").
 
 use std::{io, num::NonZeroUsize, os::fd::BorrowedFd, ptr::NonNull, sync::atomic::AtomicUsize, sync::atomic::Ordering};
@@ -19,6 +19,10 @@ pub(super) struct Position(Page);
 /// How far a ring has been written: up to the end of the last record that a program has room for, whether it is whole or not.
 #[derive(Debug)]
 pub(super) struct Written(Page);
+
+/// The first words of a map, which a program writes.
+#[derive(Debug)]
+pub(super) struct Shared(Page);
 
 // SAFETY: the page is shared memory that nobody moves, and all access to it is atomic.
 unsafe impl Send for Page {}
@@ -87,6 +91,34 @@ impl Position {
             return Ok(false);
         }
         Ok(true)
+    }
+}
+
+// === impl Shared
+
+impl Shared {
+    /// Of this array, which was made to be mapped.
+    ///
+    /// # Errors
+    /// It is no such map, or there is no memory.
+    pub fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
+        Page::map(map, 0, ProtFlags::READ).map(Self)
+    }
+
+    /// The first word of its first value.
+    pub fn first(&self) -> u64 {
+        self.word(0)
+    }
+
+    /// The second one.
+    pub fn second(&self) -> u64 {
+        self.word(1)
+    }
+
+    fn word(&self, index: usize) -> u64 {
+        // SAFETY: both lie in the page, which is mapped as long as `self` lives; programs write each at once.
+        let word = unsafe { self.0.start.add(index).as_ref() };
+        word.load(Ordering::SeqCst) as u64
     }
 }
 

@@ -11,13 +11,15 @@ use aya::{
         links::{FdLink, Link, LinkError},
     },
 };
-use flowtel_common::tally;
+use flowtel_common::{event::DNS_PORTS, kernel::Offsets, tally};
 
 use super::{
     Error, Note, Pins, Rings,
     cgroup::Cgroup,
+    execs::{self, Telling},
     kernel_types,
     pins::{self, Counts},
+    position::Shared,
     rights,
     snapshot::Cookies,
 };
@@ -208,10 +210,14 @@ pub const PROGRAMS: [Program; 23] = [
 /// The most older connections whose FINs the kernel side tells: its table has 16 bytes for each place.
 const MOST_OLDER: u32 = 1 << 20;
 
+/// What the ring of processes has where nobody tells of them: a page.
+const SMALLEST_RING: u32 = 4096;
+
 /// The loaded object.
 pub struct Programs {
     ebpf: Ebpf,
     tallies: PerCpuArray<MapData, tally::Words>,
+    offsets: Offsets,
     pins: Option<Pins>,
     /// What the kernel had counted before, and flowtels before this one have accounted for.
     before: Counts,
@@ -239,7 +245,7 @@ impl Wants {
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
             binders: config.owner.acceptor && !kernel_types::tell_callers(),
-            netns: rights::kernel_is_at_least((6, 1)) && (config.owner.acceptor || events.needs_ends()),
+            netns: rights::kernel_is_at_least((6, 1)),
             verdict: rights::kernel_is_at_least((5, 18)),
         }
     }
@@ -248,19 +254,24 @@ impl Wants {
 // === impl Programs
 
 impl Programs {
-    /// Creates the maps, with rings of the configured sizes, and room for at most `max_flows` older connections; or takes
-    /// those that `pins` has. Nothing is attached yet.
+    /// Creates the maps, with rings of the configured sizes, and room for at most `flow.max_flows` older connections; or
+    /// takes those that `pins` has. Nothing is attached yet.
     ///
     /// # Errors
     /// The kernel is too old, a capability is missing, or the kernel refuses a map.
-    pub fn load(capture: &config::Capture, max_flows: u32, mut pins: Option<Pins>) -> Result<Self, Error> {
+    pub fn load(config: &config::Config, mut pins: Option<Pins>) -> Result<Self, Error> {
+        let config::Config { capture, owner, flow, dns, .. } = config;
+        let ports: &[u16] = if dns.enabled { &dns.ports } else { &[] };
         rights::kernel()?;
         rights::capabilities()?;
         let size = |bytes: config::Bytes| u32::try_from(bytes.0).unwrap_or(u32::MAX);
         let rings = &capture.rings;
         // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
-        let older = if capture.takes_snapshot() { max_flows.clamp(1, MOST_OLDER) } else { 1 };
+        let older = if capture.takes_snapshot() { flow.max_flows.clamp(1, MOST_OLDER) } else { 1 };
+        let execs = if execs::are_wanted(owner) { size(rings.execs) } else { SMALLEST_RING };
+        let arguments = u8::from(owner.arguments == config::Arguments::First);
         let offsets = kernel_types::offsets();
+        let ports = pack(ports);
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
             for name in pins::MAPS {
@@ -269,10 +280,13 @@ impl Programs {
         }
         let mut ebpf = loader
             .override_global("OFFSETS", &offsets, false)
+            .override_global("ARGUMENTS", &arguments, true)
+            .override_global("DNS_PORTS", &ports, true)
             .map_max_entries("OLDER", older)
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
             .map_max_entries("ANSWERS", size(rings.answers))
+            .map_max_entries("EXECS", execs)
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
@@ -281,7 +295,15 @@ impl Programs {
         }
         let before = pins.as_ref().map(Pins::counted).unwrap_or_default();
         let callbacks_before = callbacks(&tallies).unwrap_or_default();
-        Ok(Self { ebpf, tallies, pins, before, callbacks_before })
+        Ok(Self { ebpf, tallies, offsets, pins, before, callbacks_before })
+    }
+
+    /// Takes a map out of the object.
+    pub(super) fn take<T: TryFrom<Map, Error = aya::maps::MapError>>(
+        &mut self,
+        name: &'static str,
+    ) -> Result<T, Error> {
+        take(&mut self.ebpf, name)
     }
 
     /// Takes a ring out of the object, to be read.
@@ -339,6 +361,21 @@ impl Programs {
         Ok(())
     }
 
+    /// Maps an array of the object.
+    pub(super) fn shared(&self, name: &'static str) -> Result<Shared, Error> {
+        let fail = |reason: String| Error::Load { what: format!("the map {name}"), reason, hint: "" };
+        match self.ebpf.map(name) {
+            Some(Map::Array(map)) => Shared::of(map.fd().as_fd()).map_err(|e| fail(e.to_string())),
+            _ => Err(fail("it is not in the object".into())),
+        }
+    }
+
+    /// Attaches the programs that tell of processes, where `config` asks for them and this kernel has what they need.
+    /// Flowtel works without.
+    pub fn attach_execs(&mut self, config: &config::Owner) -> Telling {
+        execs::attach(&mut self.ebpf, &self.offsets, config)
+    }
+
     /// The kernel's ids of the programs that are attached.
     pub fn ids(&self) -> Vec<u32> {
         let loaded = self.ebpf.programs().filter_map(|(_, program)| program.info().ok());
@@ -385,8 +422,9 @@ impl Programs {
     }
 
     /// Detaches and unloads all programs; maps and rings stay, so that what is in them can still be read. Nothing happens
-    /// where the programs are to stay.
+    /// where the programs are to stay, but to those that tell of processes.
     pub fn detach(&mut self) {
+        execs::detach(&mut self.ebpf);
         if self.stay() {
             return;
         }
@@ -453,12 +491,24 @@ fn callbacks(tallies: &PerCpuArray<MapData, tally::Words>) -> Option<[u64; 2]> {
     Some([sum(tally::UNKEPT), sum(tally::ASKED_AGAIN)])
 }
 
+/// Ports of name servers as the programs want them: four to a word, the first in the lowest bits; 0 is none.
+fn pack(ports: &[u16]) -> [u64; DNS_PORTS / 4] {
+    let mut words = [0; DNS_PORTS / 4];
+    for (at, port) in ports.iter().enumerate().take(DNS_PORTS) {
+        if let Some(word) = words.get_mut(at / 4) {
+            *word |= u64::from(*port) << (at % 4 * 16);
+        }
+    }
+    words
+}
+
 /// The kinds of events that the kernel side counts, each with its index.
 fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
     [
         (tally::CONNECT, &ledger.connect),
         (tally::SYN_AGAIN, &ledger.syn_again),
         (tally::USED_AGAIN, &ledger.used_again),
+        (tally::NETNS, &ledger.netns),
         (tally::ESTABLISHED, &ledger.established),
         (tally::BIND, &ledger.bind),
         (tally::LISTEN, &ledger.listen),
@@ -588,7 +638,7 @@ fn attach_hint(error: &ProgramError) -> &'static str {
 }
 
 /// What the kernel said, with the end of the verifier's words, which hold the reason.
-fn program_error(error: &ProgramError) -> String {
+pub(super) fn program_error(error: &ProgramError) -> String {
     match error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use aya::maps::{MapData, RingBuf};
+use execs::Execs;
+pub use execs::Reach;
 use flowtel_common::{
     event::{Dns, Event},
+    exec::Told,
     tally,
 };
 use source::Source;
@@ -12,6 +15,7 @@ use source::Source;
 use super::{Clock, Error, KernelEvent, KernelTime, Programs, Stop, Wait, pins};
 use crate::ledger::{KernelEvents, Kind};
 
+mod execs;
 mod source;
 
 /// The most events taken from one ring at a time, so that a ring that fills as fast as it is read can't hold the reader.
@@ -32,6 +36,7 @@ pub struct Rings {
     flows: Source,
     owners: Source,
     answers: RingBuf<MapData>,
+    execs: Execs,
     /// What was read of flows and owners and not handed out yet.
     read: Records,
     /// What is handed out is not later than this.
@@ -65,6 +70,7 @@ impl Rings {
             flows: Source::new(programs.ring("FLOWS")?)?,
             owners: Source::new(programs.ring("OWNERS")?)?,
             answers: programs.ring("ANSWERS")?,
+            execs: Execs::take(programs)?,
             read: Records::default(),
             cut: KernelTime::default(),
         })
@@ -80,7 +86,7 @@ impl Rings {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        let rings = [self.flows.ring(), self.owners.ring(), &self.answers].map(borrow);
+        let rings = [self.flows.ring(), self.owners.ring(), &self.answers, self.execs.source.ring()].map(borrow);
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
@@ -93,7 +99,9 @@ impl Rings {
         let now = KernelTime::now();
         self.flows.read(now, &mut self.read);
         self.owners.read(now, &mut self.read);
-        self.cut = self.flows.whole_until().min(self.owners.whole_until());
+        let execs = &mut self.execs;
+        execs.source.read(now, &mut execs.read);
+        self.cut = self.flows.whole_until().min(self.owners.whole_until()).min(execs.source.whole_until());
         !self.read.order.is_empty()
     }
 
@@ -123,6 +131,24 @@ impl Rings {
             wait_once();
         }
         !self.read.order.is_empty()
+    }
+
+    /// Gives `take` what processes run by now, all that was read, in the order of kernel time, and counts it: to be called
+    /// before [`Self::hand_out`]. Returns how far
+    /// that goes.
+    pub fn execs(&mut self, ledger: &KernelEvents, take: impl FnMut(&Told<'_>)) -> Reach {
+        self.execs.hand_out(ledger, take)
+    }
+
+    /// Reads what processes run once more, apart from the others.
+    pub fn read_execs(&mut self) {
+        let Execs { source, read, .. } = &mut self.execs;
+        source.read(KernelTime::now(), read);
+    }
+
+    /// Copies the kernel's counts of what processes run into the ledger.
+    pub fn count_execs(&self, ledger: &KernelEvents) {
+        self.execs.count(ledger);
     }
 
     /// Up to when everything that happened is handed out by the next [`Self::hand_out`].
@@ -195,6 +221,7 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
         Event::Release(_) => &ledger.release,
         Event::SynAgain(_) => &ledger.syn_again,
         Event::UsedAgain(_) => &ledger.used_again,
+        Event::Netns(_) => &ledger.netns,
         Event::Established(_) => &ledger.established,
         Event::Fin(_) => &ledger.fin,
         Event::Reset(_) => &ledger.reset,

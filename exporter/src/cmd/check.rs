@@ -7,9 +7,9 @@ use anstyle::{AnsiColor, Style};
 
 use crate::{
     capture::{
-        Error, Neighbours, PROGRAMS, Programs, Rings,
+        Error, Neighbours, PROGRAMS, Programs, Rings, Telling,
         cgroup::{self, Cgroup},
-        pins, rights, selftest,
+        clock, pins, rights, selftest,
         snapshot::Pending,
     },
     config::{self, Loaded},
@@ -73,15 +73,17 @@ impl Report {
             let what = if cgroup.is_host_root() { "the host's root" } else { "not the host's root: its subtree only" };
             format!("{} ({what})", cgroup.path.display())
         });
+        if let Err(e) = clock::settle_in() {
+            self.line("clock", &Outcome::Fails(e.to_string()));
+        }
         let rights = rights::capabilities();
         self.rights_missing = rights.is_err();
         self.result("rights", rights, |()| "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON are in effect".into());
         if let Some(mode) = rights::lockdown() {
             self.line("lockdown", &Outcome::Holds(format!("{mode}: confidentiality would forbid eBPF")));
         }
-        let programs = self.result("object", Programs::load(capture, loaded.config.flow.max_flows, None), |_| {
-            "maps and rings can be made".into()
-        });
+        let programs =
+            self.result("object", Programs::load(&loaded.config, None), |_| "maps and rings can be made".into());
         let (Some(cgroup), Some(mut programs)) = (cgroup, programs) else {
             for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
                 self.line(program.name, &NO_PROGRAMS);
@@ -94,8 +96,8 @@ impl Report {
         }
         let ledger = Ledger::default();
         let rings = self.result("rings", Rings::take(&mut programs), |_| {
-            let config::Rings { flows, owners, answers } = &capture.rings;
-            format!("flows {flows}, owners {owners}, answers {answers}")
+            let config::Rings { flows, owners, answers, execs } = &capture.rings;
+            format!("flows {flows}, owners {owners}, answers {answers}, execs {execs}")
         });
         let mut all = true;
         for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {
@@ -104,6 +106,9 @@ impl Report {
             });
             all &= attached.is_some();
         }
+        let telling = programs.attach_execs(&loaded.config.owner);
+        let outcome = if telling == Telling::Files { Outcome::Holds } else { Outcome::Lacks };
+        self.line("executables", &outcome(telling.to_string()));
         if all {
             let neighbours = Neighbours::look(&programs, &cgroup);
             let outcome = if neighbours.refused.is_some() { Outcome::Lacks } else { Outcome::Holds };

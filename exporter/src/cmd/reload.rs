@@ -15,6 +15,7 @@ use crate::{
     config::{self, Change, Config, Loaded, Sources, Target},
     export::{self, ExportHandle, Exporter},
     pipeline::{self, Running},
+    record::resource::Host,
     telemetry::{self, Instance, Prepared, Service, instance::Reload, notify},
 };
 
@@ -29,6 +30,8 @@ pub(super) struct Reloader {
     /// What holds now.
     pub config: Config,
     pub target: Target,
+    /// As it was called when the configuration was read last.
+    pub host: Host,
     pub instance: Arc<Instance>,
 }
 
@@ -38,6 +41,7 @@ struct Next {
     target: Target,
     exporter: Option<Exporter>,
     telemetry: Prepared,
+    host: Host,
 }
 
 // === impl Reloader
@@ -82,8 +86,10 @@ impl Reloader {
             .then(|| Exporter::build(&export::Settings::resolved(&effective)))
             .transpose()
             .map_err(|e| e.to_string())?;
-        let telemetry = Prepared::new(Some(&self.config), &effective.config)?;
-        Ok(Next { change, target: effective.target, exporter, telemetry })
+        let host = Host::read();
+        let renamed = host != self.host;
+        let telemetry = Prepared::new(Some(&self.config), &effective.config, host.clone(), renamed)?;
+        Ok(Next { change, target: effective.target, exporter, telemetry, host })
     }
 
     async fn apply(
@@ -93,14 +99,19 @@ impl Reloader {
         capture: &Running,
         service: &mut Service,
     ) -> ExportHandle {
-        let Next { change: Change { config, .. }, target, exporter, telemetry } = next;
+        let Next { change: Change { config, .. }, target, exporter, telemetry, host } = next;
         let Instance { queue, ledger, .. } = &*self.instance;
         telemetry::set_level(config.log.level);
         if config.queue != self.config.queue {
             queue.reconfigure(&config.queue);
         }
         self.instance.batch_bytes.store(config.export.batch.max_bytes.0, Relaxed);
-        capture.apply(pipeline::Change { old: self.config.clone(), new: config.clone(), target: target.clone() });
+        capture.apply(pipeline::Change {
+            old: self.config.clone(),
+            new: config.clone(),
+            host: host.clone(),
+            target: target.clone(),
+        });
         service.take_over(telemetry);
         let export = match exporter {
             None => export,
@@ -110,7 +121,10 @@ impl Reloader {
                 exporter.spawn_telling(queue.clone(), Arc::clone(ledger), &runtime, state)
             }
         };
-        (self.config, self.target) = (config, target);
+        if host.name != self.host.name {
+            tracing::info!(host.name, "SIGHUP: this host has another name");
+        }
+        (self.config, self.target, self.host) = (config, target, host);
         export
     }
 }

@@ -9,7 +9,7 @@ use tokio::{signal::unix, sync::watch};
 
 use crate::{
     capture::{
-        self, Clock, KernelTime, Neighbours, Pins, Programs, Rings, Snapshot,
+        self, Clock, KernelTime, Neighbours, Pins, Programs, Rings, Snapshot, Telling,
         audit::Lookouts,
         cgroup::{self, Cgroup},
         pins, rights, selftest,
@@ -26,7 +26,10 @@ use crate::{
     owner::{Lives, Processes, holders},
     pipeline::{Pipeline, Watch, budget, limits},
     queue::Queue,
-    record::{Encoder, Form, Observer, resource},
+    record::{
+        Encoder, Form, Observer,
+        resource::{self, Host},
+    },
     select::Select,
     telemetry::{self, Instance, Prepared, Service, notify},
 };
@@ -52,7 +55,8 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
 
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
-    let beside = Prepared::new(None, &config).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
+    let beside =
+        Prepared::new(None, &config, Host::read(), false).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
     // Held to the end: until then connections are made that the flowtel after this one leaves out.
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
@@ -61,12 +65,16 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let (pipeline, _pinned) = pipeline(&config, &target, (boot, &cgroup, &observer), &queue, &ledger)?;
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
+    let host = pipeline.host.clone();
     let running = pipeline.start().map_err(refused)?;
     let batch_bytes = config.export.batch.max_bytes.0;
-    let instance =
-        Arc::new(Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes).observing(observer));
+    let instance = Arc::new(
+        Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes)
+            .observing(observer)
+            .asking(running.asker()),
+    );
     let mut service = Service::start(beside, Arc::clone(&instance));
-    let mut reloader = Reloader { sources, config, target, instance: Arc::clone(&instance) };
+    let mut reloader = Reloader { sources, config, target, host, instance: Arc::clone(&instance) };
     notify::ready(&instance);
 
     let mut died = None;
@@ -113,6 +121,7 @@ fn pipeline(
     queue: &Queue,
     ledger: &Arc<Ledger>,
 ) -> Result<(Pipeline, Option<pins::Lock>), Failure> {
+    capture::clock::settle_in().map_err(refused)?;
     let start = KernelTime::now();
     let wanted = config.capture.events.has(config::Events::GAPS);
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
@@ -123,8 +132,13 @@ fn pipeline(
     let lock = pins.as_ref().map(Pins::lock);
     let earlier = pins.as_ref().and_then(Pins::earlier);
     let notes = pins.as_mut().map(Pins::take_notes).unwrap_or_default();
-    let mut programs = Programs::load(&config.capture, config.flow.max_flows, pins).map_err(refused)?;
+    let mut programs = Programs::load(config, pins).map_err(refused)?;
     let mut rings = Rings::take(&mut programs).map_err(refused)?;
+    // What explains an event comes before what reports it.
+    match programs.attach_execs(&config.owner) {
+        telling @ Telling::Nothing(_) => tracing::warn!("{telling}"),
+        telling => tracing::debug!("executables: {telling}"),
+    }
     programs.attach_all(config, cgroup, &ledger.kernel).map_err(refused)?;
     let attached = KernelTime::now();
     tracing::info!(
@@ -143,7 +157,8 @@ fn pipeline(
             None
         }
     };
-    let resource = resource::build(&config.record, &resource::Host::read(), observer);
+    let host = Host::read();
+    let resource = resource::build(&config.record, &host, observer);
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let watch = if config.capture.takes_audit() {
@@ -175,6 +190,7 @@ fn pipeline(
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
         encoder: Encoder::new(&resource, (boot, observer.record_salt(&boot)), Form::of(config, target), limits(config)),
+        host,
         gaps,
         boot,
         observer: observer.clone(),

@@ -14,7 +14,10 @@ use super::{
 const RESTART: &[&str] = &[
     "capture",
     "owner.acceptor",
+    "owner.exec",
+    "owner.arguments",
     "dns.enabled",
+    "dns.ports",
     "queue.kind",
     "queue.path",
     "queue.sync_interval",
@@ -64,7 +67,10 @@ impl Change {
         let (filter, filter_default) = (new.capture.filter, new.capture.filter_default);
         new.capture = Capture { filter, filter_default, ..old.capture.clone() };
         new.owner.acceptor = old.owner.acceptor;
+        new.owner.exec = old.owner.exec;
+        new.owner.arguments = old.owner.arguments;
         new.dns.enabled = old.dns.enabled;
+        new.dns.ports.clone_from(&old.dns.ports);
         new.queue.kind = old.queue.kind;
         new.queue.path.clone_from(&old.queue.path);
         new.queue.sync_interval = old.queue.sync_interval;
@@ -114,11 +120,13 @@ mod tests {
         new.log.format = LogFormat::Json;
         new.log.level = Level::Debug;
         new.dns.enabled = false;
+        new.dns.ports = vec![5300];
         new.dns.max_addresses = 17;
         new.owner.acceptor = false;
         let Change { config, applied, restart } = Change::new(&old, new);
         assert_eq!(texts(&applied), ["dns.max_addresses", "log.level"]);
-        let restarted = ["capture.tick", "capture.rings.flows", "owner.acceptor", "dns.enabled", "log.format"];
+        let restarted =
+            ["capture.tick", "capture.rings.flows", "owner.acceptor", "dns.enabled", "dns.ports", "log.format"];
         assert_eq!(texts(&restart), restarted);
         let mut expected = old.clone();
         expected.log.level = Level::Debug;

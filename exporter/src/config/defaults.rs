@@ -29,7 +29,7 @@ impl Default for Capture {
 
 impl Default for Rings {
     fn default() -> Self {
-        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20), answers: Bytes(512 << 10) }
+        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20), answers: Bytes(512 << 10), execs: Bytes(256 << 10) }
     }
 }
 
@@ -44,6 +44,8 @@ impl Default for Owner {
         Self {
             acceptor: true,
             executable: true,
+            exec: true,
+            arguments: Arguments::Off,
             container: true,
             proc: "/proc".into(),
             max_processes: 16_384,
@@ -64,6 +66,8 @@ impl Default for Dns {
             source_share: 50,
             reverse: Reverse::Off,
             hosts_file: "/etc/hosts".into(),
+            fallback: true,
+            ports: vec![53],
         }
     }
 }

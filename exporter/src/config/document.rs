@@ -124,6 +124,7 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Bool => "boolean".into(),
         Kind::Integer(min, max) => format!("integer, {min} to {max}"),
+        Kind::Integers(min, max) => format!("list of integers, {min} to {max}"),
         Kind::Number(min, max) => format!("number, {min} to {max}"),
         Kind::Text => "text".into(),
         Kind::Choice(words) => words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", "),

@@ -46,6 +46,10 @@ impl Setting {
             Some(Kind::Bool) => text.trim().to_ascii_lowercase().parse::<bool>().ok().map(Value::from),
             Some(Kind::Integer(..)) => text.trim().parse::<i64>().ok().map(Value::from),
             Some(Kind::Number(..)) => text.trim().parse::<f64>().ok().map(Value::from),
+            Some(Kind::Integers(..)) => file::inline_list(text).or_else(|| {
+                let numbers: Result<Vec<i64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+                numbers.ok().map(Value::from)
+            }),
             Some(Kind::Words(_) | Kind::Rules) => file::inline_list(text),
             _ => None,
         };
@@ -100,6 +104,12 @@ fn fits(entry: &Entry, key: &Key, value: &Value) -> bool {
     match &entry.kind {
         Kind::Bool => value.to_bool().is_some(),
         Kind::Integer(min, max) => value.to_i128().is_some_and(|n| (i128::from(*min)..=i128::from(*max)).contains(&n)),
+        Kind::Integers(min, max) => match value {
+            Value::Array(_, numbers) => {
+                numbers.iter().all(|n| n.to_i128().is_some_and(|n| (i128::from(*min)..=i128::from(*max)).contains(&n)))
+            }
+            _ => false,
+        },
         Kind::Number(min, max) => {
             let number = value.to_i128().map(|n| n as f64).or_else(|| value.to_num()?.to_f64());
             number.is_some_and(|n| (*min..=*max).contains(&n))

@@ -47,6 +47,8 @@ pub enum Kind {
     Bool,
     /// A whole number.
     Integer(i64, i64),
+    /// Several whole numbers: a list, or a text with commas between them.
+    Integers(i64, i64),
     /// A number, whole or not.
     Number(f64, f64),
     /// Any text.
@@ -131,6 +133,7 @@ impl Kind {
         match self {
             Self::Bool => "true or false".into(),
             Self::Integer(min, max) => format!("a whole number from {min} to {max}"),
+            Self::Integers(min, max) => format!("a list of whole numbers from {min} to {max}, such as [{min}]"),
             Self::Number(min, max) => format!("a number from {min} to {max}"),
             Self::Text => "a text".into(),
             Self::Choice(words) => match words.as_slice() {
@@ -211,6 +214,11 @@ fn kind_of(schema: &Json) -> Kind {
         let limit = |name: &str| schema.get(name).and_then(Json::as_f64);
         return Kind::Number(limit("minimum").unwrap_or(f64::MIN), limit("maximum").unwrap_or(f64::MAX));
     }
+    if let Some(items) = schema.get("items").filter(|_| is("array"))
+        && let Kind::Integer(min, max) = kind_of(items)
+    {
+        return Kind::Integers(min, max);
+    }
     if is("integer") {
         return Kind::Integer(number("minimum").unwrap_or(0), number("maximum").unwrap_or(i64::MAX));
     }
@@ -236,7 +244,9 @@ mod tests {
             match &entry.kind {
                 Kind::Duration(_, max) => assert!(*max < Span::MAX, "{} has no limit", entry.key),
                 Kind::Size(_, max) => assert!(max.0 < u64::MAX, "{} has no limit", entry.key),
-                Kind::Integer(_, max) => assert!(*max < i64::MAX, "{} has no limit", entry.key),
+                Kind::Integer(_, max) | Kind::Integers(_, max) => {
+                    assert!(*max < i64::MAX, "{} has no limit", entry.key)
+                }
                 Kind::Number(_, max) => assert!(*max < f64::MAX, "{} has no limit", entry.key),
                 Kind::Choice(words) | Kind::Words(words) => {
                     assert!(!words.is_empty(), "{} has no words to choose from", entry.key)
@@ -261,6 +271,7 @@ mod tests {
         assert_eq!(kind("capture.filter_default"), Some(Kind::Choice(vec!["include".into(), "exclude".into()])));
         assert_eq!(kind("capture.sample"), Some(Kind::Number(0.0, 1.0)));
         assert_eq!(kind("record.groups"), Some(Kind::Words(vec!["client_server".into(), "tracee".into()])));
+        assert_eq!(kind("dns.ports"), Some(Kind::Integers(0, 65535)));
         assert_eq!(kind("export.nothing"), None);
     }
 

@@ -96,6 +96,9 @@ pub struct Rings {
     /// The ring of name servers' answers.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub answers: Bytes,
+    /// The ring of what processes run: which program one starts, of which other one it is a copy.
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
+    pub execs: Bytes,
 }
 
 /// How events become flows.
@@ -135,9 +138,17 @@ pub struct Owner {
     /// Name the process that accepted an incoming connection, or listens on the socket that took it (docs/owners.md).
     /// Otherwise only who opened an outgoing one is named, which comes with its handshake's time.
     pub acceptor: bool,
-    /// Tell the process's executable: name and path of `/proc/PID/exe`, as it is when the event is read, a moment after
-    /// it happened. For processes of other users it needs CAP_SYS_PTRACE.
+    /// Tell the process's executable, and that of its parent. Of processes that were there before flowtel it is that of
+    /// `/proc/PID/exe`, as it is when the event is read, a moment after it happened; for those of other users that needs
+    /// CAP_SYS_PTRACE.
     pub executable: bool,
+    /// Know executables from the start of each program, so that those which live for milliseconds have one, too. It costs
+    /// each start of a program on this host less than a microsecond; `flowtel check` says what this kernel can tell. A change
+    /// needs a restart.
+    pub exec: bool,
+    /// Tell the words that a program was started with: `off`, or `first`, the first of them (`process.command`), which the
+    /// caller chooses freely. It is known of programs that started while flowtel ran. A change needs a restart.
+    pub arguments: Arguments,
     /// Tell container, pod and systemd unit, from the cgroup's path. CAP_DAC_READ_SEARCH makes it fast and complete;
     /// without it the tree of cgroups is searched, in small steps.
     pub container: bool,
@@ -150,6 +161,16 @@ pub struct Owner {
     /// The most cgroups remembered at once.
     #[schemars(range(min = 64, max = 1_048_576))]
     pub max_cgroups: u32,
+}
+
+/// Which words of a command line are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Arguments {
+    /// None.
+    Off,
+    /// The first one.
+    First,
 }
 
 /// Names for addresses, from the DNS answers that processes of this host get.
@@ -184,8 +205,15 @@ pub struct Dns {
     /// may take an eighth of the limits above.
     pub reverse: Reverse,
     /// The file with `static` names, in the form of hosts(5). It is read again within 10 s after it changed. An empty
-    /// text: none.
+    /// text: none. Its names are given to flows in the host's network namespace and in flowtel's own.
     pub hosts_file: PathBuf,
+    /// Give a flow also names that only other users, containers or services (cgroups) of its network namespace asked for,
+    /// where whoever made it did not; `flowtel.*.dns.origin` then says `other`. Names of another network namespace are never
+    /// given.
+    pub fallback: bool,
+    /// UDP ports of name servers: 1 to 8. A change needs a restart. Out of reach are 853 (DNS over TLS and QUIC is encrypted)
+    /// and 5353 (answers of multicast DNS go to a group, and need no question). A replay looks at port 53.
+    pub ports: Vec<u16>,
 }
 
 /// Names by reverse look-ups.

@@ -1,5 +1,7 @@
 //! Values looked at together: a configuration whose values each are right comes in, what can't work goes out.
 
+use flowtel_common::event::DNS_PORTS;
+
 use super::{
     key::Key,
     origin::{Origin, Origins},
@@ -109,6 +111,17 @@ fn dns(config: &Config, check: &mut Check<'_>) {
     let key = check.set_one("dns.min_ttl", "dns.max_ttl");
     let message = format!("dns.min_ttl ({}) must not exceed dns.max_ttl ({})", dns.min_ttl, dns.max_ttl);
     check.require(dns.min_ttl <= dns.max_ttl, key, message);
+    let ports = &dns.ports;
+    let message = format!("expected 1 to {DNS_PORTS} ports, found {}", ports.len());
+    check.require((1..=DNS_PORTS).contains(&ports.len()), "dns.ports", message);
+    let out_of_reach = [
+        (0, "there is no port 0"),
+        (853, "what is asked there is encrypted (DNS over TLS or QUIC), and can't be read"),
+        (5353, "answers of multicast DNS go to a group and need no question, so anybody may forge them"),
+    ];
+    for (port, why) in out_of_reach {
+        check.require(!ports.contains(&port), "dns.ports", format!("{port} can't be watched: {why}"));
+    }
 }
 
 fn record(config: &Config, check: &mut Check<'_>) {

@@ -16,7 +16,7 @@ use std::{
 use hashbrown::HashMap;
 
 use super::{
-    names::{Gather, MAX_NAMES, Names, State},
+    names::{Gather, MAX_NAMES, Names, Origin, State},
     text,
 };
 use crate::{capture::KernelTime, ledger::Counter};
@@ -72,7 +72,7 @@ impl Hosts {
         let names = self.names.get(&address.to_canonical())?;
         let mut gather = Gather::new();
         names.iter().for_each(|name| gather.add(name));
-        gather.done(State::Static, None)
+        gather.done(State::Static, None, Some(Origin::Static))
     }
 
     fn look(&mut self, now: KernelTime, ignored: &Counter, first: bool) {

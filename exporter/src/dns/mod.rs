@@ -5,6 +5,7 @@
 //! - [`hosts`]: names of the hosts file;
 //! - [`arpa`]: the address that a reverse look-up asks about;
 //! - [`names`]: what a look-up gives;
+//! - [`reader`]: who asked, and who may be told;
 //! - [`queries`]: which datagrams of a capture are answers that were asked for.
 //!
 //! What comes in are answers that this host asked for: the kernel's side has matched each with a query that left the
@@ -19,15 +20,19 @@ pub mod names;
 pub mod parse;
 pub mod queries;
 mod question;
+pub mod reader;
 pub mod text;
 
 use std::{net::IpAddr, sync::Arc};
 
-pub use self::names::{MAX_NAMES, Names, State};
 use self::{
     cache::{Cache, Seen},
     hosts::Hosts,
     parse::{Malformed, Parser, Proof},
+};
+pub use self::{
+    names::{MAX_NAMES, Names, Origin, State},
+    reader::{Asker, Reader},
 };
 use crate::{capture::KernelTime, config, ledger::Ledger};
 
@@ -39,8 +44,8 @@ const REVERSE_PART: u32 = 8;
 pub struct Answer<'a> {
     /// When it arrived.
     pub time: KernelTime,
-    /// The cgroup of the socket that it arrived at.
-    pub cgroup: u64,
+    /// Who asked.
+    pub asker: Asker,
     /// What was asked: the bytes of the query behind its header, perhaps cut short.
     pub asked: &'a [u8],
     /// The DNS message.
@@ -57,6 +62,8 @@ pub struct Dns {
     /// Names of reverse look-ups, where they are wanted.
     reverse: Option<Cache>,
     hosts: Hosts,
+    /// Ports of name servers.
+    ports: Vec<u16>,
     ledger: Arc<Ledger>,
 }
 
@@ -88,6 +95,7 @@ impl Dns {
             cache: Cache::new(&most),
             reverse,
             hosts: Hosts::read(&config.hosts_file, KernelTime::now(), &ledger.dns.hosts_ignored),
+            ports: config.ports.clone(),
             ledger,
         }
     }
@@ -109,7 +117,7 @@ impl Dns {
         let mut keep = |cache: &mut Cache, proof: Proof<'_>| {
             any = true;
             let Proof { address, names, ttl } = proof;
-            cache.insert(&Seen { address, source: answer.cgroup, names, ttl, time: answer.time }, ledger);
+            cache.insert(&Seen { address, asker: answer.asker, names, ttl, time: answer.time }, ledger);
         };
         response.proofs().for_each(|proof| keep(cache, proof));
         if let Some(reverse) = reverse {
@@ -123,21 +131,24 @@ impl Dns {
         fate.add(1);
     }
 
-    /// What an address was called at a time, by the container that connected to it (`cgroup`) or else by anybody on
-    /// this host. Names of fresh answers win; then come those of the hosts file, which a program asks before it asks
+    /// What an address was called at a time, by whoever connected to it or else by anybody whose answers hold for `reader`.
+    /// Names of fresh answers win; then come those of the hosts file, which a program asks before it asks
     /// for an answer; then those whose time to live is over; then those of reverse look-ups, if any. `None`: no name is known.
     ///
     /// `at` may lie up to 2 s behind the newest answer taken in: an answer after `at` doesn't count.
-    pub fn names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
-        let seen = self.cache.names(address, cgroup, at);
+    pub fn names(&self, address: IpAddr, reader: &Reader, at: KernelTime) -> Option<Names<'_>> {
+        let seen = self.cache.names(address, reader, at);
         match seen {
             Some(names) if names.state == State::Fresh => Some(names),
-            _ => self.hosts.names(address).or(seen).or_else(|| self.reverse_names(address, cgroup, at)),
+            _ => {
+                let hosts = self.hosts.names(address).filter(|_| reader.hosts);
+                hosts.or(seen).or_else(|| self.reverse_names(address, reader, at))
+            }
         }
     }
 
-    fn reverse_names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
-        let mut names = self.reverse.as_ref()?.names(address, cgroup, at)?;
+    fn reverse_names(&self, address: IpAddr, reader: &Reader, at: KernelTime) -> Option<Names<'_>> {
+        let mut names = self.reverse.as_ref()?.names(address, reader, at)?;
         names.state = State::Reverse;
         Some(names)
     }
@@ -152,8 +163,8 @@ impl Dns {
     /// were asked for unseen (RFC 7766; RFC 7858, 3.1).
     pub fn connects(&self, port: u16) {
         match port {
-            53 => self.ledger.dns.over_tcp.add(1),
             853 => self.ledger.dns.over_tls.add(1),
+            port if self.ports.contains(&port) => self.ledger.dns.over_tcp.add(1),
             _ => {}
         }
     }

@@ -15,6 +15,19 @@ pub struct Names<'a> {
     /// From the newest of the answers that they come from to the time that was asked about; `None` for names of the
     /// hosts file, which come from no answer.
     pub age: Option<Duration>,
+    /// Who learned them; `None` where it is not known for whom they are.
+    pub origin: Option<Origin>,
+}
+
+/// Who learned names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// Whoever made the connection asked for them: the same user in the same cgroup and network namespace.
+    Own,
+    /// Another user or cgroup of the same network namespace did.
+    Other,
+    /// Nobody: they are those of the hosts file.
+    Static,
 }
 
 /// Where names come from, and whether they can be relied on.
@@ -60,6 +73,19 @@ impl State {
     }
 }
 
+// === impl Origin
+
+impl Origin {
+    /// As it stands in a record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Other => "other",
+            Self::Static => "static",
+        }
+    }
+}
+
 // === impl Gather
 
 impl<'a> Gather<'a> {
@@ -76,7 +102,7 @@ impl<'a> Gather<'a> {
     }
 
     /// What was gathered; `None`: nothing.
-    pub fn done(self, state: State, age: Option<Duration>) -> Option<Names<'a>> {
-        (self.count > 0).then_some(Names { names: self.names, count: self.count, state, age })
+    pub fn done(self, state: State, age: Option<Duration>, origin: Option<Origin>) -> Option<Names<'a>> {
+        (self.count > 0).then_some(Names { names: self.names, count: self.count, state, age, origin })
     }
 }

@@ -9,6 +9,12 @@ use super::{
 
 const SECOND: u64 = 1_000_000_000;
 
+const ASKER: Asker = Asker { cgroup: 7, netns: 1, uid: 0 };
+/// Who asked, connecting.
+const READER: Reader = Reader { netns: 1, owner: Some((7, 0)), hosts: true };
+/// Who connects is not known.
+const ANYBODY: Reader = Reader { netns: 1, owner: None, hosts: true };
+
 fn dns(hosts: &str) -> Dns {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(hosts.as_bytes()).expect("written");
@@ -17,7 +23,7 @@ fn dns(hosts: &str) -> Dns {
 
 fn on(dns: &mut Dns, seconds: u64, payload: &[u8], truncated: bool) {
     let asked = payload.get(12..).unwrap_or_default();
-    dns.on(&Answer { time: KernelTime(seconds * SECOND), cgroup: 7, asked, payload, truncated });
+    dns.on(&Answer { time: KernelTime(seconds * SECOND), asker: ASKER, asked, payload, truncated });
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -29,7 +35,7 @@ fn an_answer_names_all_its_addresses() {
     let mut dns = dns("");
     on(&mut dns, 100, SIX_ADDRESSES, false);
     for address in ["64.233.164.100", "64.233.164.139", "64.233.164.138"] {
-        let names = dns.names(ip(address), Some(7), KernelTime(103 * SECOND)).expect("names");
+        let names = dns.names(ip(address), &READER, KernelTime(103 * SECOND)).expect("names");
         assert_eq!(names.as_slice(), ["google.com"]);
         assert_eq!((names.state.as_str(), names.age), ("fresh", Some(Duration::from_secs(3))));
     }
@@ -53,7 +59,7 @@ fn a_name_with_aliases_is_given_before_them() {
     let message =
         Message::response(&wire("a.example"), A).record(QUESTION, CNAME, 60, &edge).a(&edge, 60, [192, 0, 2, 1]);
     on(&mut dns, 100, message.bytes(), false);
-    let names = dns.names(ip("::ffff:192.0.2.1"), None, KernelTime(100 * SECOND)).expect("names");
+    let names = dns.names(ip("::ffff:192.0.2.1"), &ANYBODY, KernelTime(100 * SECOND)).expect("names");
     assert_eq!(names.as_slice(), ["a.example", "edge.example"]);
 }
 
@@ -71,7 +77,7 @@ fn a_reverse_look_up_names_its_address_where_nothing_else_does_and_where_that_is
     let pointer =
         Message::response(&wire("1.2.0.192.in-addr.arpa"), PTR).record(QUESTION, PTR, 60, &wire("Host.example"));
     let at = |dns: &Dns, seconds| {
-        let names = dns.names(ip("192.0.2.1"), Some(7), KernelTime(seconds * SECOND));
+        let names = dns.names(ip("192.0.2.1"), &READER, KernelTime(seconds * SECOND));
         names.map(|names| (names.as_slice().join(" "), names.state.as_str(), names.age))
     };
     let mut off = reverse(config::Reverse::Off, "");
@@ -109,7 +115,7 @@ fn a_reverse_look_up_proves_only_the_address_that_it_asks_about() {
         .record(&delegated, PTR, 60, &wire(""));
     on(&mut dns, 100, chain.bytes(), false);
     let names =
-        |dns: &Dns, address| dns.names(ip(address), None, KernelTime(101 * SECOND)).map(|n| n.as_slice().join(" "));
+        |dns: &Dns, address| dns.names(ip(address), &ANYBODY, KernelTime(101 * SECOND)).map(|n| n.as_slice().join(" "));
     assert!(
         names(&dns, "192.0.2.1").is_some_and(|names| names == "b.example a.example" || names == "a.example b.example")
     );
@@ -152,13 +158,13 @@ fn the_hosts_file_stands_between_fresh_and_expired_names() {
     let message = Message::response(&wire("a.example"), A).a(QUESTION, 60, [192, 0, 2, 1]);
     on(&mut dns, 100, message.bytes(), false);
     let at = |seconds| {
-        let names = dns.names(ip("192.0.2.1"), Some(7), KernelTime(seconds * SECOND)).expect("names");
+        let names = dns.names(ip("192.0.2.1"), &READER, KernelTime(seconds * SECOND)).expect("names");
         (names.state, names.as_slice().join(" "))
     };
     assert_eq!(at(99), (State::Static, "static.example".into()));
     assert_eq!(at(159), (State::Fresh, "a.example".into()));
     assert_eq!(at(161), (State::Static, "static.example".into()));
-    assert!(dns.names(ip("192.0.2.2"), None, KernelTime(0)).is_some());
+    assert!(dns.names(ip("192.0.2.2"), &ANYBODY, KernelTime(0)).is_some());
 }
 
 #[test]

@@ -5,7 +5,10 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{Owner, aged::Aged};
-use crate::{capture::KernelTime, ledger::KernelEvents};
+use crate::{
+    capture::{KernelTime, NetnsId},
+    ledger::KernelEvents,
+};
 
 /// A connection that was asked for.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -25,6 +28,8 @@ pub(super) struct Attempt {
     pub denied: bool,
     /// Who asked; `None` for a worker of the kernel, which asks on nobody's behalf.
     pub owner: Option<Owner>,
+    /// The network namespace of its socket.
+    pub netns: NetnsId,
 }
 
 /// Open attempts.
@@ -118,6 +123,7 @@ mod tests {
             released: false,
             denied: false,
             owner: None,
+            netns: NetnsId::UNKNOWN,
         }
     }
 

@@ -73,7 +73,7 @@ impl Table for Flows {
 
     fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64)) {
         for (cookie, open) in self.open.iter().filter(|(_, open)| open.began < before) {
-            out(cookie, open.netns);
+            out(cookie, open.flow.netns.cookie().unwrap_or_default());
         }
     }
 
@@ -96,5 +96,5 @@ fn asked(cookie: u64, open: &Open) -> Asked {
     let Flow { source, destination, direction, .. } = open.flow;
     let (local, remote) =
         if direction == Some(Direction::Incoming) { (destination, source) } else { (source, destination) };
-    Asked { cookie, local, remote, netns: open.netns, began: open.began }
+    Asked { cookie, local, remote, netns: open.flow.netns.cookie().unwrap_or_default(), began: open.began }
 }

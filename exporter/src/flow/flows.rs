@@ -19,7 +19,7 @@ use super::{
     waits::Waits,
 };
 use crate::{
-    capture::{Earlier, KernelEvent, KernelTime, WallTime},
+    capture::{Earlier, KernelEvent, KernelTime, NetnsId, WallTime},
     config,
     ledger::{Kind, Ledger},
 };
@@ -174,12 +174,15 @@ impl Flows {
             Event::Fin(fin) => self.fin(event, fin),
             Event::Reset(segment) => self.reset(event, segment),
             Event::Close(close) => self.closes(event, close),
+            // Who knows namespaces has noticed it.
+            Event::Netns(_) => self.ledger.kernel.netns.joined.add(1),
             Event::Refused(refused) => {
                 self.ledger.kernel.refused.joined.add(1);
                 let refusal = Refusal {
                     at: stamp(event, event.time),
                     source: SocketAddr::new(event::ip(refused.remote), refused.remote_port),
                     destination: SocketAddr::new(event::ip(refused.local), refused.local_port),
+                    netns: NetnsId::of_inode(refused.netns_inode),
                     proven: refused.proven != 0,
                 };
                 if let Some(refusal) = self.refusals.add(refusal) {

@@ -14,6 +14,7 @@
 //! - `waits`: attempts that are over unless something of them comes soon;
 //! - [`reason`]: why a flow ended, or an attempt failed: pure functions; [`cause`]: its words;
 //! - [`flags`]: the same from packets alone, for captures;
+//! - `find`: an open flow by its id, for people who ask;
 //! - [`id`], [`community_id`]: a flow's two identities.
 //!
 //! It never blocks, and looks nothing up but by a question that it is given (`Flows::ask_lives`). Everything is told once; every wait has a limit; what led to nothing is counted.
@@ -24,6 +25,7 @@ mod audited;
 pub mod cause;
 pub mod community_id;
 mod early;
+mod find;
 pub mod flags;
 mod flows;
 pub mod id;
@@ -47,7 +49,7 @@ pub use flows::Flows;
 use flowtel_common::event::COMM_LEN;
 pub use id::{BootId, FlowId};
 
-use crate::capture::{KernelTime, WallTime, pcap::Tunnel};
+use crate::capture::{KernelTime, NetnsId, WallTime, pcap::Tunnel};
 
 /// Something that a record tells: what happened, when, to which flow.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,6 +88,10 @@ pub struct Flow {
     pub direction: Option<Direction>,
     /// Both ends are on this host: the other side's records exist too.
     pub local: bool,
+    /// The network namespace that this side is in.
+    pub netns: NetnsId,
+    /// The interface that this side's socket is bound to, as it is with link-local addresses; 0: none.
+    pub interface: u32,
     /// The process that owns this side.
     pub owner: Option<Owner>,
     /// What carried its packets, in a capture. Always `None` of what the kernel tells.
@@ -233,6 +239,8 @@ impl Flow {
             destination,
             direction,
             local: source.ip().is_loopback() || (source.ip() == destination.ip() && known),
+            netns: NetnsId::UNKNOWN,
+            interface: 0,
             owner: None,
             tunnel: None,
         }

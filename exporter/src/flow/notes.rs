@@ -9,7 +9,7 @@ use std::{
 use super::{
     BootId, Direction, Flow, Flows, Owner, Role, Source, attempts::Attempt, open::Open, reason::Seen, settle::Place,
 };
-use crate::capture::{KernelTime, Note};
+use crate::capture::{KernelTime, NetnsId, Note};
 
 // Where in a note what is.
 const COOKIE: usize = 0;
@@ -24,6 +24,8 @@ const CGROUP: usize = 11;
 const SINCE: usize = 12;
 /// Of a flow, FIN in, the process that its begin named, and reset in; of an attempt, SYN again in their middle.
 const TIMES: usize = 13;
+const NETNS: usize = 16;
+const INTERFACE: usize = 17;
 
 // Bits of WHAT.
 const OPEN: u64 = 1 << 0;
@@ -102,11 +104,12 @@ fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
     ];
     let named = flow.owner.and_then(|owner| owner.begin).map(|pid| KernelTime(pid.get().into()));
     let times = [seen.fin_in, named, seen.reset_in];
-    write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times)
+    let place = [flow.netns.told(), flow.interface.into()];
+    write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times, place)
 }
 
 fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
-    let Attempt { asked, destination, again, used_again, reset_in, released, denied, owner } = attempt;
+    let Attempt { asked, destination, again, used_again, reset_in, released, denied, owner, netns } = attempt;
     let what = [
         ATTEMPT,
         flag(*used_again, USED_AGAIN),
@@ -114,7 +117,7 @@ fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
         flag(*released, RELEASED),
         flag(*denied, DENIED),
     ];
-    write((cookie, *asked), *destination, *destination, &what, owner.as_ref(), [None, *again, None])
+    write((cookie, *asked), *destination, *destination, &what, owner.as_ref(), [None, *again, None], [netns.told(), 0])
 }
 
 fn flag(is: bool, bit: u64) -> u64 {
@@ -128,6 +131,7 @@ fn write(
     what: &[u64],
     owner: Option<&Owner>,
     times: [Option<KernelTime>; 3],
+    place: [u64; 2],
 ) -> Note {
     let mut words = [0; _];
     let mut set = |at: usize, values: &[u64]| words.iter_mut().skip(at).zip(values).for_each(|(word, n)| *word = *n);
@@ -147,6 +151,7 @@ fn write(
         let word = |half: &[u8]| half.first_chunk().map_or(0, |bytes| u64::from_ne_bytes(*bytes));
         set(PROCESS, &[u64::from(*uid) << 32 | u64::from(*pid), word(first), word(second), *cgroup, since.0]);
     }
+    set(NETNS, &place);
     set(TIMES, &times.map(|time| time.map_or(0, |time| time.0)));
     words
 }
@@ -195,6 +200,8 @@ impl Words<'_> {
         let mut flow = Flow::new(boot, self.at(COOKIE), local, remote, way);
         flow.local |= self.is(BOTH_HERE);
         flow.owner = self.owner();
+        flow.netns = NetnsId::new(self.at(NETNS));
+        flow.interface = self.at(INTERFACE) as u32;
         let seen = Seen {
             fin_in: self.time(TIMES),
             reset_in: self.time(TIMES + 2),
@@ -205,7 +212,7 @@ impl Words<'_> {
         if self.is(USED_AGAIN) {
             flow.set_apart(boot, began);
         }
-        Open { flow, began, seen, begin: Place::ELSEWHERE, netns: 0, active: self.is(ACTIVE), own: self.is(OWN) }
+        Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
     }
 
     fn attempt(self) -> Attempt {
@@ -218,6 +225,7 @@ impl Words<'_> {
             released: self.is(RELEASED),
             denied: self.is(DENIED),
             owner: self.owner(),
+            netns: NetnsId::new(self.at(NETNS)),
         }
     }
 }
@@ -290,7 +298,8 @@ mod tests {
                 }
                 flow.local |= here;
                 flow.owner = owner;
-                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, netns: 0, active, own })
+                (flow.netns, flow.interface) = (NetnsId::new(cookie ^ began), began as u32);
+                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own })
             },
         )
     }
@@ -312,7 +321,9 @@ mod tests {
             let destination = flow.destination;
             // The begin of an attempt was not told.
             let (again, owner) = (seen.fin_in, flow.owner.map(|owner| Owner { begin: None, ..owner }));
-            let attempt = Attempt { asked: began, destination, again, used_again, reset_in, released, denied, owner };
+            let netns = flow.netns;
+            let attempt =
+                Attempt { asked: began, destination, again, used_again, reset_in, released, denied, owner, netns };
             let note = of_attempt(cookie, &attempt);
             let words = Words(&note);
             prop_assert!(words.is(ATTEMPT) && !words.is(OPEN) && words.at(COOKIE) == cookie);

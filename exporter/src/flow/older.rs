@@ -56,6 +56,11 @@ impl OlderFlows {
         self.by_cookie.len()
     }
 
+    /// All of them, in no order.
+    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
+        self.by_cookie.values().map(|older| &older.flow)
+    }
+
     /// Whether the flow on this socket is one.
     pub fn contains(&self, cookie: u64) -> bool {
         self.by_cookie.contains_key(&cookie)
@@ -148,6 +153,7 @@ impl Flows {
             let direction = direction(found, listens(local.port()).is_some(), listens(remote.port()).is_some());
             let mut flow = Flow::new(&self.boot, cookie, local, remote, direction);
             flow.local |= ends.get(&CommunityId::tcp(local, remote)).is_some_and(|n| *n > 1);
+            (flow.netns, flow.interface) = (found.netns, found.interface);
             flow.owner = self.holder(found, direction, listing.time);
             let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
             self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);

@@ -13,8 +13,6 @@ pub(super) struct Open {
     pub seen: Seen,
     /// Where its begin was held.
     pub begin: Place,
-    /// The cookie of its network namespace; 0 where it is not known.
-    pub netns: u64,
     /// This side asked for it: its SYN is among what the peer acknowledged.
     pub active: bool,
     pub own: bool,

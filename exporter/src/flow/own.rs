@@ -89,7 +89,10 @@ impl OwnSockets {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::{Owner, Role, Source};
+    use crate::{
+        capture::NetnsId,
+        flow::{Owner, Role, Source},
+    };
 
     fn attempt(pid: u32, asked: u64) -> Attempt {
         let comm = *b"flowtel\0\0\0\0\0\0\0\0\0";
@@ -111,6 +114,7 @@ mod tests {
             reset_in: false,
             released: false,
             denied: false,
+            netns: NetnsId::UNKNOWN,
             owner: Some(owner),
         }
     }

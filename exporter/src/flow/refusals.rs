@@ -9,7 +9,7 @@ use std::{
 use hashbrown::{HashMap, HashSet};
 
 use super::{BootId, Cause, CommunityId, Direction, Evidence, FailReason, Flow, FlowEvent, FlowId, Fold, Stamp, What};
-use crate::capture::KernelTime;
+use crate::capture::{KernelTime, NetnsId};
 
 /// How long refusals of one source are gathered.
 const GATHER: Duration = Duration::from_secs(1);
@@ -26,6 +26,7 @@ pub(super) struct Refusal {
     pub at: Stamp,
     pub source: SocketAddr,
     pub destination: SocketAddr,
+    pub netns: NetnsId,
     /// It was the kernel that refused, and no process whose raw socket looked like it.
     pub proven: bool,
 }
@@ -43,13 +44,13 @@ struct Story {
 /// Refusals that are gathered.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    stories: HashMap<(IpAddr, IpAddr), Story, foldhash::fast::RandomState>,
+    stories: HashMap<(NetnsId, IpAddr, IpAddr), Story, foldhash::fast::RandomState>,
 }
 
 impl Refusals {
     /// Takes one. Returns it where it can't be gathered: it is told at once.
     pub fn add(&mut self, refusal: Refusal) -> Option<Refusal> {
-        let key = (refusal.source.ip(), refusal.destination.ip());
+        let key = (refusal.netns, refusal.source.ip(), refusal.destination.ip());
         if self.stories.len() >= SOURCES && !self.stories.contains_key(&key) {
             return Some(refusal);
         }
@@ -79,7 +80,8 @@ impl Refusals {
 
     /// Forgets one: it was flowtel's own attempt.
     pub fn forget(&mut self, source: SocketAddr, destination: SocketAddr) {
-        if let Some(story) = self.stories.get_mut(&(source.ip(), destination.ip())) {
+        let ends = (source.ip(), destination.ip());
+        for (_, story) in self.stories.iter_mut().filter(|((_, from, to), _)| (*from, *to) == ends) {
             let before = story.first.len();
             story.first.retain(|r| (r.source, r.destination) != (source, destination));
             story.count = story.count.saturating_sub((before - story.first.len()) as u64);
@@ -108,10 +110,11 @@ impl Refusals {
 
 /// One refused attempt.
 pub(super) fn single(boot: &BootId, refusal: &Refusal) -> FlowEvent {
-    let Refusal { at, source, destination, proven } = *refusal;
+    let Refusal { at, source, destination, netns, proven } = *refusal;
     FlowEvent {
         at,
         flow: Flow {
+            netns,
             // There is no socket, hence no cookie: the time tells attempts apart.
             id: Some(FlowId::new(boot, at.time.0, destination, source)),
             community_id: Some(CommunityId::tcp(source, destination)),
@@ -142,7 +145,7 @@ fn folded(first: &Refusal, story: &Story) -> FlowEvent {
     let attempts = u32::try_from(story.count).unwrap_or(u32::MAX);
     FlowEvent {
         at: first.at,
-        flow: flow(source, destination),
+        flow: Flow { netns: first.netns, ..flow(source, destination) },
         what: What::Failed { cause: cause(story.proven), attempts, fold: Some(fold) },
     }
 }
@@ -155,6 +158,8 @@ fn flow(source: SocketAddr, destination: SocketAddr) -> Flow {
         destination,
         direction: Some(Direction::Incoming),
         local: source.ip().is_loopback() || source.ip() == destination.ip(),
+        netns: NetnsId::UNKNOWN,
+        interface: 0,
         owner: None,
         tunnel: None,
     }

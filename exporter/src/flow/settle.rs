@@ -6,7 +6,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{Cause, EndReason, FlowEvent, Owner, Role, What};
-use crate::capture::KernelTime;
+use crate::capture::{KernelTime, NetnsId};
 
 /// How long everything waits. With the tick it bounds how long a record takes.
 pub(super) const SETTLE: Duration = Duration::from_millis(10);
@@ -72,9 +72,10 @@ impl Settling {
         }
     }
 
-    /// Gives a begin its owner, if it is still held.
-    pub fn give_owner(&mut self, place: Place, owner: Owner) {
+    /// Gives a begin its owner, who is in this network namespace with it, if it is still held.
+    pub fn give_owner(&mut self, place: Place, owner: Owner, netns: NetnsId) {
         if let Some(held) = self.get(place) {
+            held.event.flow.netns = held.event.flow.netns.or(netns);
             held.event.flow.owner = Some(owner);
             held.wants_owner = false;
         }

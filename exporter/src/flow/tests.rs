@@ -120,6 +120,7 @@ fn used_again(cookie: u64) -> Event {
 
 fn accept(cookie: u64, pid: u32) -> Event {
     Event::Accept(Accept {
+        netns: 1,
         kind: event::ACCEPT,
         tgid: pid,
         time: 0,
@@ -165,6 +166,8 @@ fn reset(cookie: u64, way: u32) -> Event {
 fn close(cookie: u64, old_state: u32, local: (u8, u16), remote: (u8, u16), counters: Counters) -> Event {
     let address = |last: u8| mapped(u32::from_ne_bytes([192, 0, 2, last]));
     Event::Close(Close {
+        interface: 0,
+        netns_inode: 0,
         kind: event::CLOSE,
         old_state,
         time: 0,
@@ -199,7 +202,7 @@ fn refused(remote: (u8, u16), port: u16) -> Event {
         remote: address(remote.0),
         local_port: port,
         remote_port: remote.1,
-        reserved_2: 0,
+        netns_inode: 0,
     })
 }
 
@@ -229,6 +232,8 @@ fn handshake_of(cookie: u64, how: u32, local: (u8, u16), remote: (u8, u16), srtt
         data_segments_in: 0,
         netns: 1,
         listener: 0,
+        interface: 0,
+        reserved_2: 0,
     }
 }
 

@@ -19,15 +19,22 @@ pub struct Loss {
 }
 
 /// All of them, in the order of the data's way.
-pub const LOSSES: [Loss; 13] = [
+pub const LOSSES: [Loss; 15] = [
     Loss { stage: "kernel", reason: "flows_ring_full", words: "events lost", count: Ledger::flows_ring_full },
     Loss { stage: "kernel", reason: "callbacks_taken", words: "ends not reported", count: |l| l.audit.unseen.get() },
     Loss { stage: "kernel", reason: "owners_ring_full", words: "events lost", count: owners_ring },
+    Loss { stage: "kernel", reason: "execs_ring_full", words: "events lost", count: execs_ring },
     Loss {
         stage: "kernel",
         reason: "answers_ring_full",
         words: "answers lost",
         count: |l| l.kernel.dns.ring_full.get(),
+    },
+    Loss {
+        stage: "kernel",
+        reason: "queries_pushed_out",
+        words: "unanswered questions forgotten",
+        count: |l| l.kernel.dns.limited.get(),
     },
     Loss { stage: "kernel", reason: "rate_limited", words: "events left out", count: limited },
     Loss {
@@ -69,7 +76,7 @@ impl Ledger {
     /// Events for which the ring of flows had no room.
     pub fn flows_ring_full(&self) -> u64 {
         let k = &self.kernel;
-        let kinds = [&k.established, &k.close, &k.fin, &k.reset, &k.syn_again, &k.used_again, &k.refused];
+        let kinds = [&k.established, &k.close, &k.fin, &k.reset, &k.syn_again, &k.used_again, &k.refused, &k.netns];
         sum(kinds, |kind| kind.ring_full.get())
     }
 }
@@ -79,8 +86,15 @@ fn owners_ring(ledger: &Ledger) -> u64 {
     sum([&k.connect, &k.accept, &k.bind, &k.listen, &k.unlisten, &k.release], |kind| kind.ring_full.get())
 }
 
+fn execs_ring(ledger: &Ledger) -> u64 {
+    let k = &ledger.kernel;
+    sum([&k.exec, &k.fork], |kind| kind.ring_full.get())
+}
+
 fn limited(ledger: &Ledger) -> u64 {
-    ledger.kernel.kinds().iter().map(|(_, kind)| kind.limited.get()).sum()
+    // Those of name servers have a line of their own.
+    let all: u64 = ledger.kernel.kinds().iter().map(|(_, kind)| kind.limited.get()).sum();
+    all.saturating_sub(ledger.kernel.dns.limited.get())
 }
 
 fn attempts(ledger: &Ledger) -> u64 {

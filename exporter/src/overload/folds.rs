@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use hashbrown::{HashMap, HashSet};
 
 use crate::{
-    capture::KernelTime,
+    capture::{KernelTime, NetnsId},
     flow::{Cause, Direction, EndReason, FailReason, FlowEvent, Fold, What},
     ledger::Records,
 };
@@ -23,6 +23,7 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What repeats have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Alike {
+    netns: NetnsId,
     source: IpAddr,
     destination: IpAddr,
     /// `None`: any.
@@ -146,6 +147,7 @@ impl Alike {
             What::Failed { cause, .. } => Outcome::Failed(cause),
         };
         Some(Self {
+            netns: flow.netns,
             source: flow.source.ip(),
             destination: flow.destination.ip(),
             port: Some(flow.destination.port()),
@@ -183,6 +185,9 @@ impl Repeats {
         }
         let flow = &mut self.sum.flow;
         flow.local &= event.flow.local;
+        if flow.interface != event.flow.interface {
+            flow.interface = 0;
+        }
         let process = |owner: &crate::flow::Owner| (owner.pid, owner.uid, owner.role, owner.source, owner.begin);
         if flow.owner.as_ref().map(process) != event.flow.owner.as_ref().map(process) {
             flow.owner = None;

@@ -3,8 +3,9 @@
 //! The path is read from its root to its end, and what is further in counts:
 //!
 //! - a **container** is a part `<64 hex>`, `<runtime>-<64 hex>` or `<runtime>-<64 hex>.scope`, as Docker, containerd,
-//!   CRI-O, Podman and nerdctl name it, whatever the runtime; or the machine of systemd-nspawn and LXC, which has a name
-//!   and no id. Monitors (conmon, `lxc.monitor`, nspawn's supervisor) are outside of what they watch, virtual machines
+//!   CRI-O, Podman and nerdctl name it, whatever the runtime; or `<task>-<number>` within its task of 32 hex digits, as
+//!   AWS Fargate names it; or the machine of systemd-nspawn and LXC, or Garden's container (Cloud Foundry), which have a
+//!   name and no id. Monitors (conmon, `lxc.monitor`, nspawn's supervisor) are outside of what they watch, virtual machines
 //!   are no containers. It ends the unit named before it: that one holds the container's manager, not the process;
 //! - a **pod** is a part `…-pod<uid>.slice` or `pod<uid>`. It ends container and unit named before it: those are the node
 //!   that the pod runs on. A container within a container of a pod belongs to the pod;
@@ -28,7 +29,8 @@ const MAX_UNIT: usize = 255;
 /// Where a process runs, as the path of its cgroup says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Place {
-    /// The innermost container: 64 hex digits in lower case; of systemd-nspawn and LXC the machine's name.
+    /// The innermost container: 64 hex digits in lower case; on Fargate 32 of them, a dash and a number; of systemd-nspawn,
+    /// LXC and Garden the machine's name.
     pub container_id: Option<Box<str>>,
     /// The Kubernetes pod's uid, with dashes; of a static pod the 32 hex digits that the kubelet made for it.
     pub pod_uid: Option<Box<str>>,
@@ -55,14 +57,14 @@ impl Place {
         let text = text::bounded(path, MAX_PATH);
         let mut place = Self::default();
         let mut parts = text.split('/').filter(|part| !matches!(*part, "" | "." | "..")).peekable();
-        let (mut outer, mut first) = ("", true);
+        let (mut beyond, mut outer, mut first) = ("", "", true);
         while let Some(part) = parts.next() {
             let next = parts.peek().copied().unwrap_or_default();
             // containerd without systemd's driver under a kubelet with it: kubepods-pod<uid>.slice:cri-containerd:<id>
             for piece in part.split(':') {
-                place.step(classify(piece, Around { outer, next, first }), piece);
+                place.step(classify(piece, Around { beyond, outer, next, first }), piece);
             }
-            (outer, first) = (part, false);
+            (beyond, outer, first) = (outer, part, false);
         }
         place.path = if text.is_empty() { "/".into() } else { text.into() };
         place
@@ -87,6 +89,8 @@ impl Place {
 /// What stands around a part.
 #[derive(Clone, Copy)]
 struct Around<'a> {
+    /// Two before.
+    beyond: &'a str,
     outer: &'a str,
     next: &'a str,
     first: bool,
@@ -96,7 +100,8 @@ fn classify(part: &str, around: Around<'_>) -> Part {
     if let Some(uid) = pod(part) {
         return Part::Pod(uid);
     }
-    if let Some(id) = container(part).map(Into::into).or_else(|| machine(part, around)) {
+    let id = container(part).or_else(|| fargate(part, around)).map(Into::into);
+    if let Some(id) = id.or_else(|| machine(part, around)) {
         return Part::Container(id);
     }
     unit(part).map_or(Part::Other, Part::Unit)
@@ -117,6 +122,18 @@ fn container(part: &str) -> Option<&str> {
     (named && id.len() == 64 && id.bytes().all(lower_hex)).then_some(id)
 }
 
+/// A container's id on Fargate, `<32 hex>-<number>`: the task that it is in comes first in it, and before it in the path
+/// (where a cgroup namespace does not hide that).
+fn fargate<'a>(part: &'a str, around: Around<'_>) -> Option<&'a str> {
+    let (task, number) = part.split_once('-')?;
+    let right = task.len() == 32
+        && task.bytes().all(lower_hex)
+        && (1..=20).contains(&number.len())
+        && number.bytes().all(|b| b.is_ascii_digit())
+        && (around.outer == task || around.first);
+    right.then_some(part)
+}
+
 /// The uid in `…-pod<uid>.slice` (systemd's driver, `_` for `-`) or `pod<uid>` (cgroupfs).
 fn pod(part: &str) -> Option<Box<str>> {
     let name = part.strip_suffix(".slice").unwrap_or(part);
@@ -132,7 +149,7 @@ fn pod(part: &str) -> Option<Box<str>> {
     right.then(|| uid.replace('_', "-").into())
 }
 
-/// The name of a machine of systemd-nspawn or LXC.
+/// The name of a machine of systemd-nspawn or LXC, or of a container of Garden.
 fn machine(part: &str, around: Around<'_>) -> Option<Box<str>> {
     let name = if let Some(instance) = part.strip_prefix("systemd-nspawn@").and_then(|s| s.strip_suffix(".service")) {
         // Its own processes are beside the machine's.
@@ -149,7 +166,7 @@ fn machine(part: &str, around: Around<'_>) -> Option<Box<str>> {
         name
     } else if let Some(name) = part.strip_prefix("lxc.payload.") {
         name.into()
-    } else if around.outer == "lxc" && !around.first {
+    } else if around.outer == "lxc" && !around.first || is_garden(part, around) {
         part.into() // LXC before 4.0: /lxc/NAME
     } else {
         return None;
@@ -158,6 +175,14 @@ fn machine(part: &str, around: Around<'_>) -> Option<Box<str>> {
         && name.len() <= MAX_MACHINE
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     right.then(|| name.into())
+}
+
+/// Whether what stands before a part is Garden's own cgroup, with a tag of the installation or without, and where it
+/// throttles, its halves for containers that keep to their share and for others (guardian, rundmc/cgroups).
+fn is_garden(part: &str, around: Around<'_>) -> bool {
+    let is_root = |part: &str| part.strip_prefix("garden").is_some_and(|tag| tag.is_empty() || tag.starts_with('-'));
+    let is_half = |part: &str| matches!(part, "good" | "bad");
+    if is_half(around.outer) { is_root(around.beyond) } else { is_root(around.outer) && !is_half(part) }
 }
 
 /// The name of a service or scope (systemd.unit(5)): only characters that systemd gives to units.

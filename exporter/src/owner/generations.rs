@@ -14,7 +14,7 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// The map.
 #[derive(Debug)]
-pub(super) struct Generations<K, V> {
+pub(crate) struct Generations<K, V> {
     young: Map<K, V>,
     old: Map<K, V>,
     half: usize,

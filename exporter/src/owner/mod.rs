@@ -1,7 +1,8 @@
 //! Process ids and cgroup ids of kernel events in; the executable, and container, pod and systemd unit out.
 //!
-//! - [`Processes`]: process id and kernel time → [`Executable`], from /proc;
+//! - [`Processes`]: process id and kernel time → [`Process`], from what the kernel told of it (`execs`), else from /proc;
 //! - [`Places`]: cgroup id → [`Place`], from the path of the cgroup;
+//! - [`Hierarchies`]: process id and kernel time → [`Place`], where cgroups of version 1 say more;
 //! - [`holders`]: inodes of sockets → the processes that hold them, from /proc, once;
 //! - [`Lives`]: whether a process is still there;
 //! - [`cgroup_path`]: what such a path says, for each container runtime.
@@ -13,7 +14,9 @@
 //! fail an event, wait for anything but the kernel's own files, or grow without bound.
 
 pub mod cgroup_path;
-mod generations;
+mod execs;
+pub(crate) mod generations;
+mod hierarchies;
 pub mod holders;
 mod lives;
 mod place;
@@ -21,6 +24,8 @@ mod process;
 mod text;
 
 pub use cgroup_path::Place;
+pub use hierarchies::Hierarchies;
 pub use lives::Lives;
 pub use place::Places;
-pub use process::{Executable, Processes, Visibility};
+pub(crate) use process::shows_kernel_threads;
+pub use process::{Created, Executable, Parent, Process, Processes, Visibility};

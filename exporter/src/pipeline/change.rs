@@ -7,7 +7,10 @@ use super::{Pipeline, push};
 use crate::{
     config::{self, Config, Target},
     overload::Budget,
-    record::{Encoder, Form, Limits, resource},
+    record::{
+        Encoder, Form, Limits,
+        resource::{self, Host},
+    },
     select::Filter,
 };
 
@@ -18,6 +21,8 @@ pub struct Change {
     pub old: Config,
     /// The one to apply.
     pub new: Config,
+    /// This host, as it is called now.
+    pub host: Host,
     /// Where its records go.
     pub target: Target,
 }
@@ -41,13 +46,15 @@ pub fn budget(overload: &config::Overload) -> Budget {
 
 impl Pipeline {
     pub(super) fn apply(&mut self, change: &Change) {
-        let Change { old, new, target } = change;
+        let Change { old, new, host, target } = change;
         self.seal_each_tick = matches!(target, Target::Stdout { .. });
         let form = Form::of(new, target);
-        if old.record != new.record || old.export.batch != new.export.batch || *self.encoder.form() != form {
+        let renamed = self.host != *host;
+        if old.record != new.record || old.export.batch != new.export.batch || *self.encoder.form() != form || renamed {
+            self.host = host.clone();
             // A batch has one Resource: what is open is sealed with the old one.
             push(&self.queue, self.encoder.seal());
-            let resource = resource::build(&new.record, &resource::Host::read(), &self.observer);
+            let resource = resource::build(&new.record, host, &self.observer);
             let resource = resource::sampled(resource, new.capture.sample);
             self.encoder =
                 Encoder::new(&resource, (self.boot, self.observer.record_salt(&self.boot)), form, limits(new));

@@ -17,7 +17,9 @@ use super::{
     groups,
     owners::{Encoded, Owners},
     pairs::{self, Pairs},
-    resource, schema, text,
+    resource, schema,
+    spaces::{self, Spaces},
+    text,
     wire::{self, array_attribute, constant_attribute},
 };
 use crate::{
@@ -27,6 +29,7 @@ use crate::{
     flow::{
         BootId, Cause, EndReason, Evidence, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id,
     },
+    netns::is_link_local,
 };
 
 mod fixed;
@@ -70,6 +73,7 @@ pub struct Encoder {
     buffers: Buffers,
     owners: Owners,
     pairs: Pairs,
+    spaces: Spaces,
 }
 
 /// The open batch.
@@ -95,20 +99,31 @@ impl Encoder {
         let mut scope_fields = Vec::new();
         wire::bytes(&mut scope_fields, 1, &scope.encode_to_vec());
         wire::bytes(&mut scope_fields, 3, form.schema_url().as_bytes());
+        Self::empty(encoded, scope_fields, (boot, salt), form, limits)
+    }
+
+    fn empty(resource: Vec<u8>, scope: Vec<u8>, (boot, salt): (BootId, u128), form: Form, limits: Limits) -> Self {
         let mut encoder = Self {
             limits,
             boot,
             salt,
             form,
-            resource: encoded,
-            scope: scope_fields,
+            resource,
+            scope,
             open: Open::default(),
             buffers: Buffers::default(),
             owners: Owners::new(form),
             pairs: Pairs::default(),
+            spaces: Spaces::default(),
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
+    }
+
+    /// Another one whose records are the same, byte for byte.
+    #[must_use]
+    pub fn beside(&self, limits: Limits) -> Self {
+        Self::empty(self.resource.clone(), self.scope.clone(), (self.boot, self.salt), self.form, limits)
     }
 
     /// The form of its records.
@@ -195,7 +210,7 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, owners, pairs, boot, salt, form, .. } = self;
+        let Self { open: Open { buffer: out, .. }, owners, pairs, spaces, boot, salt, form, .. } = self;
         let groups = form.groups;
         let FlowEvent { at, flow, what } = event;
         let owner = owners.of(enriched);
@@ -255,6 +270,12 @@ impl Encoder {
         if let Some(tunnel) = flow.tunnel {
             wire::string_attribute(out, schema::TUNNEL, tunnel.as_str().as_bytes());
         }
+        if flow.interface != 0 && (is_link_local(flow.source.ip()) || is_link_local(flow.destination.ip())) {
+            spaces::interface(out, enriched.interface.as_deref(), flow.interface);
+        }
+        if let Some(namespace) = &enriched.netns {
+            out.extend_from_slice(spaces.of(namespace));
+        }
         if let What::Begin { handshake: Some(handshake) } = what {
             wire::double_attribute(out, schema::HANDSHAKE, handshake.as_secs_f64());
         }
@@ -290,15 +311,23 @@ fn front(out: &mut Vec<u8>, at: &Stamp, severity: i32, severity_text: &str, name
     wire::bytes(out, wire::log_record::EVENT_NAME, name.as_bytes());
 }
 
-/// Keys of names, their state and their age.
-const SOURCE_NAMES: [&str; 3] = [schema::SOURCE_NAMES, schema::SOURCE_NAMES_STATE, schema::SOURCE_NAMES_AGE];
-const DESTINATION_NAMES: [&str; 3] =
-    [schema::DESTINATION_NAMES, schema::DESTINATION_NAMES_STATE, schema::DESTINATION_NAMES_AGE];
+/// Keys of names, their state, who learned them, and their age.
+const SOURCE_NAMES: [&str; 4] =
+    [schema::SOURCE_NAMES, schema::SOURCE_NAMES_STATE, schema::SOURCE_NAMES_ORIGIN, schema::SOURCE_NAMES_AGE];
+const DESTINATION_NAMES: [&str; 4] = [
+    schema::DESTINATION_NAMES,
+    schema::DESTINATION_NAMES_STATE,
+    schema::DESTINATION_NAMES_ORIGIN,
+    schema::DESTINATION_NAMES_AGE,
+];
 
-fn names(out: &mut Vec<u8>, [list, state, age]: [&str; 3], names: Option<&Names<'_>>) {
+fn names(out: &mut Vec<u8>, [list, state, origin, age]: [&str; 4], names: Option<&Names<'_>>) {
     let Some(names) = names else { return };
     wire::strings_attribute(out, list, names.as_slice());
     wire::string_attribute(out, state, names.state.as_str().as_bytes());
+    if let Some(who) = names.origin {
+        wire::string_attribute(out, origin, who.as_str().as_bytes());
+    }
     if let Some(seconds) = names.age {
         wire::double_attribute(out, age, seconds.as_secs_f64());
     }

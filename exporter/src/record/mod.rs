@@ -17,6 +17,7 @@ mod owners;
 mod pairs;
 pub mod resource;
 pub mod schema;
+mod spaces;
 mod text;
 mod wire;
 

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use super::{
     Form, schema,
     text::{self, shown},
@@ -13,7 +15,7 @@ use super::{
 use crate::{
     enrich::Enriched,
     flow::{Owner, Role},
-    owner::{Executable, Place},
+    owner::{Created, Place, Process},
 };
 
 /// Owners remembered: a power of two.
@@ -36,12 +38,12 @@ pub(super) struct Encoded {
     pub body: Vec<u8>,
 }
 
-/// All that `Encoded` is made of. What is known of an executable or a place is shared and never changed, so the same
+/// All that `Encoded` is made of. What is known of a process or a place is shared and never changed, so the same
 /// pointer says the same; it is held here, so nothing else can come to lie there.
 #[derive(Debug)]
 struct Key {
     owner: Owner,
-    executable: Option<Arc<Executable>>,
+    process: Option<Arc<Process>>,
     place: Option<Arc<Place>>,
 }
 
@@ -77,7 +79,7 @@ impl Key {
         (*pid, *uid, *role, *cgroup) == (owner.pid, owner.uid, owner.role, owner.cgroup)
             && (*source, *begin) == (owner.source, owner.begin)
             && *comm == owner.comm
-            && same(self.executable.as_ref(), enriched.executable.as_ref())
+            && same(self.process.as_ref(), enriched.process.as_ref())
             && same(self.place.as_ref(), enriched.place.as_ref())
     }
 }
@@ -94,7 +96,7 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
 
 impl Encoded {
     fn new(owner: &Owner, enriched: &Enriched<'_>, form: Form) -> Self {
-        let Enriched { executable, place, .. } = enriched;
+        let Enriched { process, place, .. } = enriched;
         let comm = String::from_utf8_lossy(owner.name());
         let mut out = Vec::new();
         wire::int_attribute(&mut out, schema::PID, owner.pid.into());
@@ -109,9 +111,8 @@ impl Encoded {
         if let Some(begin) = owner.begin {
             wire::int_attribute(&mut out, schema::PROCESS_BEGIN_PID, begin.get().into());
         }
-        if let Some(executable) = executable {
-            wire::string_attribute(&mut out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
-            wire::string_attribute(&mut out, schema::EXECUTABLE_PATH, executable.path.as_bytes());
+        if let Some(process) = process {
+            write_process(&mut out, process);
         }
         if let Some(place) = place {
             let parts = [
@@ -126,13 +127,50 @@ impl Encoded {
             }
         }
         let mut body = vec![b' '];
-        shown(&mut body, &comm);
+        shown(&mut body, enriched.executable().map_or(&*comm, |executable| &executable.name));
         body.push(b'[');
         text::decimal(&mut body, owner.pid);
         body.push(b']');
-        let of = Key { owner: *owner, executable: executable.clone(), place: place.clone() };
+        let of = Key { owner: *owner, process: process.clone(), place: place.clone() };
         Self { of, attributes: out, body }
     }
+}
+
+fn write_process(out: &mut Vec<u8>, process: &Process) {
+    let Process { executable, created, parent, command } = process;
+    if let Some(executable) = executable {
+        wire::string_attribute(out, schema::EXECUTABLE_NAME, executable.name.as_bytes());
+        wire::string_attribute(out, schema::EXECUTABLE_PATH, executable.path.as_bytes());
+        wire::string_attribute(out, schema::EXECUTABLE_SOURCE, executable.source.as_str().as_bytes());
+        if let Some(state) = executable.state {
+            wire::string_attribute(out, schema::EXECUTABLE_STATE, state.as_str().as_bytes());
+            if let Some(file) = executable.file {
+                let (major, minor) = file.device;
+                wire::string_attribute(out, schema::EXECUTABLE_DEVICE, format!("{major}:{minor}").as_bytes());
+                wire::int_attribute(out, schema::EXECUTABLE_INODE, file.inode);
+            }
+        }
+    }
+    if let Some(created) = created {
+        wire::string_attribute(out, schema::CREATION_TIME, iso(*created).as_bytes());
+    }
+    if let Some(command) = command {
+        wire::string_attribute(out, schema::COMMAND, command.as_bytes());
+    }
+    if let Some(parent) = parent {
+        wire::int_attribute(out, schema::PARENT_PID, parent.pid.into());
+        if let Some(executable) = &parent.executable {
+            wire::string_attribute(out, schema::PARENT_NAME, executable.name.as_bytes());
+            wire::string_attribute(out, schema::PARENT_PATH, executable.path.as_bytes());
+        }
+    }
+}
+
+fn iso(created: Created) -> String {
+    // Nanoseconds since 1970 in 64 bits end in 2554, within its range.
+    let time = Timestamp::from_nanosecond(created.at.0.into()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let format = if created.digits == 2 { "%Y-%m-%dT%H:%M:%S%.2fZ" } else { "%Y-%m-%dT%H:%M:%S%.3fZ" };
+    time.strftime(format).to_string()
 }
 
 #[cfg(test)]
@@ -150,6 +188,8 @@ mod tests {
         FlowEvent {
             at: Stamp { time: KernelTime(1), wall: WallTime(1), observed: WallTime(1) },
             flow: Flow {
+                netns: crate::capture::NetnsId::UNKNOWN,
+                interface: 0,
                 id: None,
                 community_id: None,
                 source: end,
@@ -180,7 +220,7 @@ mod tests {
 
     #[test]
     fn whatever_changes_is_encoded_anew_and_what_does_not_is_not() {
-        let executable = |path: &str| Arc::new(Executable { name: "x".into(), path: path.into(), deleted: false });
+        let executable = |path: &str| Process::example(path);
         let place = |unit: &str| Arc::new(Place { systemd_unit: Some(unit.into()), ..Place::default() });
         let (one, two) = (executable("/one/x"), executable("/two/x"));
         let (here, there) = (place("here.service"), place("there.service"));
@@ -202,7 +242,7 @@ mod tests {
         for (owner, executable, place) in variants.iter().chain(variants.iter().rev()) {
             let event = event(Some(*owner));
             let enriched = Enriched {
-                executable: Some(Arc::clone(executable)),
+                process: Some(Arc::clone(executable)),
                 place: Some(Arc::clone(place)),
                 ..Enriched::bare(&event)
             };

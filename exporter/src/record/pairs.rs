@@ -261,6 +261,8 @@ mod tests {
 
     fn flow(source: &str, destination: &str) -> Flow {
         Flow {
+            netns: crate::capture::NetnsId::UNKNOWN,
+            interface: 0,
             id: None,
             community_id: None,
             source: source.parse().expect("an endpoint"),

@@ -5,6 +5,7 @@
 
 pub mod causes;
 mod changes;
+pub mod knowledge;
 
 /// Version of this schema. It changes with any name or meaning.
 pub const VERSION: u8 = 2;
@@ -100,6 +101,16 @@ attributes! {
         "Version of IP: `ipv4` or `ipv6`.", "ipv4";
     TUNNEL = "flowtel.tunnel.type" "string" "", "replay, when the first packet captured of it came through a tunnel",
         "What carried the connection's packets in an IP packet of others, the innermost where one is in another: `ipip`, `6in4`, `4in6`, `6in6`, `gre`, `erspan`, `etherip`, `srv6`, `mpls`, `teredo`, `vxlan`, `geneve`, `gtp`, `l2tp`, `lisp`, `capwap`, `tzsp`. Not VLAN tags, MPLS or PPPoE of the link itself.", "vxlan";
+    INTERFACE_NAME = "network.interface.name" "string" "", "with link-local addresses, when the socket is bound to an interface (always with IPv6) and its name can be had: in flowtel's own network namespace, or by the owner's /proc entry where that is in the flow's",
+        "Interface that the link-local addresses belong to, by its name in the flow's network namespace.", "eth0";
+    INTERFACE_INDEX = "flowtel.interface.index" "int" "", "instead of network.interface.name, when only the index is known",
+        "The same by its index there.", "2";
+    NETNS_INODE = "flowtel.netns.inode" "int" "", "when known for certain: where the kernel has BTF, or the namespace is flowtel's own, the host's, or one of those that were read at the start",
+        "Network namespace that the local side is in, as `lsns` and /proc/PID/ns/net show it. Addresses mean something within it only: any user may make one and give it any addresses.", "4026531840";
+    NETNS_HOST = "flowtel.netns.host" "bool" "", "with flowtel.netns.inode or .cookie, when known",
+        "Whether it is the host's network namespace.", "true";
+    NETNS_COOKIE = "flowtel.netns.cookie" "int" "", "instead of flowtel.netns.inode, when only the cookie is known. Before Linux 6.1 without BTF neither is known of incoming connections that nobody was seen to accept",
+        "The same by the number that the kernel gave it for this boot (SO_NETNS_COOKIE).", "4097";
     HANDSHAKE = "flowtel.tcp.handshake.duration" "double" "s", "begin, when it was measured: not after a repeated SYN-ACK, nor with SYN cookies, nor of an incoming one whose first segment had data (TCP_DEFER_ACCEPT, Fast Open), nor where no packet left (TCP_REPAIR)",
         "Outgoing: from SYN to SYN-ACK. Incoming: from SYN-ACK to the completing ACK.", "0.0123";
     PID = "process.pid" "int" "", "when the owner is known",
@@ -114,10 +125,28 @@ attributes! {
         "How the process is known: it was seen to call connect() (`connect`), accept() (`accept`), or listen() on the very socket that took the connection (`listener`: another process may have taken it from there); or it was found in /proc at flowtel's start (`snapshot`). docs/owners.md says when no process is named.", "connect";
     PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "end, when its begin named another process",
         "The process that the begin of this flow named: accept() came later than 50 ms after the handshake.", "1230";
-    EXECUTABLE_NAME = "process.executable.name" "string" "", "when /proc still showed that same process",
-        "Base name of the executable that process runs.", "curl";
+    EXECUTABLE_NAME = "process.executable.name" "string" "", "when the start of the program was seen, or /proc still showed that same process",
+        "Base name of the executable that process ran then.", "curl";
     EXECUTABLE_PATH = "process.executable.path" "string" "", "with process.executable.name",
-        "Path of it, as the process's own mount namespace shows it.", "/usr/bin/curl";
+        "Path of it in its own mount namespace. It leads to the program where `flowtel.process.executable.state` is absent.", "/usr/bin/curl";
+    EXECUTABLE_SOURCE = "flowtel.process.executable.source" "string" "", "with process.executable.name",
+        "How it is known: `exec`, from the start of the program itself, for that of the process or the one that it is a copy of; `proc`, from /proc/PID/exe, up to a tick later.", "exec";
+    EXECUTABLE_STATE = "flowtel.process.executable.state" "string" "", "when the path does not lead to the program, or may not",
+        "`deleted` (removed or replaced since the start, in whichever mount namespace), `memfd` (a file of memory), `other_mount_namespace` (a path in another mount namespace than the host's: of a container, or of a service with a private one), `unknown_mount_namespace`, `called` (kernels without BTF: what the caller of execve() passed, which may be relative, a symbolic link or a script). Of `exec` it is as of the program's start, of `proc` as of the look.", "deleted";
+    EXECUTABLE_DEVICE = "flowtel.process.executable.device" "string" "", "with flowtel.process.executable.state, but not `called`",
+        "Device number of the executable's file system, major:minor: as /proc/PID/mountinfo (source `exec`) or stat(2) (`proc`) shows it.", "8:1";
+    EXECUTABLE_INODE = "flowtel.process.executable.inode" "int" "", "with flowtel.process.executable.device",
+        "Inode number of the executable there.", "1835023";
+    CREATION_TIME = "process.creation.time" "string" "", "when the process is known, as for process.executable.name; not of a start that a kernel without BTF told",
+        "When that process began, by the wall clock as it is now (ISO 8601, UTC): to the millisecond, of /proc to the hundredth of a second.", "2026-11-21T09:25:34.853Z";
+    COMMAND = "process.command" "string" "", "when owner.arguments is `first`, and the start of the program was seen by its file (BTF)",
+        "The first word that the program was started with, at most 255 bytes. The caller chooses it freely.", "curl";
+    PARENT_PID = "process.parent_pid" "int" "", "when the process is known and has a parent; likewise",
+        "Its parent: who it was when the program was started, or the process made; of /proc at the look.", "1200";
+    PARENT_NAME = "flowtel.process.parent.executable.name" "string" "", "with process.parent_pid, when it is known",
+        "Base name of the executable that the parent ran.", "bash";
+    PARENT_PATH = "flowtel.process.parent.executable.path" "string" "", "with flowtel.process.parent.executable.name",
+        "Path of it.", "/usr/bin/bash";
     CONTAINER_ID = "container.id" "string" "", "when in one",
         "Id of the container, from the path of the owner's cgroup.", "4f2c…";
     POD_UID = "k8s.pod.uid" "string" "", "when in one",
@@ -128,12 +157,16 @@ attributes! {
         "Names that this host saw resolve to source.address: the one asked for first, then CNAMEs; at most 16.", "[\"example.com\"]";
     SOURCE_NAMES_STATE = "flowtel.source.dns.state" "string" "", "with the names",
         "`fresh`, `expired` (their time to live is over, within the grace time), `static` (hosts file), `reverse` (only of a PTR answer; `dns.reverse`).", "fresh";
+    SOURCE_NAMES_ORIGIN = "flowtel.source.dns.origin" "string" "", "with the names, when the owner is known",
+        "Who learned them: `own` (the owner's user asked for them, in the owner's cgroup and network namespace), `other` (another user or cgroup of the same network namespace did; `dns.fallback`), `static` (hosts file). Names that were asked for in another network namespace are never given.", "own";
     SOURCE_NAMES_AGE = "flowtel.source.dns.age" "double" "s", "with the names, but not static ones",
         "Since the answer was seen.", "1.5";
     DESTINATION_NAMES = "flowtel.destination.dns.names" "string[]" "", "when known",
         "Names that this host saw resolve to destination.address.", "[\"example.com\"]";
     DESTINATION_NAMES_STATE = "flowtel.destination.dns.state" "string" "", "with the names",
         "As for the source.", "fresh";
+    DESTINATION_NAMES_ORIGIN = "flowtel.destination.dns.origin" "string" "", "as for the source",
+        "As for the source.", "own";
     DESTINATION_NAMES_AGE = "flowtel.destination.dns.age" "double" "s", "with the names, but not static ones",
         "As for the source.", "1.5";
     DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen",
@@ -219,7 +252,7 @@ pub fn markdown() -> String {
          handshake was complete. 0 in a replay of packets without a time |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
          | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed and for gaps |\n\
-         | body | one line for people: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
+         | body | one line for people, with the executable's name, else the thread's: `outgoing tcp 10.0.0.5:43210 -> 93.184.216.34:443 curl[1234]` |\n\n\
          Source is always the initiator of the connection, whichever side this host is. Only where nobody can tell, \
          as for an end whose begin was not seen, there is no direction, and the source is the local side.\n\n\
          A folded record stands for many alike. It has neither source port nor flow id, Community ID, handshake, \
@@ -237,7 +270,7 @@ pub fn markdown() -> String {
             a.name, a.kind, unit, a.present, a.meaning, a.example
         );
     }
-    text + &causes::markdown() + &changes::markdown()
+    text + &causes::markdown() + &knowledge::markdown() + &changes::markdown()
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl OwnerRule {
     }
 
     fn matches_process(&self, enriched: &Enriched<'_>) -> bool {
-        let executable = enriched.executable.as_deref();
+        let executable = enriched.executable();
         let thread = enriched.event.flow.owner.as_ref().map(|owner| String::from_utf8_lossy(owner.name()));
         self.process.iter().any(|text| {
             if text.is_path() {

@@ -10,7 +10,7 @@ use crate::{
     capture::{KernelTime, WallTime},
     config::rules::{Action, Rule, Rules},
     flow::{Direction, EndReason, Evidence, FailReason, Flow, FlowId, Fold, Owner, Role, Source, Stamp, Traffic},
-    owner::{Executable, Place},
+    owner::{Place, Process},
 };
 
 fn select(change: impl FnOnce(&mut config::Config)) -> Select {
@@ -46,6 +46,8 @@ fn event(what: What) -> FlowEvent {
     FlowEvent {
         at: Stamp { time: KernelTime(0), wall: WallTime(0), observed: WallTime(0) },
         flow: Flow {
+            netns: crate::capture::NetnsId::UNKNOWN,
+            interface: 0,
             id: Some(FlowId(7)),
             community_id: None,
             source: ([10, 0, 0, 1], 40_000).into(),
@@ -148,14 +150,13 @@ fn what_is_not_known_matches_no_condition() {
 #[test]
 fn the_process_behind_a_flow_is_matched_by_all_its_names() {
     let event = event(BEGIN);
-    let executable = Executable { name: "curl-8".into(), path: "/usr/bin/curl-8".into(), deleted: false };
+    let process = Process::named("curl-8", "/usr/bin/curl-8");
     let place = Place {
         container_id: Some("4f2c0123456789ab".into()),
         path: "/system.slice/docker-4f2c0123456789ab.scope".into(),
         ..Place::default()
     };
-    let enriched =
-        Enriched { executable: Some(executable.into()), place: Some(place.into()), ..Enriched::bare(&event) };
+    let enriched = Enriched { process: Some(process), place: Some(place.into()), ..Enriched::bare(&event) };
     for (rule, matches) in [
         ("process=curl", true),
         ("process=curl-8", true),
@@ -354,8 +355,8 @@ proptest! {
         let (mut filtered, mut sampled) = (0, 0);
         let mut fates = Vec::new();
         for (event, path) in &flows {
-            let executable = path.map(|path| Executable { name: "x".into(), path: path.into(), deleted: false }.into());
-            let enriched = Enriched { executable, ..Enriched::bare(event) };
+            let process = path.map(|path| Process::named("x", path));
+            let enriched = Enriched { process, ..Enriched::bare(event) };
             let first = rules.iter().find(|(_, rule)| model(rule, event, *path));
             let kept = first.map_or(default, |(include, _)| *include);
             let drawn = event.flow.id.is_some_and(|id| (id.0 as f64) < ratio * 2f64.powi(128));

@@ -12,7 +12,7 @@ use std::{
 use crate::{
     export,
     ledger::Ledger,
-    pipeline::{Pulse, Watcher},
+    pipeline::{Asker, Pulse, Watcher},
     queue::Queue,
     record::Observer,
 };
@@ -42,6 +42,8 @@ pub struct Instance {
     pub batch_bytes: AtomicU64,
     /// Which part of the host it observes.
     pub observer: Observer,
+    /// A way to ask the capture thread, where there is one.
+    pub asker: Option<Asker>,
     /// What became of changed configurations.
     pub reloads: Reloads,
 }
@@ -85,6 +87,7 @@ impl Instance {
             ready: Instant::now(),
             batch_bytes: AtomicU64::new(batch_bytes),
             observer: Observer::WHOLE_HOST,
+            asker: None,
             reloads: Reloads::default(),
         }
     }
@@ -93,6 +96,12 @@ impl Instance {
     #[must_use]
     pub fn observing(self, observer: Observer) -> Self {
         Self { observer, ..self }
+    }
+
+    /// The same, whose capture thread can be asked.
+    #[must_use]
+    pub fn asking(self, asker: Asker) -> Self {
+        Self { asker: Some(asker), ..self }
     }
 
     /// Brings the kernel's counts up to date, and keeps them so while what it returns lives. They come from the capture

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{Config, Otlp},
     export::MetricsClient,
-    record::resource,
+    record::resource::{self, Host},
 };
 
 /// How long the last push of metrics may take.
@@ -32,6 +32,7 @@ pub struct Prepared {
     status: Option<Option<socket::Listening>>,
     metrics: Option<Option<MetricsClient>>,
     config: Config,
+    host: Host,
 }
 
 /// All that runs.
@@ -49,14 +50,16 @@ pub struct Service {
 // === impl Prepared
 
 impl Prepared {
-    /// What `new` asks for and `old` did not; at the start there is no `old`. Has to be called on tokio.
+    /// What `new` asks for and `old` did not, on a host that is called `host` now, and was otherwise where it is `renamed`; at
+    /// the start there is no `old`. Has to be called on tokio.
     ///
     /// # Errors
     /// The admin address can't be taken, or no client for metrics can be built; in words. (A status socket that can't
     /// be made is a warning: flowtel does its work without.)
-    pub fn new(old: Option<&Config>, new: &Config) -> Result<Self, String> {
+    pub fn new(old: Option<&Config>, new: &Config, host: Host, renamed: bool) -> Result<Self, String> {
         let changed = |same: fn(&Config, &Config) -> bool| old.is_none_or(|old| !same(old, new));
-        let mut prepared = Self { admin: None, admin_socket: None, status: None, metrics: None, config: new.clone() };
+        let mut prepared =
+            Self { admin: None, admin_socket: None, status: None, metrics: None, config: new.clone(), host };
         let address = |config: &Config| config.telemetry.admin.resolve();
         if old.is_none_or(|old| address(old) != address(new)) {
             let listening = address(new).map(|address| {
@@ -69,6 +72,7 @@ impl Prepared {
         // The files of TLS may hold something else than before.
         let files = new.export.tls != crate::config::Tls::default();
         if files
+            || renamed
             || changed(|a, b| {
                 a.telemetry.metrics == b.telemetry.metrics && a.export == b.export && a.record == b.record
             })
@@ -115,7 +119,7 @@ impl Service {
 
     /// Goes on with what was prepared. Has to be called on tokio.
     pub fn take_over(&mut self, prepared: Prepared) {
-        let Prepared { admin, admin_socket, status, metrics, config } = prepared;
+        let Prepared { admin, admin_socket, status, metrics, config, host } = prepared;
         if let Some(admin) = admin {
             self.admin = admin.map(|listening| listening.serve(Arc::clone(&self.instance)));
         }
@@ -129,7 +133,7 @@ impl Service {
             self.end_push();
             self.push = metrics.and_then(|client| {
                 let interval = config.telemetry.metrics.interval.0;
-                let resource = resource::build(&config.record, &resource::Host::read(), &self.instance.observer);
+                let resource = resource::build(&config.record, &host, &self.instance.observer);
                 let endpoint = client.endpoint.clone();
                 match Push::start(client, interval, resource, &self.instance, self.runtime.clone()) {
                     Ok(push) => {

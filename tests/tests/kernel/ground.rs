@@ -140,7 +140,8 @@ fn stuffed(scene: &Scene) -> Result<()> {
 
 fn limited(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
-    let flowtel = launch(scene)?.start(scene)?;
+    // Batches that fit the limit, however fast the machine fills them.
+    let flowtel = launch(scene)?.set("export.batch.max_bytes", "64KiB").start(scene)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
     burst(&net.client, server.address, 1, 20)?;
     let pid = i32::try_from(flowtel.pid()).ok().and_then(Pid::from_raw);

@@ -63,7 +63,7 @@ pub const ALL: &[Scenario] = &[
 /// What flowtel may grow by: its rings as they are filled for the first time, and tables that have a limit.
 const GROWTH: u64 = 64 << 20;
 /// Kinds of events in the ring of flows, and in the ring of owners.
-const FLOWS: [&str; 7] = ["established", "close", "fin", "reset", "syn again", "used again", "refused"];
+const FLOWS: [&str; 8] = ["established", "close", "fin", "reset", "syn again", "used again", "refused", "netns"];
 const OWNERS: [&str; 6] = ["connect", "accept", "bind", "listen", "unlisten", "release"];
 
 fn slow() -> bool {
@@ -479,7 +479,8 @@ fn names(scene: &Scene) -> Result<()> {
     let told = watching.finish_with_losses()?;
     gaps_are_right(&told)?;
     each_once(&told.records, server.address, std::slice::from_ref(&connection))?;
-    for record in told.records.iter().filter(|r| r.destination() == Some(server.address)) {
+    let asked = |r: &&Record| r.destination() == Some(server.address) && r.text("flowtel.flow.direction") == "outgoing";
+    for record in told.records.iter().filter(asked) {
         match record.attributes.get("flowtel.destination.dns.names") {
             Some(Value::Texts(names)) if names.len() == 16 => {}
             other => anyhow::bail!("not sixteen names: {other:?}"),

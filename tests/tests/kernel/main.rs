@@ -6,6 +6,8 @@
 
 mod causes;
 mod delivery;
+mod execs;
+mod explain;
 mod failed;
 mod ground;
 mod handshakes;
@@ -27,6 +29,7 @@ mod select;
 mod slow;
 mod telemetry;
 mod watchdog;
+mod whereabouts;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -80,6 +83,17 @@ const PROOFS: &[&str] = &[
     "names from answers",
     "answers that are forged",
     "a client in a container's cgroup",
+    "three hundred processes that live",
+    "relative, linked and script",
+    "a program of memory",
+    "a path in another mount namespace",
+    "a fork without exec",
+    "namespaces: each record",
+    "names of one namespace",
+    "names that another cgroup",
+    "names: at another port",
+    "names: a flood",
+    "link-local addresses",
     "older connections, closed by either side",
     "older connections that one side has left",
     "older connections reset by either side",
@@ -118,6 +132,8 @@ fn main() -> ExitCode {
         ("failed", failed::ALL),
         ("causes", causes::ALL),
         ("names", names::ALL),
+        ("execs", execs::ALL),
+        ("whereabouts", whereabouts::ALL),
         ("observers", observers::ALL),
         ("open", open::ALL),
         ("pins", pins::ALL),
@@ -127,6 +143,7 @@ fn main() -> ExitCode {
         ("ground", ground::ALL),
         ("telemetry", telemetry::ALL),
         ("neighbours", neighbours::ALL),
+        ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),

@@ -220,7 +220,7 @@ fn too_much(scene: &Scene) -> Result<()> {
     let told = Told { records: stage.collector.records()?, balance };
     let gaps = told.gaps()?;
     let lost = |reason: &str| gaps.get(&("kernel".to_owned(), reason.to_owned())).copied().unwrap_or_default();
-    let kinds = ["established", "close", "fin", "reset", "syn again", "used again", "refused"];
+    let kinds = ["established", "close", "fin", "reset", "syn again", "used again", "refused", "netns"];
     ensure!(lost("flows_ring_full") > 0 && lost("owners_ring_full") > 0, "nothing was lost: {gaps:?}");
     ensure!(lost("flows_ring_full") == told.balance.lost(&kinds, "ring full"), "{gaps:?}, {:?}", told.balance.kernel);
     // Others' connections on this machine are in the rings too, but few.

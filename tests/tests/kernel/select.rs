@@ -353,7 +353,9 @@ fn groups(scene: &Scene) -> Result<()> {
     let mut sides = Vec::from(dialled(&net, "client", server.address)?);
     let name = "groups.flowtel.example";
     resolver.resolve(41, name, A, &[(name, Data::Address(net.server_v4.into()))])?;
-    sides.extend(dialled(&net, "client", server.address)?.map(|side| side.named(&[name])));
+    sides.extend(
+        dialled(&net, "client", server.address)?.map(|side| if side.outgoing { side.named(&[name]) } else { side }),
+    );
     let failures = refused(&net, (net.server_v4, CLOSED).into())?;
     let mut told = watching.finish()?;
     let about = About::Addresses(net.addresses());
@@ -410,7 +412,10 @@ fn reverse(scene: &Scene) -> Result<()> {
         resolver.resolve(53, name, A, &[(name, Data::Address(second.into()))])?;
         let told = |sides: [Side; 2], name: &str, state: &str| {
             sides.map(|mut side| {
-                side.names.destination = Some((vec![name.to_owned()], state.to_owned()));
+                // What was asked in the client's namespace says nothing in the server's.
+                if side.outgoing {
+                    side.names.destination = Some((vec![name.to_owned()], state.to_owned()));
+                }
                 side
             })
         };

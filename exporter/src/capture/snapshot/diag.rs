@@ -87,6 +87,15 @@ pub struct Key {
     id: SocketId,
 }
 
+// === impl Key
+
+impl Key {
+    /// The interface that the socket is bound to; 0: none.
+    pub fn interface(&self) -> u32 {
+        self.id.interface_id
+    }
+}
+
 // === impl Diag
 
 impl Diag {

@@ -36,7 +36,7 @@ pub use older::{Gone, Older};
 
 use self::diag::Socket;
 pub use self::diag::{BUFFER, Diag};
-use super::{Error, KernelTime};
+use super::{Error, KernelTime, NetnsId};
 
 /// How long the lists of other namespaces may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,6 +63,8 @@ pub struct Listing {
     pub left: Vec<(SocketAddr, SocketAddr)>,
     /// Listening sockets.
     pub listeners: Vec<FoundListener>,
+    /// Network namespaces that were read: cookie and inode number of each; 0 where it is not known.
+    pub namespaces: Vec<(u64, u32)>,
 }
 
 /// A connection that was there.
@@ -80,6 +82,10 @@ pub struct Found {
     pub active: Option<bool>,
     /// Which network namespace: equal for sockets of the same.
     pub namespace: usize,
+    /// The same, as events have it.
+    pub netns: NetnsId,
+    /// The interface that the socket is bound to; 0: none.
+    pub interface: u32,
     /// Inode of the socket's file; 0 where no process holds it.
     pub inode: u32,
     /// The cgroup that the socket was made in; 0 where it is not told.
@@ -232,6 +238,8 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
     let start = Instant::now();
     let mut reach = Reach::default();
     let mut namespaces = vec![Diag::open()?];
+    let own = std::fs::metadata("/proc/thread-self/ns/net");
+    let mut inodes = vec![own.map_or(0, |found| inode(&found))];
     let others = namespaces::others(proc);
     if others.too_many {
         reach.reason = "there are too many".into();
@@ -239,7 +247,10 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
     }
     for file in &others.files {
         match namespaces::enter(file).map_err(io::Error::from).and_then(|()| Diag::open()) {
-            Ok(diag) => namespaces.push(diag),
+            Ok(diag) => {
+                namespaces.push(diag);
+                inodes.push(file.metadata().map_or(0, |found| inode(&found)));
+            }
             Err(e) => {
                 reach.unread += 1;
                 reach.reason = match e.raw_os_error() {
@@ -250,6 +261,12 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         }
     }
     drop(others);
+    // What is known of each by the file that it was entered by is certain.
+    let ids: Vec<_> = namespaces.iter().map(Diag::namespace).zip(inodes).collect();
+    let id_of = |namespace: usize| {
+        let (cookie, inode) = ids.get(namespace).copied().unwrap_or_default();
+        NetnsId::new(cookie).or(NetnsId::of_inode(inode))
+    };
     // First reading. From here on the kernel side tells each FIN of these.
     let mut known = Vec::new();
     for (namespace, diag) in namespaces.iter_mut().enumerate() {
@@ -288,7 +305,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
                 if socket.over {
                     left.push((socket.local, socket.remote));
                 } else {
-                    found.push(Found::new(namespace, socket));
+                    found.push(Found::new(namespace, id_of(namespace), socket));
                 }
             }
         })?;
@@ -300,7 +317,7 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
             && let Ok(Some(socket)) = diag.look(&socket.key)
             && seen.insert(socket.cookie)
         {
-            found.push(Found::new(namespace, socket));
+            found.push(Found::new(namespace, id_of(namespace), socket));
         }
     }
     if found.len() > most {
@@ -311,8 +328,18 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         cookies.insert(found.cookie);
     }
     reach.found = (found.len(), listeners.len());
-    let listing = Listing { time, connections: found, left, listeners };
+    let listing = Listing { time, connections: found, left, listeners, namespaces: ids };
     Ok(Snapshot { listing, reach, namespaces, cookies })
+}
+
+/// The cookie of flowtel's own network namespace; 0 where the kernel does not tell.
+pub fn own_namespace() -> u64 {
+    Diag::open().map_or(0, |diag| diag.namespace())
+}
+
+fn inode(file: &std::fs::Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    u32::try_from(file.ino()).unwrap_or_default()
 }
 
 /// The states of a connection between its handshake and its end.
@@ -328,9 +355,10 @@ fn connections() -> StateFlags {
 // === impl Found
 
 impl Found {
-    fn new(namespace: usize, socket: Socket) -> Self {
+    fn new(namespace: usize, netns: NetnsId, socket: Socket) -> Self {
         let Socket { cookie, state, local, remote, inode, cgroup, counters, active, key, .. } = socket;
-        Self { cookie, state, local, remote, active, namespace, inode, cgroup, counters, holder: None, key }
+        let (interface, holder) = (key.interface(), None);
+        Self { cookie, state, local, remote, active, namespace, netns, interface, inode, cgroup, counters, holder, key }
     }
 
     /// An established one that nobody holds, for tests of what is made of it.
@@ -338,8 +366,22 @@ impl Found {
     pub fn sample(cookie: u64, local: SocketAddr, remote: SocketAddr) -> Self {
         let (counters, key) = (Counters::default(), Key::sample());
         let state = state::ESTABLISHED;
-        let (active, holder) = (None, None);
-        Self { cookie, state, local, remote, active, namespace: 0, inode: 0, cgroup: 0, counters, holder, key }
+        let (active, holder, netns) = (None, None, NetnsId::UNKNOWN);
+        Self {
+            cookie,
+            state,
+            local,
+            remote,
+            active,
+            namespace: 0,
+            netns,
+            interface: 0,
+            inode: 0,
+            cgroup: 0,
+            counters,
+            holder,
+            key,
+        }
     }
 }
 

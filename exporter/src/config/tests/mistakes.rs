@@ -89,6 +89,12 @@ fn what_selects_flows_is_checked_word_by_word() {
         ),
         ("capture.filter = 5", "expected a list of rules"),
         ("record.groups = \"tracy\"", "expected some of \"client_server\", \"tracee\", found \"tracy\""),
+        ("dns.ports = [53, 5353]", "5353 can't be watched: answers of multicast DNS"),
+        ("dns.ports = [853]", "853 can't be watched: what is asked there is encrypted"),
+        ("dns.ports = []", "expected 1 to 8 ports, found 0"),
+        ("dns.ports = [1, 2, 3, 4, 5, 6, 7, 8, 9]", "found 9"),
+        ("dns.ports = [70000]", "a list of whole numbers from 0 to 65535"),
+        ("dns.ports = \"dns\"", "a list of whole numbers"),
         ("dns.reverse = true", "\"off\" or \"observed\""),
     ] {
         let problems = problems_of(text);

@@ -1,14 +1,15 @@
 //! Names by address: what answers proved comes in, and what an address was called at a time goes out.
 //!
-//! What one source (the cgroup whose socket got the answer) saw stand for one address is a unit; it is kept, found,
-//! charged and forgotten as one. Sources are told apart for two reasons. An address of a content network or a proxy has
+//! What one asker (a user of a cgroup in a network namespace) saw stand for one address is a unit; it is kept, found and
+//! forgotten as one, and charged to its source, the cgroup: a user may make as many namespaces as he likes. Askers are told
+//! apart for two reasons. An address of a content network or a proxy has
 //! many names, and the one that a container asked for is the right one for its connections. And a source that asks for
 //! 100,000 names must not push out those of others: when something has to go, the source that holds most loses what it
 //! has used longest ago.
 //!
 //! Bounds, held after each call: addresses; bytes, reckoned from above (a list of names is kept once, but charged to
 //! everyone who uses it); the share of one source in both; [`MAX_NAMES`] lists of names a unit; [`MAX_SOURCES`] units an
-//! address. Each call's work is bounded by constants, or paid for by earlier calls (what is forgotten was once stored).
+//! address, where the cgroup that has most loses first. Each call's work is bounded by constants, or paid for by earlier calls (what is forgotten was once stored).
 //!
 //! Must never give a name that was first seen after the time asked about, or one past its grace time.
 
@@ -25,14 +26,17 @@ use self::{
     sighting::Sighting,
     slab::{Slab, Source, Unit},
 };
-use super::names::{Gather, MAX_NAMES, Names, State};
+use super::{
+    names::{Gather, MAX_NAMES, Names, State},
+    reader::{Asker, Nearness, Reader},
+};
 use crate::{
     capture::KernelTime,
     config,
     ledger::{self, Counter},
 };
 
-/// The most sources whose names are kept for one address; of more, the ones that saw it last.
+/// The most askers whose names are kept for one address.
 pub const MAX_SOURCES: usize = 64;
 /// Slots looked at for what is over, each time that [`Cache::sweep`] is called: 65,536 within half a minute at the usual
 /// 20 calls a second.
@@ -69,8 +73,8 @@ pub struct Cache {
 pub struct Seen<'a> {
     /// The address, canonical.
     pub address: IpAddr,
-    /// The cgroup whose socket got the answer.
-    pub source: u64,
+    /// Who asked.
+    pub asker: Asker,
     /// The name asked for, then CNAMEs, a blank between them; not empty.
     pub names: &'a str,
     /// The time to live that the answer says.
@@ -89,12 +93,14 @@ struct Limits {
     bytes: usize,
     source_addresses: usize,
     source_bytes: usize,
+    /// What others asked for is told.
+    fallback: bool,
 }
 
-/// Where an address's unit of one source is.
+/// Where an address's unit of one asker is.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    source: u64,
+    asker: Asker,
     slot: u32,
 }
 
@@ -150,7 +156,7 @@ impl Cache {
     /// Remembers names for an address, and forgets others where a limit says so.
     pub fn insert(&mut self, seen: &Seen<'_>, ledger: &ledger::Dns) {
         let ttl = self.limits.ttl(seen.ttl);
-        let slot = self.slot(seen.address, seen.source);
+        let slot = self.slot(seen.address, seen.asker);
         let Some(unit) = self.units.get_mut(slot) else { return };
         // What is over goes first: it would only take the room of what isn't.
         let expired = unit.sightings.extract_if(.., |s| s.is_over(seen.time, self.limits.grace));
@@ -174,19 +180,18 @@ impl Cache {
         self.bound(seen, ledger);
     }
 
-    /// What an address was called at a time, by the container that connected to it, or where that never asked for it, by
-    /// anybody on this host. Names that are `Fresh` come alone; only where there are none, `Expired` ones do.
+    /// What an address was called at a time, by whoever connected to it, or where he never asked for it, by anybody whose
+    /// answers hold for `reader`. Names that are `Fresh` come alone; only where there are none, `Expired` ones do.
     ///
     /// `at` may lie up to 2 s behind the newest answer. Then an answer after `at` doesn't count.
-    pub fn names(&self, address: IpAddr, cgroup: Option<u64>, at: KernelTime) -> Option<Names<'_>> {
+    pub fn names(&self, address: IpAddr, reader: &Reader, at: KernelTime) -> Option<Names<'_>> {
         let places = self.addresses.get(&address.to_canonical())?;
-        let own = cgroup.and_then(|cgroup| places.iter().position(|place| place.source == cgroup));
-        let own = own.map_or(&[][..], |i| &places[i..=i]);
-        [own, places]
+        [Nearness::Own, Nearness::Any]
             .into_iter()
-            .filter(|places| !places.is_empty())
-            .flat_map(|places| [(places, State::Fresh), (places, State::Expired)])
-            .find_map(|(places, state)| self.gather(places, state, at))
+            .filter(|near| *near == Nearness::Own || self.limits.fallback)
+            .filter(|near| places.iter().any(|place| reader.may_know(&place.asker, *near)))
+            .flat_map(|near| [(near, State::Fresh), (near, State::Expired)])
+            .find_map(|(near, state)| self.gather(places, (reader, near), state, at))
     }
 
     /// Looks through some more of what is remembered for what is over. Calling it now and then gives memory back;
@@ -202,21 +207,22 @@ impl Cache {
         }
     }
 
-    /// The slot for an address and a source, at the front of all lists that it is in.
-    fn slot(&mut self, address: IpAddr, source: u64) -> u32 {
+    /// The slot for an address and an asker, at the front of all lists that it is in.
+    fn slot(&mut self, address: IpAddr, asker: Asker) -> u32 {
+        let source = asker.cgroup;
         let places = self.addresses.entry(address).or_insert_with(|| Vec::with_capacity(1));
         let list = self.sources.entry(source).or_insert_with(|| {
             self.bytes += SOURCE_COST;
             Source::new(SOURCE_COST)
         });
-        if let Some(i) = places.iter().position(|place| place.source == source) {
+        if let Some(i) = places.iter().position(|place| place.asker == asker) {
             places[..=i].rotate_right(1);
             let slot = places[0].slot;
             self.units.touch(slot, list);
             return slot;
         }
         let slot = self.units.insert(Unit::new(address, source), list);
-        places.insert(0, Place { source, slot });
+        places.insert(0, Place { asker, slot });
         slot
     }
 
@@ -246,10 +252,10 @@ impl Cache {
     /// Forgets until all limits are kept again, after something was stored.
     fn bound(&mut self, seen: &Seen<'_>, ledger: &ledger::Dns) {
         let places = self.addresses.get(&seen.address).filter(|places| places.len() > MAX_SOURCES);
-        if let Some(Place { slot, .. }) = places.and_then(|places| places.last().copied()) {
+        if let Some(Place { slot, .. }) = places.and_then(|places| least(places)) {
             self.forget(slot, &ledger.over_quota);
         }
-        self.bound_source(seen.source, ledger);
+        self.bound_source(seen.asker.cgroup, ledger);
         self.bound_all(ledger);
     }
 
@@ -290,10 +296,17 @@ impl Cache {
     }
 
     /// The names of some units of one address that are of one state at a time.
-    fn gather(&self, places: &[Place], state: State, at: KernelTime) -> Option<Names<'_>> {
+    fn gather(
+        &self,
+        places: &[Place],
+        (reader, near): (&Reader, Nearness),
+        state: State,
+        at: KernelTime,
+    ) -> Option<Names<'_>> {
         let worth = |s: &Sighting| s.at(at, self.limits.grace).filter(|(is, _)| *is == state).map(|(_, age)| age);
         let units = places
             .iter()
+            .filter(|place| reader.may_know(&place.asker, near))
             .filter_map(|place| self.units.get(place.slot))
             .filter(|unit| unit.sightings.iter().any(|s| worth(s).is_some()));
         // One source with many names leaves room for the names of others.
@@ -312,8 +325,15 @@ impl Cache {
         let mut names = Gather::new();
         found.iter().filter_map(|c| c.names.split(' ').next()).for_each(|name| names.add(name));
         found.iter().flat_map(|c| c.names.split(' ').skip(1)).for_each(|name| names.add(name));
-        names.done(state, found.first().map(|c| c.age))
+        names.done(state, found.first().map(|c| c.age), reader.origin(near))
     }
+}
+
+/// The place to forget where an address has too many: of the cgroup that has most of them, the one renewed longest ago.
+fn least(places: &[Place]) -> Option<Place> {
+    let held = |cgroup: u64| places.iter().filter(|place| place.asker.cgroup == cgroup).count();
+    // Of equal ones the last counts, which is the oldest.
+    places.iter().max_by_key(|place| held(place.asker.cgroup)).copied()
 }
 
 // === impl Limits
@@ -332,6 +352,7 @@ impl Limits {
             bytes,
             source_addresses: share(addresses),
             source_bytes: share(bytes),
+            fallback: config.fallback,
         }
     }
 

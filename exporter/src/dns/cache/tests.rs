@@ -11,6 +11,16 @@ const SECOND: u64 = 1_000_000_000;
 /// An address that many names stand for.
 const SHARED: u32 = 1;
 
+/// A cgroup's only user, in the only namespace.
+pub(super) fn asker(cgroup: u64) -> Asker {
+    Asker { cgroup, netns: 1, uid: 0 }
+}
+
+/// The same, connecting.
+pub(super) fn reader(cgroup: Option<u64>) -> Reader {
+    Reader { netns: 1, owner: cgroup.map(|cgroup| (cgroup, 0)), hosts: true }
+}
+
 /// A cache with its counters.
 pub(super) struct Rig {
     pub cache: Cache,
@@ -25,7 +35,7 @@ impl Rig {
     pub fn see(&mut self, address: u32, source: u64, names: &str, time: u64, ttl: u64) {
         let seen = Seen {
             address: ip(address),
-            source,
+            asker: asker(source),
             names,
             ttl: Duration::from_secs(ttl),
             time: KernelTime(time * SECOND),
@@ -35,7 +45,7 @@ impl Rig {
 
     /// State, age in seconds, and names.
     pub fn names(&self, address: u32, cgroup: Option<u64>, at: u64) -> Option<(State, u64, String)> {
-        let names = self.cache.names(ip(address), cgroup, KernelTime(at * SECOND))?;
+        let names = self.cache.names(ip(address), &reader(cgroup), KernelTime(at * SECOND))?;
         Some((names.state, names.age.expect("an answer's age").as_secs(), names.as_slice().join(" ")))
     }
 
@@ -47,7 +57,9 @@ impl Rig {
         assert_eq!(live.len(), addresses.values().map(Vec::len).sum::<usize>());
         let mut texts = std::collections::HashSet::new();
         for (slot, unit) in &live {
-            assert!(addresses[&unit.address].iter().any(|place| place.slot == *slot && place.source == unit.source));
+            assert!(
+                addresses[&unit.address].iter().any(|place| place.slot == *slot && place.asker.cgroup == unit.source)
+            );
             assert!((1..=MAX_NAMES).contains(&unit.sightings.len()));
             assert!(unit.sightings.is_sorted_by(|a, b| a.newest() >= b.newest()));
             texts.extend(unit.sightings.iter().map(|s| &*s.names));
@@ -145,7 +157,7 @@ fn an_ipv4_mapped_address_is_looked_up_as_ipv4() {
     let mut rig = rig();
     rig.see(SHARED, 7, "a.example", 100, 60);
     let IpAddr::V4(v4) = ip(SHARED) else { panic!("not IPv4") };
-    assert!(rig.cache.names(v4.to_ipv6_mapped().into(), None, KernelTime(101 * SECOND)).is_some());
+    assert!(rig.cache.names(v4.to_ipv6_mapped().into(), &reader(None), KernelTime(101 * SECOND)).is_some());
 }
 
 #[test]

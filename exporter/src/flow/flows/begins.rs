@@ -6,7 +6,7 @@ use flowtel_common::event::{self, Accept, Call, Caller, Established, Release, st
 
 use super::{Flows, stamp};
 use crate::{
-    capture::{KernelEvent, KernelTime},
+    capture::{KernelEvent, KernelTime, NetnsId},
     config,
     flow::{
         Direction, Flow, FlowEvent, Owner, Role, Source, What, attempts::Attempt, open::Open, reason::Seen, waits::Wait,
@@ -26,6 +26,7 @@ impl Flows {
             denied: call.refusal != 0,
             owner: (!is_kernel_worker(&call.caller))
                 .then(|| owner(event, &call.caller, Role::Connector, Source::Connect)),
+            netns: NetnsId::new(call.netns),
         };
         let cookie = call.caller.cookie;
         if self.own.asked(&attempt) {
@@ -67,6 +68,7 @@ impl Flows {
             source: Source::Accept,
             begin: None,
         };
+        let netns = NetnsId::new(accept.netns);
         let certain = accept.certain != 0;
         let Some(open) = self.open.get(accept.cookie) else {
             if certain && self.older.accepts(accept.cookie, owner) {
@@ -76,7 +78,7 @@ impl Flows {
                 kernel.accept.unused.add(1);
             } else {
                 // Or of one that is not followed.
-                kernel.accept.unused.add(self.early.add(accept.cookie, owner));
+                kernel.accept.unused.add(self.early.add(accept.cookie, owner, netns));
             }
             return;
         };
@@ -89,7 +91,8 @@ impl Flows {
             kernel.accept.unused.add(1);
             return;
         }
-        self.settling.give_owner(open.begin, owner);
+        self.settling.give_owner(open.begin, owner, netns);
+        open.flow.netns = open.flow.netns.or(netns);
         let named = open.flow.owner.map(|listener| listener.pid).filter(|pid| told && *pid != owner.pid);
         open.flow.owner = Some(Owner { begin: named.and_then(NonZeroU32::new), ..owner });
         if open.own { kernel.accept.own.bump() } else { kernel.accept.joined.bump() }
@@ -163,12 +166,18 @@ impl Flows {
         if !self.begins_after_older(event, cookie, flow.id, attempt.is_some()) {
             return;
         }
+        let asked_in = attempt.map_or(NetnsId::UNKNOWN, |attempt| attempt.netns);
+        flow.netns = NetnsId::new(established.netns).or(asked_in);
+        flow.interface = established.interface;
         flow.owner = match direction {
             Direction::Outgoing => attempt.and_then(|a| a.owner),
             Direction::Incoming => self.listeners.owner(established.listener),
         };
         let early = self.early.take(cookie);
-        let acceptor = early.filter(|_| direction == Direction::Incoming);
+        let acceptor = early.filter(|_| direction == Direction::Incoming).map(|(owner, netns)| {
+            flow.netns = flow.netns.or(netns);
+            owner
+        });
         flow.owner = acceptor.or(flow.owner);
         // When the SYN-ACK came. Of SYNs that crossed there is none.
         let handshake = match (&attempt, direction) {
@@ -210,8 +219,7 @@ impl Flows {
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
         let Some(flow) = followed else { return };
-        let netns = established.netns;
-        let open = Open { flow, began: event.time, seen: Seen::default(), begin, netns, active, own };
+        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own };
         self.vanished.forget(cookie);
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);

@@ -9,7 +9,7 @@ use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
 
 use super::{Flows, stamp};
 use crate::{
-    capture::{KernelEvent, KernelTime},
+    capture::{KernelEvent, KernelTime, NetnsId},
     flow::{
         Cause, CommunityId, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Sent, Stamp, Traffic, What,
         attempts::Attempt,
@@ -98,7 +98,9 @@ impl Flows {
             let direction = if attempt.is_some() { Direction::Outgoing } else { Direction::Incoming };
             let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(direction));
             flow.came_of(attempt.as_ref(), &self.boot, event.time);
-            flow.owner = attempt.and_then(|a| a.owner);
+            (flow.owner, flow.netns) = attempt.map_or((None, NetnsId::UNKNOWN), |a| (a.owner, a.netns));
+            flow.netns = flow.netns.or(NetnsId::of_inode(close.netns_inode));
+            flow.interface = close.interface;
             let cause = reason::half(close, &asked(attempt.as_ref()), attempt.is_some());
             let what = What::Failed { cause, attempts: 1, fold: None };
             let told = FlowEvent { at: stamp(event, event.time), flow, what };
@@ -111,9 +113,10 @@ impl Flows {
         self.count(&self.ledger.kernel.close, own);
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, attempt.map(|_| Direction::Outgoing));
         flow.came_of(attempt.as_ref(), &self.boot, event.time);
+        flow.interface = close.interface;
         if let Some(attempt) = attempt {
             self.count(&self.ledger.kernel.connect, own);
-            flow.owner = attempt.owner;
+            (flow.owner, flow.netns) = (attempt.owner, attempt.netns);
         }
         let what = ended(event, close, &Seen::default(), flow.direction, attempt.is_some(), None);
         self.hold_end(event, close.cookie, flow, what, own);
@@ -143,7 +146,8 @@ impl Flows {
         }
         let mut flow = Flow::new(&self.boot, close.cookie, local, remote, Some(Direction::Outgoing));
         flow.came_of(attempt.as_ref(), &self.boot, event.time);
-        flow.owner = attempt.and_then(|a| a.owner);
+        (flow.owner, flow.netns) = attempt.map_or((None, NetnsId::UNKNOWN), |a| (a.owner, a.netns));
+        flow.interface = close.interface;
         let Counters { segments_out, retransmits, .. } = close.counters;
         let attempts = if segments_out == 0 { 0 } else { retransmits.saturating_add(1) };
         let cause = reason::failure(close, &asked(attempt.as_ref()));
@@ -198,7 +202,7 @@ impl Flows {
         let mut flow = Flow::new(&self.boot, cookie, nowhere, attempt.destination, Some(Direction::Outgoing));
         // The kernel tells nothing of a socket for which no SYN leaves, so it may be one of many such attempts.
         flow.set_apart(&self.boot, attempt.asked);
-        flow.owner = attempt.owner;
+        (flow.owner, flow.netns) = (attempt.owner, attempt.netns);
         flow.community_id = None::<CommunityId>;
         let what = What::Failed { cause, attempts: 0, fold: None };
         self.settling.hold(FlowEvent { at, flow, what }, cookie, at.time, false, false);

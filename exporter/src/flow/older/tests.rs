@@ -40,7 +40,13 @@ impl Scene {
 
     fn with(connections: Vec<Found>) -> Self {
         let mut scene = Self::new();
-        let listing = Listing { time: KernelTime(START), connections, left: Vec::new(), listeners: Vec::new() };
+        let listing = Listing {
+            time: KernelTime(START),
+            connections,
+            left: Vec::new(),
+            listeners: Vec::new(),
+            namespaces: Vec::new(),
+        };
         scene.flows.found(&listing, &Clock::measure(), |_| false);
         scene
     }
@@ -120,6 +126,7 @@ fn what_is_found_is_told_as_open_once_and_what_began_since_is_not() {
         connections: vec![connection(), other],
         left: Vec::new(),
         listeners: Vec::new(),
+        namespaces: Vec::new(),
     };
     scene.flows.found(&listing, &Clock::measure(), |cookie| cookie == 8);
     let told = scene.told();
@@ -136,7 +143,7 @@ fn a_connection_whose_other_end_this_host_has_left_is_local_all_the_same() {
         let Found { local, remote, .. } = connection();
         let left = if both { vec![(remote, local)] } else { Vec::new() };
         let (time, connections) = (KernelTime(START), vec![connection()]);
-        let listing = Listing { time, connections, left, listeners: Vec::new() };
+        let listing = Listing { time, connections, left, listeners: Vec::new(), namespaces: Vec::new() };
         scene.flows.found(&listing, &Clock::measure(), |_| false);
         assert_eq!(scene.told().iter().map(|told| told.flow.local).collect::<Vec<_>>(), [both]);
     }
@@ -162,6 +169,8 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
             data_segments_in: 0,
             netns: 1,
             listener: 0,
+            interface: 0,
+            reserved_2: 0,
         })
     };
     scene.on(START + MS, established(2));
@@ -233,6 +242,8 @@ fn what_is_gone_is_told_once_and_a_close_before_it_counts() {
     scene.on(
         START + 10 * MS,
         Event::Close(Close {
+            interface: 0,
+            netns_inode: 0,
             kind: event::CLOSE,
             old_state: state::FIN_WAIT2,
             time: 0,

@@ -12,6 +12,8 @@ fn ago(ms: u64) -> Option<KernelTime> {
 /// A socket whose error this kernel does not say.
 fn closed(old_state: u32) -> Close {
     Close {
+        interface: 0,
+        netns_inode: 0,
         kind: event::CLOSE,
         old_state,
         time: AT.0,

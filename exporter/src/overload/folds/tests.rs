@@ -32,6 +32,8 @@ fn event(time: u64, client: u8, port: u16, what: What) -> FlowEvent {
             destination: SocketAddr::from(([198, 51, 100, 1], port)),
             direction: Some(Direction::Outgoing),
             local: false,
+            netns: NetnsId::new(1),
+            interface: 0,
             owner: Some(owner),
             tunnel: None,
         },

@@ -1,4 +1,8 @@
-//! Process ids in; the executables that they run out, from /proc.
+//! Process ids in; what they run, when they began and who made them out: from what the kernel told of them, else from /proc.
+//!
+//! What the kernel tells when a program starts (`execs`) comes first: it knows what was run at the very time, also of processes
+//! that are gone, and saves the look into /proc. What follows is about processes of which nothing was told: they are older than
+//! flowtel, or it can't watch starts here.
 //!
 //! # Why the answer is never another process's
 //!
@@ -26,33 +30,41 @@
 //! 4. **After V** the link is read again through the kept descriptor: one call says both that the process is still there
 //!    and what it runs now. Descriptors are bounded; without one /proc/PID is opened again, and rule 2 decides anew.
 //!
-//! What stays open: the *program* is that of the time of the look-up. A process that calls execve(2) between the event
-//! and the look-up, one tick of `capture.tick` later, is named by its new program. The kernel keeps no time of the exec
-//! that user space could read.
+//! What stays open where starts can't be watched: the *program* is that of the time of the look-up. A process that calls
+//! execve(2) between the event and the look-up, one tick of `capture.tick` later, is named by its new program. The kernel keeps
+//! no time of the exec that user space could read. Where starts are watched, an answer that was read after a start which the
+//! event was before does not count.
 //!
 //! Must never name another process's executable, nor hold more descriptors than its bound.
 
+mod about;
 mod executable;
+pub(in crate::owner) mod reading;
 pub mod stat;
 mod visibility;
 
 use std::{fmt, fs, mem::MaybeUninit, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 
+pub use about::{Created, Parent, Process};
 pub use executable::Executable;
+use flowtel_common::exec::Told;
+use reading::{Look, Proc};
 use rustix::{
-    fs::{CWD, Mode, OFlags, openat, readlinkat_raw},
     io::Errno,
-    path::DecInt,
     process::{Resource, getrlimit},
 };
 pub use visibility::Visibility;
+pub(crate) use visibility::shows_kernel_threads;
 
-use self::{executable::MAX_PATH, stat::Stat};
-use super::generations::Generations;
+use self::executable::MAX_PATH;
+use super::{
+    execs::{Execs, Open, Said},
+    generations::Generations,
+};
 use crate::{
-    capture::KernelTime,
+    capture::{Clock, KernelTime, Reach, clock},
     config,
-    ledger::{Counter, Ledger, Lookups},
+    ledger::{Counter, Ledger},
 };
 
 /// The most processes whose directory is kept open, and at most a quarter of what RLIMIT_NOFILE grants.
@@ -64,16 +76,19 @@ const ENOUGH_FREE: u64 = 30_000;
 /// Which process runs what.
 pub struct Processes {
     /// The proc file system, where it shows the host's processes.
-    proc: Option<OwnedFd>,
+    proc: Option<Proc>,
     path: PathBuf,
     enabled: bool,
+    /// What the kernel told.
+    execs: Execs,
+    /// What /proc told.
     known: Generations<u32, Known>,
     handles: Generations<u32, OwnedFd>,
     tick_ns: u64,
     ledger: Arc<Ledger>,
 }
 
-/// What is known of a process id.
+/// What is known of a process id from /proc.
 #[derive(Debug)]
 struct Known {
     found: Found,
@@ -83,25 +98,37 @@ struct Known {
 
 #[derive(Debug, Clone)]
 enum Found {
-    /// A process that began at `since` or before, and what it runs.
-    Process { since: KernelTime, executable: Arc<Executable> },
+    /// A process that began at `since` or before, in the clock tick `ticks`. Its parent was looked at where it is `whole`.
+    Process { since: KernelTime, ticks: u64, process: Arc<Process>, whole: bool },
     /// Nobody has the number, or it has no executable.
     Gone,
     /// It may not be read.
     Unreadable,
 }
 
+/// Why there is no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Gone,
+    Reused,
+    Unreadable,
+}
+
+/// An answer of /proc: it was there already, or was read now.
+type Answer = Result<(Arc<Process>, bool), Why>;
+
 // === impl Processes
 
 impl Processes {
-    /// Opens the proc file system of `owner.proc`. Where that does not show the host's processes all questions are
-    /// answered with `None`: [`Processes::visibility`] says why.
+    /// Opens the proc file system of `owner.proc`. Where that does not show the host's processes it is not asked:
+    /// [`Processes::visibility`] says why.
     pub fn new(config: &config::Owner, ledger: Arc<Ledger>) -> Self {
         let handles = getrlimit(Resource::Nofile).current.map_or(MAX_HANDLES, |limit| MAX_HANDLES.min(limit / 4));
         let mut processes = Self {
-            proc: open_directory(&config.proc).ok(),
+            proc: Proc::open(&config.proc).ok(),
             path: config.proc.clone(),
             enabled: config.executable,
+            execs: Execs::new(config.max_processes as usize),
             known: Generations::new(config.max_processes as usize),
             handles: Generations::new(usize::try_from(handles).unwrap_or(2)),
             tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
@@ -113,31 +140,144 @@ impl Processes {
         processes
     }
 
-    /// What the process with the id `pid` in the initial pid namespace runs, which did something at `at`. The name is as
-    /// good as the question is early: ask when the event is read, not when the flow is told.
-    ///
-    /// `None`, and counted in the ledger under its reason: the process is no longer there, the number belongs to another
-    /// one (or may), or it may not be read.
-    pub fn executable(&mut self, pid: u32, at: KernelTime) -> Option<Arc<Executable>> {
-        let counts = &self.ledger.owner.executables;
-        if let Some(known) = self.known.get(pid).filter(|known| at <= known.until) {
-            return known.found.answer(at, &counts.cached, counts);
+    /// Goes on with changed settings. What /proc told is looked up anew; what the kernel told it tells only once.
+    pub fn reconfigure(&mut self, config: &config::Owner) {
+        let new = Self::new(config, Arc::clone(&self.ledger));
+        let execs = std::mem::replace(self, new).execs;
+        self.execs = execs;
+    }
+
+    /// Takes what the kernel told of a process, in the order of time.
+    pub fn told(&mut self, told: &Told<'_>) {
+        if self.enabled {
+            self.execs.on(told);
         }
-        if self.proc.is_none() || pid == 0 {
-            counts.unreadable.add(1);
+    }
+
+    /// All that the kernel told of processes was taken, as far as this goes.
+    pub fn reaches(&mut self, reach: Reach) {
+        self.execs.reaches(reach);
+        if let (Some(proc), Some(mounts)) = (&mut self.proc, reach.host_mounts) {
+            proc.know_host_mounts(mounts);
+        }
+    }
+
+    /// What the process with the id `pid` in the initial pid namespace runs, which did something at `at`.
+    pub fn executable(&mut self, pid: u32, at: KernelTime) -> Option<Arc<Executable>> {
+        self.process(pid, at).and_then(|process| process.executable.clone())
+    }
+
+    /// The process with the id `pid` in the initial pid namespace, which did something at `at`. The answer is as good as the
+    /// question is early: ask when the event is read, not when the flow is told.
+    ///
+    /// `None`, or without an executable, and counted in the ledger under its reason: the process is no longer there, the number
+    /// belongs to another one (or may), or it may not be read.
+    pub fn process(&mut self, pid: u32, at: KernelTime) -> Option<Arc<Process>> {
+        let first = match self.execs.at(pid, at) {
+            Said::Process(process) => return Some(self.count_told(process)),
+            Said::Open(open) => {
+                let process = self.complete(pid, at, open);
+                return Some(self.count_told(process));
+            }
+            Said::Later(first) => Some(first),
+            Said::Nothing => None,
+        };
+        let answer = match first {
+            // It may have been read since then: that is another program.
+            Some(first) => match self.known.get(pid) {
+                Some(known) if at <= known.until && known.until < first => known.found.answer(at),
+                _ => Err(Why::Gone),
+            },
+            None => self.find(pid, at, true),
+        };
+        let counts = &self.ledger.owner.executables;
+        let (counter, process): (&Counter, _) = match answer {
+            Ok((process, true)) => (&counts.cached, Some(process)),
+            Ok((process, false)) => (&counts.looked_up, Some(process)),
+            Err(Why::Gone) => (&counts.gone, None),
+            Err(Why::Reused) => (&counts.reused, None),
+            Err(Why::Unreadable) => (&counts.unreadable, None),
+        };
+        counter.bump();
+        process
+    }
+
+    fn count_told(&self, process: Arc<Process>) -> Arc<Process> {
+        let counts = &self.ledger.owner.executables;
+        if process.executable.is_some() {
+            counts.told.bump()
+        } else {
+            counts.gone.bump()
+        }
+        process
+    }
+
+    /// Makes an answer of what the kernel told, with /proc's help where that is not all.
+    fn complete(&mut self, pid: u32, at: KernelTime, open: Open) -> Arc<Process> {
+        let mut executable = open.executable.clone();
+        let mut borrowed = None;
+        let is_open = executable.as_ref().is_none_or(|executable| executable.is_called());
+        if is_open && !open.closed {
+            let now = KernelTime::now();
+            if let Some(found) = self.found_of(pid, at, open.start) {
+                (executable, borrowed) = (Some(found), Some((pid, now)));
+            } else if executable.is_none()
+                && let Some(of) = open.of
+                && let Some(found) = self.unchanged(of, open.since)
+            {
+                (executable, borrowed) = (Some(found), Some((of, now)));
+            }
+        }
+        let known = open.parent.map(|parent| {
+            let same = open.of == Some(parent) && executable.is_some();
+            let known = if same { executable.clone() } else { open.parent_executable.clone() };
+            Parent { pid: parent, executable: known.or_else(|| self.unchanged(parent, open.since)) }
+        });
+        // Of a process that is older than flowtel only the start of its program was told.
+        let older = if open.start.is_none() || known.is_none() { self.find(pid, at, true).ok() } else { None };
+        let parent = known.or_else(|| older.as_ref().and_then(|(process, _)| process.parent.clone()));
+        let created = match open.start {
+            Some(start) => Some(Created { at: Clock::measure().wall(start), digits: 3 }),
+            None => older.and_then(|(process, _)| process.created),
+        };
+        let process = Arc::new(Process { executable, created, parent, command: open.command });
+        self.execs.close(pid, open.since, &process, borrowed);
+        process
+    }
+
+    /// What /proc says that a process runs of which the kernel told, where it is that one for certain.
+    fn found_of(&mut self, pid: u32, at: KernelTime, start: Option<KernelTime>) -> Option<Arc<Executable>> {
+        let (process, _) = self.find(pid, at, true).ok()?;
+        let Some(Known { found: Found::Process { ticks, .. }, .. }) = self.known.get(pid) else { return None };
+        let same = start.is_none_or(|start| start.0 / self.tick_ns == *ticks);
+        process.executable.clone().filter(|_| same)
+    }
+
+    /// What a process ran at `at` of which the kernel has told nothing: what it runs now.
+    fn unchanged(&mut self, pid: u32, at: KernelTime) -> Option<Arc<Executable>> {
+        if !self.execs.is_silent(pid, at) {
             return None;
         }
-        let ledger = Arc::clone(&self.ledger);
-        let counts = &ledger.owner.executables;
+        self.find(pid, at, false).ok().and_then(|(process, _)| process.executable.clone())
+    }
+
+    /// Asks /proc, or what is known from it. `whole`: with its parent.
+    fn find(&mut self, pid: u32, at: KernelTime, whole: bool) -> Answer {
+        if let Some(known) = self.known.get(pid).filter(|known| at <= known.until && known.found.is_whole(whole)) {
+            return known.found.answer(at);
+        }
+        if self.proc.is_none() || pid == 0 {
+            return Err(Why::Unreadable);
+        }
         // Before anything is read: what is read holds at least until here.
         let now = KernelTime::now();
-        if let Some(unchanged) = self.check_again(pid, now) {
-            return unchanged.answer(at, &counts.cached, counts);
+        if let Some(unchanged) = self.check_again(pid, now, whole) {
+            return unchanged.answer(at);
         }
-        let found = self.read(pid);
+        let found = self.read(pid, whole);
         // The event lies before this look-up even where two CPUs' clocks differ by a little.
         let known = Known { found, until: now.max(at) };
-        let answer = known.found.answer(at, &counts.looked_up, counts);
+        let answer = known.found.answer(at).map(|(process, _)| (process, false));
         self.known.insert(pid, known);
         answer
     }
@@ -153,47 +293,71 @@ impl Processes {
     }
 
     /// Looks whether the process that is known by a kept descriptor is still there and runs the same.
-    fn check_again(&mut self, pid: u32, now: KernelTime) -> Option<Found> {
+    fn check_again(&mut self, pid: u32, now: KernelTime, whole: bool) -> Option<Found> {
         let handle = self.handles.get(pid)?;
-        let known = self.known.get(pid)?;
-        let Found::Process { executable, .. } = &mut known.found else { return None };
+        let known = self.known.get(pid).filter(|known| known.found.is_whole(whole))?;
+        let Found::Process { process, .. } = &mut known.found else { return None };
         let mut buffer = [MaybeUninit::uninit(); MAX_PATH];
-        let Ok(link) = read_link(handle, &mut buffer) else {
-            // It is gone, or may no longer be read; the number may be another's already.
-            self.handles.remove(pid);
-            return None;
-        };
-        let same = executable.path.as_bytes() == link;
-        if !same
-            && let Some(other) = Executable::from_link(link)
-            && **executable != other
-        {
-            *executable = Arc::new(other);
+        let before = process.executable.as_ref();
+        let link = reading::read_link(handle, &mut buffer);
+        let same = link.as_ref().is_ok_and(|link| before.is_some_and(|before| before.path.as_bytes() == *link));
+        if !same {
+            let Some(executable) = self.proc.as_ref().and_then(|proc| proc.executable(handle).ok()) else {
+                // It is gone, or may no longer be read; the number may be another's already.
+                self.handles.remove(pid);
+                return None;
+            };
+            if before.is_none_or(|before| **before != executable) {
+                *process = Arc::new(Process { executable: Some(Arc::new(executable)), ..(**process).clone() });
+            }
         }
         known.until = known.until.max(now);
         Some(known.found.clone())
     }
 
     /// Reads who has the number now, and keeps its descriptor.
-    fn read(&mut self, pid: u32) -> Found {
+    fn read(&mut self, pid: u32, whole: bool) -> Found {
         let Some(proc) = &self.proc else { return Found::Unreadable };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let read = openat(proc, DecInt::new(pid), flags, Mode::empty()).and_then(|process| {
-            let stat = read_stat(&process)?;
-            let mut buffer = [MaybeUninit::uninit(); MAX_PATH];
-            let executable = Executable::from_link(read_link(&process, &mut buffer)?).ok_or(Errno::NOENT)?;
-            Ok((process, stat, executable))
-        });
-        match read {
-            Ok((process, stat, executable)) => {
+        match proc.look(pid) {
+            Ok(Look { handle, stat, executable }) => {
                 let since = certain_since(stat.start, self.tick_ns, numbers_suffice());
-                self.handles.insert(pid, process);
-                Found::Process { since, executable: Arc::new(executable) }
+                self.handles.insert(pid, handle);
+                let began = KernelTime(stat.start.saturating_mul(self.tick_ns));
+                let parent = (stat.parent != 0).then(|| Parent {
+                    pid: stat.parent,
+                    executable: if whole { self.runs_now(stat.parent, stat.start) } else { None },
+                });
+                let process = Process {
+                    executable: Some(Arc::new(executable)),
+                    created: Some(Created { at: Clock::measure().wall(began), digits: self.tick_digits() }),
+                    parent,
+                    command: None,
+                };
+                Found::Process { since, ticks: stat.start, process: Arc::new(process), whole }
             }
             // ENOENT: nobody has it, or (of the link) it is a zombie or a thread of the kernel. ESRCH: it went meanwhile.
             Err(Errno::NOENT | Errno::SRCH) => Found::Gone,
             Err(_) => Found::Unreadable,
         }
+    }
+
+    /// What the parent runs now of a process that began in the clock tick `child`. Whoever has its number is not it where it
+    /// began later.
+    fn runs_now(&mut self, pid: u32, child: u64) -> Option<Arc<Executable>> {
+        let now = KernelTime::now();
+        match self.execs.at(pid, now) {
+            Said::Process(process) => return process.executable.clone(),
+            Said::Open(Open { executable: Some(executable), .. }) => return Some(executable),
+            _ => {}
+        }
+        let (process, _) = self.find(pid, now, false).ok()?;
+        let Some(Known { found: Found::Process { ticks, .. }, .. }) = self.known.get(pid) else { return None };
+        process.executable.clone().filter(|_| *ticks <= child)
+    }
+
+    /// How many digits of a second a clock tick gives.
+    fn tick_digits(&self) -> u8 {
+        if self.tick_ns >= 10_000_000 { 2 } else { 3 }
     }
 }
 
@@ -206,23 +370,29 @@ impl fmt::Debug for Processes {
 // === impl Found
 
 impl Found {
-    /// The answer for an event at `at`, counted: under `success`, or under the reason why there is none.
-    fn answer(&self, at: KernelTime, success: &Counter, counts: &Lookups) -> Option<Arc<Executable>> {
-        let (counter, answer) = match self {
-            Self::Process { since, executable } if at >= *since => (success, Some(Arc::clone(executable))),
-            Self::Process { .. } => (&counts.reused, None),
-            Self::Gone => (&counts.gone, None),
-            Self::Unreadable => (&counts.unreadable, None),
-        };
-        counter.bump();
-        answer
+    /// The answer for an event at `at`.
+    fn answer(&self, at: KernelTime) -> Answer {
+        match self {
+            Self::Process { since, process, .. } if at >= *since => Ok((Arc::clone(process), true)),
+            Self::Process { .. } => Err(Why::Reused),
+            Self::Gone => Err(Why::Gone),
+            Self::Unreadable => Err(Why::Unreadable),
+        }
+    }
+
+    fn is_whole(&self, wanted: bool) -> bool {
+        match self {
+            Self::Process { whole, .. } => *whole || !wanted,
+            _ => true,
+        }
     }
 }
 
 /// The earliest event that is certainly of a process whose start reads `ticks`. The start was rounded down: the process
 /// began within the tick of `tick_ns` that starts there. An event of that very tick counts where `lenient`.
 fn certain_since(ticks: u64, tick_ns: u64, lenient: bool) -> KernelTime {
-    KernelTime(ticks.saturating_add(u64::from(!lenient)).saturating_mul(tick_ns))
+    let began = clock::shown_as(ticks, tick_ns);
+    if lenient { began } else { KernelTime(began.0.saturating_add(tick_ns)) }
 }
 
 /// Whether so many process ids are free that none can come round within a tick. Read each time: both numbers change. In
@@ -243,26 +413,10 @@ fn free_numbers(pid_max: &str, loadavg: &str) -> Option<u64> {
     Some(limit.saturating_sub(threads))
 }
 
-fn open_directory(path: &std::path::Path) -> rustix::io::Result<OwnedFd> {
-    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// The line `stat` of a directory of /proc, which is made anew at each open.
-fn read_stat(process: &OwnedFd) -> rustix::io::Result<Stat> {
-    let file = openat(process, c"stat", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut line = [0u8; 1024];
-    let mut length = 0;
-    while length < line.len() {
-        match rustix::io::read(&file, &mut line[length..])? {
-            0 => break,
-            n => length += n,
-        }
-    }
-    Stat::parse(&line[..length]).ok_or(Errno::SRCH)
-}
-
-fn read_link<'b>(process: &OwnedFd, buffer: &'b mut [MaybeUninit<u8>; MAX_PATH]) -> rustix::io::Result<&'b [u8]> {
-    readlinkat_raw(process, c"exe", buffer).map(|(link, _)| &*link)
+/// The earliest event that is certainly of the process whose directory of /proc this is.
+pub(super) fn since_of(process: &OwnedFd) -> rustix::io::Result<KernelTime> {
+    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
+    Ok(certain_since(reading::read_stat(process)?.start, tick_ns, numbers_suffice()))
 }
 
 #[cfg(test)]

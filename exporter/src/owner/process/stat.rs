@@ -11,6 +11,8 @@ const KERNEL_THREAD: u64 = 0x0020_0000;
 /// What is used of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
+    /// Field 4: its parent; 0 where it has none.
+    pub parent: u32,
     /// Field 22: when the process began, in clock ticks of CLOCK_BOOTTIME, rounded down.
     pub start: u64,
     /// Field 9, PF_KTHREAD: it is a thread of the kernel.
@@ -25,11 +27,12 @@ impl Stat {
         let name_ends = line.iter().rposition(|b| *b == b')')?;
         // The first field after the name is the third.
         let mut fields = line.get(name_ends + 1..)?.split(|b| *b == b' ').skip(1);
-        let flags = number(fields.nth(9 - 3)?)?;
+        let parent = u32::try_from(number(fields.nth(4 - 3)?)?).ok()?;
+        let flags = number(fields.nth(9 - 4 - 1)?)?;
         let start = fields.nth(22 - 9 - 1)?;
         // A number at the very end may have been cut: the line goes on for thirty more fields.
         fields.next()?;
-        Some(Self { start: number(start)?, kernel_thread: flags & KERNEL_THREAD != 0 })
+        Some(Self { parent, start: number(start)?, kernel_thread: flags & KERNEL_THREAD != 0 })
     }
 }
 
@@ -52,7 +55,7 @@ mod tests {
         for name in ["sh", "", "a b", ") S 1 2 3 4 5 6 7 8 9", "((", "))", "\n4711 (x) R", "Web Content"] {
             assert_eq!(
                 Stat::parse(&line(name, 4_194_304, 987_654)),
-                Some(Stat { start: 987_654, kernel_thread: false }),
+                Some(Stat { parent: 1, start: 987_654, kernel_thread: false }),
                 "{name:?}"
             );
         }

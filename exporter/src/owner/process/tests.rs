@@ -9,7 +9,7 @@ use std::{
 
 use rustix::event::{PollFd, poll};
 
-use super::*;
+use super::{executable::State, *};
 
 /// A process of the test's own, ended with it.
 struct Running(Child);
@@ -106,7 +106,7 @@ fn a_process_is_named_by_what_it_runs() {
     let Some((mut processes, _)) = processes() else { return };
     let found = processes.executable(std::process::id(), KernelTime::now()).expect("this process");
     let expected = std::env::current_exe().expect("its path");
-    assert_eq!((&*found.path, found.deleted), (expected.to_str().expect("UTF-8"), false));
+    assert_eq!((&*found.path, found.state == Some(State::Deleted)), (expected.to_str().expect("UTF-8"), false));
     assert_eq!(Some(&*found.name), expected.file_name().and_then(|n| n.to_str()));
 }
 
@@ -220,10 +220,10 @@ fn a_program_whose_file_was_removed_keeps_its_name_and_is_marked() {
     std::fs::copy(String::from_utf8_lossy(&cat).trim(), &program).expect("copied");
     let child = Running::start(&mut Command::new(&program));
     let name = "a (strange) grüße\nname";
-    assert!(!named(&mut processes, child.id(), name).expect("the copy").deleted);
+    assert_ne!(named(&mut processes, child.id(), name).expect("the copy").state, Some(State::Deleted));
     std::fs::remove_file(&program).expect("removed");
     let after = processes.executable(child.id(), KernelTime::now()).expect("still there");
-    assert_eq!((&*after.name, after.deleted), (name, true));
+    assert_eq!((&*after.name, after.state), (name, Some(State::Deleted)));
     assert_eq!(after.path.as_bytes(), program.as_os_str().as_encoded_bytes());
 }
 

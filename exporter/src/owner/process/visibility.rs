@@ -15,10 +15,8 @@ use std::{
 
 use super::stat::Stat;
 
-/// Inode numbers of the initial namespaces in nsfs: PROC_PID_INIT_INO and PROC_TIME_INIT_INO (include/linux/proc_ns.h),
-/// the same in each kernel.
+/// Inode number of the initial pid namespace in nsfs: PROC_PID_INIT_INO (include/linux/proc_ns.h), the same in each kernel.
 const INITIAL_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
-const INITIAL_TIME_NAMESPACE: u64 = 0xEFFF_FFFA;
 
 /// What can be seen of other processes. `Display` says it to a person, with what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,8 +41,6 @@ pub enum Visibility {
         /// flowtel itself has the host's process ids.
         host_pids: bool,
     },
-    /// Nothing: the times in /proc are those of a time namespace.
-    TimeNamespace,
 }
 
 // === impl Visibility
@@ -58,10 +54,6 @@ impl Visibility {
         let shown = path.display().to_string();
         if let Err(e) = fs::metadata(path.join("stat")) {
             return Self::NoProc { path: shown, reason: e.to_string() };
-        }
-        // Starts are shown with the reader's own offset (fs/proc/array.c, timens_add_boottime_ns).
-        if namespace("time").is_some_and(|inode| inode != INITIAL_TIME_NAMESPACE) {
-            return Self::TimeNamespace;
         }
         if !shows_kernel_threads(path) {
             return Self::OtherProcesses { path: shown, host_pids: in_initial_pid_namespace() };
@@ -100,27 +92,19 @@ impl fmt::Display for Visibility {
                 "executables can't be read: {path} (owner.proc) does not show the host's processes, or hides them \
                  (mount option hidepid)"
             ),
-            Self::TimeNamespace => f.write_str(
-                "executables can't be read: flowtel runs in a time namespace, where /proc shows other times than the \
-                 kernel's; run it outside of it",
-            ),
         }
     }
 }
 
 /// Whether this process is in the initial pid namespace.
 pub(super) fn in_initial_pid_namespace() -> bool {
-    namespace("pid") == Some(INITIAL_PID_NAMESPACE)
-}
-
-fn namespace(kind: &str) -> Option<u64> {
-    fs::metadata(Path::new("/proc/self/ns").join(kind)).ok().map(|m| m.ino())
+    fs::metadata("/proc/self/ns/pid").is_ok_and(|found| found.ino() == INITIAL_PID_NAMESPACE)
 }
 
 /// Whether the process with the id 2 is the kernel's (kthreadd): the kernel's threads are in the initial pid namespace
 /// and in no other. It needs no rights, holds for a mount of the host's /proc within a container, and a process can't
 /// pretend it.
-fn shows_kernel_threads(proc: &Path) -> bool {
+pub(crate) fn shows_kernel_threads(proc: &Path) -> bool {
     let mut line = Vec::new();
     let read = File::open(proc.join("2/stat")).and_then(|f| f.take(1024).read_to_end(&mut line));
     read.is_ok() && Stat::parse(&line).is_some_and(|stat| stat.kernel_thread)

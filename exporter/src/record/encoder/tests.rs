@@ -1,4 +1,7 @@
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use opentelemetry_proto::tonic::{
     collector::logs::v1::ExportLogsServiceRequest,
@@ -9,11 +12,13 @@ use proptest::{prelude::*, strategy::ValueTree as _};
 
 use super::*;
 use crate::{
-    capture::{KernelTime, pcap::Tunnel},
+    capture::{KernelTime, NetnsId, pcap::Tunnel},
     config::{self, Groups},
+    dns::Reader,
     flow::{CommunityId, Direction, Evidence, Flow, FlowId, Owner, Role, Source, Stamp},
     gap::Gap,
     ledger::{LOSSES, Loss},
+    netns::Namespace,
     record::Observer,
 };
 
@@ -323,6 +328,8 @@ fn events() -> impl Strategy<Value = FlowEvent> {
                         destination,
                         direction,
                         local,
+                        netns: NetnsId::UNKNOWN,
+                        interface: 0,
                         owner,
                         tunnel,
                     },
@@ -377,7 +384,7 @@ proptest! {
         let mut file = tempfile::NamedTempFile::new().expect("a file");
         std::io::Write::write_all(&mut file, hosts.as_bytes()).expect("written");
         let dns = crate::dns::Dns::new(&config::Dns { hosts_file: file.path().into(), ..Default::default() }, Default::default());
-        let names = dns.names(IpAddr::from([192, 0, 2, 1]), None, KernelTime(0));
+        let names = dns.names(IpAddr::from([192, 0, 2, 1]), &Reader { netns: 1, owner: None, hosts: true }, KernelTime(0));
         encoder.write(&Enriched { destination_names: names, ..Enriched::bare(&event) });
         let (records, _) = decode(&encoder.seal().expect("records were written"));
         for (record, names) in records.iter().zip([&[][..], &["www.example", "web.example"]]) {
@@ -489,4 +496,55 @@ fn the_age_of_the_first_record_seals_a_batch_and_so_does_a_clock_that_was_set_ba
     assert_eq!(encoder.seal_if_old(WallTime(11 * second)).map(|b| b.records), Some(2));
     encoder.write(&Enriched::bare(&at(10 * second)));
     assert!(encoder.seal_if_old(WallTime(9 * second)).is_some());
+}
+
+fn shown(record: &LogRecord, key: &str) -> Option<String> {
+    let value = record.attributes.iter().find(|a| a.key == key)?.value.clone()?.value?;
+    Some(match value {
+        Value::StringValue(text) => text,
+        Value::IntValue(n) => n.to_string(),
+        Value::BoolValue(is) => is.to_string(),
+        other => format!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_record_says_its_network_namespace_and_link_local_addresses_their_interface() {
+    let mut event = events().new_tree(&mut Default::default()).expect("an event").current();
+    event.flow.source = "[fe80::1]:40000".parse().expect("an endpoint");
+    event.flow.interface = 7;
+    let namespace = |inode, cookie, host| Some(Namespace { inode, cookie, host });
+    let mut wide = event.clone();
+    wide.flow.source = "[2001:db8::1]:40000".parse().expect("an endpoint");
+    wide.flow.destination = "[2001:db8::2]:40000".parse().expect("an endpoint");
+    let bound: Arc<str> = "eth0".into();
+    let mut encoder = encoder(WIDE);
+    for enriched in [
+        Enriched { netns: namespace(Some(4_026_531_840), Some(1), Some(true)), ..Enriched::bare(&event) },
+        Enriched {
+            netns: namespace(None, Some(4097), Some(false)),
+            interface: Some(bound.clone()),
+            ..Enriched::bare(&event)
+        },
+        Enriched { netns: namespace(Some(7), None, None), interface: Some(bound), ..Enriched::bare(&wide) },
+        Enriched::bare(&wide),
+    ] {
+        assert!(encoder.write(&enriched).is_none());
+    }
+    let (records, _) = decode(&encoder.seal().expect("records were written"));
+    let keys = [
+        schema::NETNS_INODE,
+        schema::NETNS_HOST,
+        schema::NETNS_COOKIE,
+        schema::INTERFACE_NAME,
+        schema::INTERFACE_INDEX,
+    ];
+    let found: Vec<_> = records.iter().map(|record| keys.map(|key| shown(record, key).unwrap_or_default())).collect();
+    let expected = [
+        ["4026531840", "true", "", "", "7"],
+        ["", "false", "4097", "eth0", ""],
+        ["7", "", "", "", ""],
+        ["", "", "", "", ""],
+    ];
+    assert_eq!(found, expected);
 }

@@ -2,17 +2,25 @@
 //! time. Who answers may be stopped, slow, of another version, or no flowtel at all.
 
 use std::{
-    fs, io,
-    io::Read as _,
+    fs,
+    io::{self, Read as _, Write as _},
+    net::Shutdown,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use rustix::net::sockopt::socket_peercred;
+use serde::de::DeserializeOwned;
 
-use super::Status;
-use crate::telemetry::place::{Found, find};
+use super::{
+    Status,
+    request::{FlowAnswer, Request},
+};
+use crate::{
+    flow::FlowId,
+    telemetry::place::{Found, find},
+};
 
 /// How long an answer may take, from the first byte to the last.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -64,11 +72,23 @@ pub enum AskError {
     },
 }
 
-/// Asks the flowtel behind a socket.
+/// Asks the flowtel behind a socket how it is doing.
 ///
 /// # Errors
 /// Nobody answers in time, or nothing that is understood.
 pub fn ask(path: &Path) -> Result<Status, AskError> {
+    exchange(path, Request::Status)
+}
+
+/// Asks the flowtel behind a socket for what it knows of an open flow.
+///
+/// # Errors
+/// As for [`ask`].
+pub fn ask_flow(path: &Path, id: FlowId) -> Result<FlowAnswer, AskError> {
+    exchange(path, Request::Flow(id))
+}
+
+fn exchange<T: DeserializeOwned>(path: &Path, request: Request) -> Result<T, AskError> {
     let at = || path.to_owned();
     let wrong = |why: String| AskError::Answer { path: at(), why };
     let stream = match find(path) {
@@ -83,6 +103,8 @@ pub fn ask(path: &Path) -> Result<Status, AskError> {
         Found::Nobody(source) => return Err(AskError::Nobody { path: at(), source }),
     };
     let listener = socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs());
+    // Who hangs up now refuses: the empty answer says so.
+    let _ = (&stream).write_all(request.to_string().as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
     let json = read(stream, listener).map_err(|silence| match (silence, listener) {
         (Silence::Stopped, Some(pid)) => AskError::Stopped { path: at(), pid },
         (Silence::Stopped | Silence::TooLong, pid) => {
@@ -139,7 +161,7 @@ fn is_stopped(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, os::unix::net::UnixListener, process::Command};
+    use std::{os::unix::net::UnixListener, process::Command};
 
     use super::*;
 

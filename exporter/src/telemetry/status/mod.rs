@@ -13,6 +13,7 @@ use super::{
 use crate::escape::Escaped;
 
 pub mod ask;
+pub mod request;
 pub mod socket;
 pub mod text;
 

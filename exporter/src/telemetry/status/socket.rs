@@ -1,18 +1,24 @@
-//! The answering side of the status socket: whoever connects and may ask ([`Access`]) gets one [`Status`] as JSON, and the
-//! connection is closed. Nothing is read, so nothing can be asked for or changed. Who reads slowly is dropped, and holds up
+//! The answering side of the status socket: whoever connects and may ask ([`Access`]) asks for one thing ([`Request`]) and gets it
+//! as JSON; then the connection is closed. Nothing can be changed. Who reads slowly is dropped, and holds up
 //! neither others nor the capture thread.
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
 use tokio::{
     io::AsyncWriteExt as _,
     net::{UnixListener, UnixStream},
     task::JoinHandle,
 };
 
-use super::Status;
+use super::{
+    Status,
+    request::{FlowAnswer, Request},
+};
 use crate::{
     escape::write_json,
+    flow::FlowId,
     telemetry::{
         access::Access,
         crowd::{Crowd, Working},
@@ -85,15 +91,33 @@ async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>) 
 }
 
 async fn answer(mut stream: UnixStream, working: &Working, instance: &Instance) -> io::Result<()> {
+    let request = Request::read(&mut stream).await?;
     let json = {
         let _work = working.begin();
-        let _fresh = instance.refresh().await;
         let mut json = Vec::new();
-        write_json(&mut json, &Status::of(instance))?;
+        match request {
+            Request::Status => {
+                let _fresh = instance.refresh().await;
+                write_json(&mut json, &Status::of(instance))?;
+            }
+            Request::Flow(id) => write_json(&mut json, &flow(instance, id).await)?,
+        }
         json
     };
     stream.write_all(&json).await?;
     stream.shutdown().await
+}
+
+/// What the capture thread knows of an open flow.
+async fn flow(instance: &Instance, id: FlowId) -> FlowAnswer {
+    let known = match &instance.asker {
+        Some(asker) => asker.flow(id).await,
+        None => None,
+    };
+    match known {
+        Some(known) => FlowAnswer { older: known.older, request: ExportLogsServiceRequest::decode(known.request).ok() },
+        None => FlowAnswer { older: false, request: None },
+    }
 }
 
 #[cfg(test)]
