@@ -5,8 +5,8 @@
 //! - `census`: all flows of one namespace, compared with its whole list of sockets;
 //! - [`deafness`]: when missed ends are news, and when they are over.
 //!
-//! Every [`Settings::every`] some flows are looked up, young ones and others in turn: that costs some microseconds each. One
-//! that isn't found starts a census of its namespace; so do events that were lost, and [`FULL`] of time. Only a census says
+//! Every `capture.audit` some flows are looked up, young ones and others in turn: that costs some microseconds each. One
+//! that isn't found starts a census of its namespace; so do events that were lost, and `FULL` of time. Only a census says
 //! that a flow is over: its socket is missing in two whole lists in a row, and is not found by its addresses either. And that
 //! is believed once everything that the programs had reported by then was read.
 //!

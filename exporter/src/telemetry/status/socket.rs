@@ -1,4 +1,4 @@
-//! The answering side of the status socket: whoever connects and may ask ([`Access`]) asks for one thing ([`Request`]) and gets it
+//! The answering side of the status socket: whoever connects and may ask (`Access`) asks for one thing ([`Request`]) and gets it
 //! as JSON; then the connection is closed. Nothing can be changed. Who reads slowly is dropped, and holds up
 //! neither others nor the capture thread.
 

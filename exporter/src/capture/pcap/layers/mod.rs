@@ -1,8 +1,8 @@
 //! A captured frame in; its innermost (or outermost) IP packet that holds TCP or UDP out, and the tunnel that carried it.
 //!
 //! Each header says what follows it: [`Layer::step`] goes from one to the next, a loop over them does the rest, so no
-//! nesting costs stack. What a header is: [`ether`] (VLAN tags, PBB, MPLS, PPPoE, LLC), [`ppp`] (and what else serial lines
-//! speak), [`wifi`], [`wrap`] (headers that capture programs put in front), [`ip`], [`gre`], [`udp`] (tunnels over UDP).
+//! nesting costs stack. What a header is: `ether` (VLAN tags, PBB, MPLS, PPPoE, LLC), `ppp` (and what else serial lines
+//! speak), `wifi`, `wrap` (headers that capture programs put in front), `ip`, `gre`, `udp` (tunnels over UDP).
 //!
 //! Must never read past the captured bytes, nor take more than [`MOST_LAYERS`] steps: every byte may be hostile. Tags and
 //! labels that stand in a row count as one step and take at least two bytes each, so the packet's end bounds them.
