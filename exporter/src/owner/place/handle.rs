@@ -72,8 +72,9 @@ impl From<i32> for Failure {
         match Errno::from_raw_os_error(errno) {
             Errno::STALE | Errno::NOENT | Errno::NOTDIR => Self::Gone,
             Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::INTR => Self::NotNow,
-            Errno::PERM | Errno::ACCESS | Errno::NOSYS | Errno::OPNOTSUPP | Errno::INVAL => Self::Refused,
-            _ => Self::NoPath,
+            // The path is longer than a page (d_path, fs/d_path.c).
+            Errno::NAMETOOLONG | Errno::RANGE => Self::NoPath,
+            _ => Self::Refused,
         }
     }
 }
