@@ -9,6 +9,7 @@ use std::{
     fmt, fs,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -31,7 +32,7 @@ const SCHEMA_URL: &str = "https://github.com/flowtel/flowtel/schemas/2.0.0";
 /// How far flowtel's idea of the wall clock may be off: it is measured at each reading of the rings.
 const CLOCK_SLACK: u64 = 5_000_000;
 /// How long after it happened a fact may be read, on a machine that does much else.
-const READ_WITHIN: u64 = 5_000_000_000;
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 // === impl Side
 
@@ -204,7 +205,8 @@ fn whole(record: &Record, expected: &Expected<'_>, begin: Option<&Record>) -> Re
     ensure!(record.time + CLOCK_SLACK >= earliest, "it is told to have happened {} ms too early", -off(earliest));
     ensure!(record.time <= latest + CLOCK_SLACK, "it is told to have happened {} ms too late", off(latest));
     ensure!(record.observed >= record.time, "it was observed before it happened");
-    ensure!(record.observed - record.time < READ_WITHIN + (latest - earliest), "it was observed far too late");
+    let within = wait::patient(READ_WITHIN).as_nanos() + u128::from(latest - earliest);
+    ensure!(u128::from(record.observed - record.time) < within, "it was observed far too late");
     let thread = record.text("thread.name");
     let owner = expected.owners.iter().find(|o| (o.thread.as_str(), o.role) == (thread, record.text(ROLE)));
     let owner = owner.or(expected.owners.first()).copied();
