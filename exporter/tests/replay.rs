@@ -136,6 +136,19 @@ fn a_capture_becomes_the_records_that_its_host_would_have_made() {
 }
 
 #[test]
+fn a_block_that_nobody_knows_is_named_and_has_an_exit_code_of_its_own_and_the_rest_is_recorded() {
+    let files = Files::new();
+    let whole = pcapng(&connection(TIME, 40_000));
+    let output = replay(&[&files.put("a.pcapng", &[&whole[..], &block(0x0bad, &[1, 2, 3, 4])].concat())], b"");
+    assert_eq!(output.status.code(), Some(76), "{}", stderr(&output));
+    assert!(stderr(&output).contains("1 block of type 0xbad (a vendor's own)"), "{}", stderr(&output));
+    let known = replay(&[&files.put("b.pcapng", &whole)], b"");
+    assert_eq!(known.status.code(), Some(0), "{}", stderr(&known));
+    assert_eq!(records(&output), records(&known));
+    assert_eq!(records(&output).len(), 2);
+}
+
+#[test]
 fn two_replays_are_the_same_bytes_also_from_standard_input() {
     let files = Files::new();
     let frames: Vec<_> = (0..300).flat_map(|i| connection(TIME + i * 3_000_000, 1000 + i as u16)).collect();
