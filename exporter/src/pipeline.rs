@@ -30,6 +30,7 @@ use crate::{
 mod ask;
 mod audit;
 mod change;
+mod memory;
 mod pulse;
 
 pub use ask::{Asker, Known};
@@ -138,6 +139,7 @@ impl Pipeline {
             Some(pending) => self.open_at_start(&pending, &mut events, wait, &mut stop),
             None => None,
         };
+        memory::give_back();
         let mut looked = KernelTime::default();
         loop {
             stop = stop || wait.wait(self.tick);

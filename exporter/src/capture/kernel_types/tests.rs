@@ -39,7 +39,11 @@ fn btf() -> Vec<u8> {
 
 fn offset(path: &'static str) -> Option<u32> {
     let bytes = btf();
-    Types::read(&bytes).expect("BTF").offset(&Member { structure: "sock", path })
+    let types = Types::read(&bytes).expect("BTF");
+    let sock = types.at(*types.starts.last()? as usize)?;
+    let found = types.offset(sock, path);
+    assert_eq!(types.offsets(&[Member { structure: "sock", path }]), [found.unwrap_or_default()]);
+    found
 }
 
 #[test]
@@ -56,7 +60,7 @@ fn what_is_not_there_or_a_bit_field_has_no_offset() {
     assert_eq!(offset("first.a"), None);
     assert_eq!(offset("flag"), None);
     let bytes = btf();
-    assert_eq!(Types::read(&bytes).expect("BTF").offset(&Member { structure: "tcp_sock", path: "a" }), None);
+    assert_eq!(Types::read(&bytes).expect("BTF").offsets(&[Member { structure: "tcp_sock", path: "a" }]), [0]);
 }
 
 #[test]
