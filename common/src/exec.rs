@@ -25,7 +25,7 @@ pub const REMOVED: u32 = 8;
 /// [`Exec::flags`]: the file is in no directory at all: of memory (memfd_create(2)).
 pub const ROOTLESS: u32 = 16;
 
-/// Bytes of an entry before its name. Its fourth byte-quadruple but one is the name's length; the rest is of no use here.
+/// Bytes of an entry before its name. [`ENTRY_LENGTH`] says where the name's length lies; the rest is of no use here.
 pub const ENTRY: usize = 40;
 /// Where in an entry the length of its name lies, a `u32`.
 pub const ENTRY_LENGTH: usize = 20;

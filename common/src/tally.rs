@@ -51,8 +51,6 @@ pub struct OnCpu {
     pub taken: [u64; 2],
     /// The socket (SO_COOKIE) whose begin was reported and whose change of state must follow at once, on this CPU; else 0.
     pub promised: u64,
-    /// The network namespace (its cookie) of the last socket that this CPU saw, of those that were reported.
-    pub netns: u64,
     /// Met by a program.
     pub seen: [u64; LEN as usize],
     /// Lost: the ring had no room.
@@ -70,7 +68,7 @@ pub type Words = [u64; size_of::<OnCpu>() / 8];
 /// Where in [`Words`] the promise is.
 pub const PROMISED: u32 = 5;
 /// Where in [`Words`] the first count of those seen is; the other sorts follow, [`LEN`] apart.
-pub const SEEN: u32 = PROMISED + 2;
+pub const SEEN: u32 = PROMISED + 1;
 /// Where in [`Words`] the promises are that were not kept.
 pub const UNKEPT: u32 = SEEN + 3 * LEN;
 /// Where in [`Words`] the sockets are that were asked again.

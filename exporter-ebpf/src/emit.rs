@@ -25,7 +25,7 @@ pub static OWNERS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "ANSWERS")]
 pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
-/// This CPU's counters, of all kinds, its last SYN-ACK, and its last segment for a listening socket.
+/// This CPU's counters of all kinds, and what it saw last: a SYN-ACK, a segment for a listening socket, a promise.
 #[map(name = "TALLIES")]
 static TALLIES: PerCpuArray<OnCpu> = PerCpuArray::with_max_entries(1, 0);
 
@@ -63,12 +63,11 @@ impl Count {
         add(unsafe { self.0.add(tally::LEN as usize) });
     }
 
-    /// How the reader is told of this event: see [`wake_up`].
+    /// How the reader is told of this event: see [`look`].
     #[inline(always)]
     pub fn wake_up(self, ring: &RingBuf) -> u64 {
-        // SAFETY: as in `seen`. A softirq that counts in between moves the look to another event, no more.
-        let look = unsafe { self.0.read_volatile() } % LOOK_EVERY == 0;
-        if look { wake_up(ring) } else { BPF_RB_NO_WAKEUP as u64 }
+        // SAFETY: as in `seen`.
+        unsafe { look(self.0, ring) }
     }
 }
 
@@ -90,14 +89,6 @@ pub fn emit_counted<T: 'static>(ring: &RingBuf, count: Count, fill: impl FnOnce(
         }
         None => count.lost(),
     }
-}
-
-/// Where this CPU keeps the network namespace that it saw last.
-#[inline(always)]
-pub fn last_netns() -> Option<*mut u64> {
-    let on_cpu = TALLIES.get_ptr_mut(0)?;
-    // SAFETY: the map's value lives as long as the program.
-    Some(unsafe { &raw mut (*on_cpu).netns })
 }
 
 /// Notes that the begin of the socket `cookie` is reported now: the change of its state must follow at once, on this CPU,
@@ -224,10 +215,21 @@ pub fn instant(ring: &RingBuf, tally: u32, kind: u32, cookie: u64) {
     });
 }
 
+/// How the reader of `ring` is told of the event that `counter` has just counted: it comes by itself, and every so often it
+/// is looked whether it must hurry.
+///
+/// # Safety
+/// `counter` is in a value of a map.
+#[inline(always)]
+pub unsafe fn look(counter: *const u64, ring: &RingBuf) -> u64 {
+    // SAFETY: as the caller promises. A softirq that counts in between moves the look to another event, no more.
+    if unsafe { counter.read_volatile() } % LOOK_EVERY == 0 { wake_up(ring) } else { BPF_RB_NO_WAKEUP as u64 }
+}
+
 /// A wake-up costs some 20 µs in the packet path, so the reader comes by its own clock; only a ring that is half full
 /// calls it.
 #[inline(always)]
-pub fn wake_up(ring: &RingBuf) -> u64 {
+fn wake_up(ring: &RingBuf) -> u64 {
     if ring.query(BPF_RB_AVAIL_DATA as u64) > ring.query(BPF_RB_RING_SIZE as u64) / 2 {
         BPF_RB_FORCE_WAKEUP as u64
     } else {

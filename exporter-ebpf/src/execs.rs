@@ -9,7 +9,6 @@ use core::{arch::asm, mem::MaybeUninit, ptr::null};
 
 use aya_ebpf::{
     EbpfContext,
-    bindings::BPF_RB_NO_WAKEUP,
     helpers::{
         bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns,
         generated::{bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user_str},
@@ -26,7 +25,7 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{add, wake_up},
+    emit::{add, look},
     kernel::{member, offset},
 };
 
@@ -72,8 +71,6 @@ const MOST_STEPS: u32 = 48;
 const MOST_PID_NAMESPACES: u32 = 32;
 /// The longest name (NAME_MAX).
 const LONGEST: u32 = 255;
-/// Every how many records of a kind a program looks how full the ring is.
-const LOOK_EVERY: u64 = 8;
 /// The most bytes of a name that come with its entry.
 const SHORT: usize = 40;
 /// Where the last entry may begin.
@@ -135,11 +132,11 @@ pub fn called(ctx: &TracePointContext) {
         (*head).device = 0;
         (*head).flags = 0;
         let text = (&raw mut (*scratch).text).cast::<u8>();
-        let Ok(place) = ctx.read_at::<u32>(8) else { return };
+        let Ok(place) = ctx.read_at::<u32>(8) else { return lost(&raw mut (*tallies).execs[1]) };
         let from = ctx.as_ptr().cast::<u8>().wrapping_add((place & 0xffff) as usize);
         let read = bpf_probe_read_kernel_str(text.cast(), MOST + 1, from.cast());
         if read <= 0 || read > MOST as i64 + 1 {
-            return;
+            return lost(&raw mut (*tallies).execs[1]);
         }
         (*head).names = read as u32;
         send(tallies, scratch, read as u32);
@@ -192,21 +189,11 @@ fn made(tallies: *mut OnCpu, tgid: u32, time: u64, of: u32, parent: u32) {
                 (*fork).parent = parent;
             }
             // SAFETY: as above.
-            record.submit(unsafe { look(&raw const (*tallies).forks[0]) });
+            record.submit(unsafe { look(&raw const (*tallies).forks[0], &EXECS) });
         }
         // SAFETY: as above.
         None => unsafe { lost(&raw mut (*tallies).forks[1]) },
     }
-}
-
-/// How the reader is told of a record: it comes by itself, and every so often it is looked whether it must hurry.
-///
-/// # Safety
-/// `counter` is in a value of a map.
-#[inline(always)]
-unsafe fn look(counter: *const u64) -> u64 {
-    // SAFETY: as the caller promises.
-    if unsafe { counter.read_volatile() } % LOOK_EVERY == 0 { wake_up(&EXECS) } else { BPF_RB_NO_WAKEUP.into() }
 }
 
 #[inline(always)]
@@ -237,7 +224,7 @@ unsafe fn send(tallies: *mut OnCpu, scratch: *mut Scratch, length: u32) {
     // SAFETY: as the caller promises; the length is within the scratch.
     unsafe {
         let record = core::slice::from_raw_parts(scratch.cast::<u8>(), size_of::<Exec>() + length as usize);
-        if EXECS.output::<[u8]>(record, look(&raw const (*tallies).execs[0])).is_err() {
+        if EXECS.output::<[u8]>(record, look(&raw const (*tallies).execs[0], &EXECS)).is_err() {
             lost(&raw mut (*tallies).execs[1]);
         }
     }

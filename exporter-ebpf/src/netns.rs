@@ -3,9 +3,9 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, bpf_sock},
-    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns, generated::bpf_skc_to_tcp_sock},
+    helpers::{bpf_get_netns_cookie, bpf_ktime_get_boot_ns},
     macros::map,
-    maps::LruHashMap,
+    maps::{LruHashMap, PerCpuArray},
     programs::SkBuffContext,
 };
 use core::{intrinsics::likely, ptr};
@@ -16,19 +16,24 @@ use flowtel_common::{
 };
 
 use crate::{
-    emit::{self, Count, FLOWS},
-    kernel,
+    emit::{Count, FLOWS},
+    kernel, socket,
 };
 
 /// Namespaces that were reported. Of more than these the least recently seen are reported again: nothing is wrong then.
 #[map(name = "NETNS")]
 static NETNS: LruHashMap<u64, u32> = LruHashMap::with_max_entries(4096, 0);
 
+/// The network namespace that this CPU saw last, of those that were reported. It is gone with [`NETNS`]: a flowtel that
+/// takes over what another one left pinned has to be told of all again.
+#[map(name = "LAST_NETNS")]
+static LAST: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+
 /// Reports the namespace with this cookie, which the TCP socket `sk` is in, where that was not done yet. Most of a CPU's
 /// sockets are in the one that it saw last: a comparison.
 #[inline(always)]
 pub fn note(cookie: u64, sk: *mut bpf_sock) {
-    let Some(last) = emit::last_netns() else { return };
+    let Some(last) = LAST.get_ptr_mut(0) else { return };
     // SAFETY: the map's value lives as long as the program. A softirq in between costs a look-up, no more.
     if likely(unsafe { last.read_volatile() } == cookie) {
         return;
@@ -61,17 +66,9 @@ pub fn note(cookie: u64, sk: *mut bpf_sock) {
 /// `sk` is a full socket.
 #[inline(always)]
 pub unsafe fn inode(sk: *mut bpf_sock) -> u32 {
-    if kernel::offset(SOCK_NET).is_none() || kernel::offset(NET_INODE).is_none() {
-        return 0;
-    }
-    // SAFETY: as the caller promises; the answer is tested for null. (Where there are no types the helper is refused; where
-    // it can't be reached it is not looked at.)
-    let tcp = unsafe { bpf_skc_to_tcp_sock(sk.cast()) };
-    if tcp.is_null() {
-        return 0;
-    }
-    let Some(net) = kernel::member::<*const u8>(tcp.cast_const().cast(), SOCK_NET) else { return 0 };
-    kernel::member::<u32>(net, NET_INODE).unwrap_or(0)
+    // SAFETY: as the caller promises.
+    let net = unsafe { socket::of_kernel(sk) }.and_then(|sk| kernel::member::<*const u8>(sk, SOCK_NET));
+    net.and_then(|net| kernel::member::<u32>(net, NET_INODE)).unwrap_or(0)
 }
 
 /// The same of the namespace that a packet leaves from: for a packet of the kernel's own socket. (The context is the kernel's

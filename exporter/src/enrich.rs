@@ -128,13 +128,17 @@ impl Enricher {
         }
     }
 
-    /// Adds what is known.
-    pub fn enrich<'a>(&'a mut self, event: &'a FlowEvent) -> Enriched<'a> {
+    /// Counts what it means for names: each event once, whether or not it becomes a record of its own.
+    pub fn count(&self, event: &FlowEvent) {
         if let (Some(names), What::Begin { .. }) = (&self.names, &event.what)
             && event.flow.direction == Some(Direction::Outgoing)
         {
             names.connects(event.flow.destination.port());
         }
+    }
+
+    /// Adds what is known.
+    pub fn enrich<'a>(&'a mut self, event: &'a FlowEvent) -> Enriched<'a> {
         let owner = event.flow.owner;
         let process = owner.and_then(|owner| self.processes.process(owner.pid, owner.since));
         let place = owner.and_then(|owner| self.place(owner));

@@ -314,9 +314,13 @@ impl Pipeline {
             if look == select::Look::LeaveOut {
                 return;
             }
+            enricher.count(event);
+            // What is folded need not be looked up: there is too much of it as it is.
+            if look == select::Look::Record && overload.folds(event) {
+                return;
+            }
             let enriched = enricher.enrich(event);
-            let wanted = look == select::Look::Record || select.decide(&enriched);
-            if wanted && !overload.folds(event) {
+            if look == select::Look::Record || select.decide(&enriched) && !overload.folds(event) {
                 push(queue, encoder.write(&enriched));
             }
         };

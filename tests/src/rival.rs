@@ -2,20 +2,19 @@
 //! it is dropped. A few instructions each, by the raw system call: no compiler and no loader is needed for them.
 
 use std::{
-    ffi::c_long,
-    fs::File,
-    io, mem,
+    fs::{self, File},
     net::Ipv4Addr,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd},
     path::Path,
 };
 
 use anyhow::{Context as _, Result};
 
+use crate::sys::{self, halves};
+
 // bpf_cmd (include/uapi/linux/bpf.h)
-const PROG_LOAD: c_long = 5;
-const OBJ_GET_INFO_BY_FD: c_long = 15;
-const LINK_CREATE: c_long = 28;
+const PROG_LOAD: i32 = 5;
+const LINK_CREATE: i32 = 28;
 
 /// `bpf_prog_type` and `bpf_attach_type`.
 const SOCK_OPS: [u32; 2] = [13, 3];
@@ -34,33 +33,6 @@ pub const RTT_FLAG: i32 = 1 << 3;
 pub struct Rival {
     _link: OwnedFd,
     program: OwnedFd,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct Load {
-    program: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u32; 2],
-    log_buffer: u64,
-    version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach: u32,
-}
-
-fn bpf<T>(command: c_long, attribute: &mut T) -> io::Result<RawFd> {
-    // SAFETY: `attribute` is that command's member of `bpf_attr`, and each pointer in it is to memory that outlives the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attribute, mem::size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as RawFd) }
-}
-
-fn owned(fd: RawFd) -> OwnedFd {
-    // SAFETY: the kernel has just made this descriptor for us.
-    unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
 /// An instruction (include/uapi/linux/bpf.h, struct bpf_insn).
@@ -123,19 +95,22 @@ impl Rival {
     }
 
     fn attach(cgroup: &Path, [kind, attach]: [u32; 2], instructions: &[u64]) -> Result<Self> {
-        let mut load = Load {
-            program: kind,
-            count: u32::try_from(instructions.len())?,
-            instructions: instructions.as_ptr() as u64,
-            license: c"GPL".as_ptr() as u64,
-            attach,
-            ..Load::default()
-        };
-        load.name[..5].copy_from_slice(b"rival");
-        let program = bpf(PROG_LOAD, &mut load).map(owned).context("loading a rival program")?;
+        // Of `bpf_attr`: type and count, instructions, licence, no log, no version and flags, the name, no device, where.
+        let attributes = [
+            halves(kind, u32::try_from(instructions.len())?),
+            instructions.as_ptr() as u64,
+            c"GPL".as_ptr() as u64,
+            0,
+            0,
+            0,
+            u64::from_ne_bytes(*b"rival\0\0\0"),
+            0,
+            halves(0, attach),
+        ];
+        let program = sys::bpf_opened(PROG_LOAD, &attributes).context("loading a rival program")?;
         let directory = File::open(cgroup)?;
-        let mut create = [program.as_raw_fd() as u32, directory.as_raw_fd() as u32, attach, 0];
-        let link = bpf(LINK_CREATE, &mut create).map(owned).context("attaching a rival program")?;
+        let create = [halves(program.as_raw_fd() as u32, directory.as_raw_fd() as u32), halves(attach, 0)];
+        let link = sys::bpf_opened(LINK_CREATE, &create).context("attaching a rival program")?;
         Ok(Self { _link: link, program })
     }
 
@@ -144,12 +119,9 @@ impl Rival {
     /// # Errors
     /// The kernel does not tell.
     pub fn id(&self) -> Result<u32> {
-        // Type and id come first.
-        let mut info = [0u32; 2];
-        let pointer = (&raw mut info) as u64;
-        let mut ask = [self.program.as_raw_fd() as u32, 8, pointer as u32, (pointer >> 32) as u32];
-        bpf(OBJ_GET_INFO_BY_FD, &mut ask).context("asking for a program's id")?;
-        // SAFETY: an initialised local variable, which the kernel has written through a pointer.
-        Ok(unsafe { (&raw const info[1]).read_volatile() })
+        let path = format!("/proc/self/fdinfo/{}", self.program.as_raw_fd());
+        let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+        let id = text.lines().find_map(|line| line.strip_prefix("prog_id:"));
+        id.and_then(|id| id.trim().parse().ok()).with_context(|| format!("{path} has no prog_id"))
     }
 }

@@ -4,7 +4,10 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use anyhow::{Context as _, Result};
 
-use crate::{scene::skip, sys};
+use crate::{
+    scene::skip,
+    sys::{self, halves},
+};
 
 // Commands and types of bpf(2) (include/uapi/linux/bpf.h).
 const MAP_CREATE: i32 = 0;
@@ -14,13 +17,6 @@ const MAP_TYPE_SOCKMAP: u32 = 15;
 /// The map.
 #[derive(Debug)]
 pub struct SockMap(OwnedFd);
-
-/// A word of attributes that holds two half-words.
-fn halves(low: u32, high: u32) -> u64 {
-    let [a, b, c, d] = low.to_ne_bytes();
-    let [e, f, g, h] = high.to_ne_bytes();
-    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
-}
 
 // === impl SockMap
 

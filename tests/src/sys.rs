@@ -170,6 +170,13 @@ pub fn fork_and_connect(address: std::net::SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// A word of the attributes of bpf(2) that holds two half-words.
+pub fn halves(low: u32, high: u32) -> u64 {
+    let [a, b, c, d] = low.to_ne_bytes();
+    let [e, f, g, h] = high.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
+}
+
 /// The system call bpf(2): its command and its attributes, as words in the machine's order. Returns what it does: a
 /// descriptor, or 0.
 ///

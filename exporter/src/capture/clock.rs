@@ -79,6 +79,11 @@ pub fn settle_in() -> Result<(), Error> {
     Ok(())
 }
 
+/// How long one of the ticks is that /proc counts in: nanoseconds.
+pub fn tick_ns() -> u64 {
+    1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)
+}
+
 /// When something happened whose time /proc shows as `ticks` of `tick_ns` each, rounded down: /proc adds its reader's own
 /// shift (fs/proc/array.c, timens_add_boottime_ns), in 64 bits, also where that makes the time negative.
 pub fn shown_as(ticks: u64, tick_ns: u64) -> KernelTime {

@@ -7,19 +7,13 @@
 //!
 //! The question needs CAP_NET_ADMIN or CAP_BPF, and a name needs CAP_SYS_ADMIN. What isn't allowed isn't known, and no error.
 
-use std::{
-    fmt,
-    fs::File,
-    io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::PathBuf,
-};
+use std::{collections::HashMap, fmt, fs::File, io, os::fd::AsRawFd, path::PathBuf};
+
+use aya::programs::{ProgramInfo, loaded_programs};
 
 use super::{Programs, cgroup::Cgroup};
 use crate::escape::Escaped;
 
-const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
-const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
 const BPF_PROG_QUERY: libc::c_long = 16;
 
 /// The most programs of one kind that a cgroup holds (BPF_CGROUP_MAX_PROGS, include/linux/bpf-cgroup-defs.h).
@@ -106,7 +100,7 @@ impl Neighbours {
                                 after = true;
                             } else {
                                 let cgroup = cgroup.clone();
-                                found.push(Neighbour { place, id, name: name(id), cgroup, after });
+                                found.push(Neighbour { place, id, name: None, cgroup, after });
                             }
                         }
                     }
@@ -116,6 +110,10 @@ impl Neighbours {
                     }
                 }
             }
+        }
+        if !found.is_empty() {
+            let names = names();
+            found.iter_mut().for_each(|neighbour| neighbour.name = names.get(&neighbour.id).cloned());
         }
         self.refused = None;
         self.known = found;
@@ -200,39 +198,11 @@ fn query(cgroup: &File, attach_type: u32) -> io::Result<Vec<u32>> {
     Ok(ids.get(..(query.count as usize).min(MOST)).unwrap_or_default().to_vec())
 }
 
-/// A program's name, where this process may ask for it.
-fn name(id: u32) -> Option<String> {
-    #[repr(C)]
-    struct ById {
-        id: u32,
-        next: u32,
-        flags: u32,
-    }
-    #[repr(C)]
-    struct Info {
-        descriptor: i32,
-        length: u32,
-        info: u64,
-    }
-    /// `bpf_prog_info` up to its name, and where that is.
-    const LENGTH: usize = 80;
-    const NAME: usize = 64;
-    let by_id = ById { id, next: 0, flags: 0 };
-    // SAFETY: the attributes are those of the command, which reads them only.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_GET_FD_BY_ID, &raw const by_id, size_of::<ById>()) };
-    let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
-    // SAFETY: the call has just opened it, and nobody else knows it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut info = [0u8; LENGTH];
-    let ask = Info { descriptor: fd.as_raw_fd(), length: LENGTH as u32, info: info.as_mut_ptr() as u64 };
-    // SAFETY: the attributes are those of the command; it writes at most `length` bytes where `info` says. Counts of what it
-    // could list besides are zero, so it writes nowhere else.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw const ask, size_of::<Info>()) };
-    if result < 0 {
-        return None;
-    }
-    let name = info.get(NAME..)?.split(|byte| *byte == 0).next()?;
-    (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+/// The names of all programs of this host, by id, as far as this process may ask for them.
+fn names() -> HashMap<u32, String> {
+    let named =
+        |program: ProgramInfo| Some((program.id(), program.name_as_str().filter(|n| !n.is_empty())?.to_owned()));
+    loaded_programs().filter_map(Result::ok).filter_map(named).collect()
 }
 
 #[cfg(test)]

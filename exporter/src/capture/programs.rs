@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader,
-    maps::{Map, MapData, PerCpuArray, RingBuf},
+    maps::{Map, MapData, PerCpuArray},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, Program as AyaProgram, ProgramError,
         links::{FdLink, Link, LinkError},
@@ -130,8 +130,8 @@ pub const PROGRAMS: [Program; 23] = [
     Program {
         name: "flowtel_release",
         attach: "cgroup_inet_sock_release",
-        purpose: "who drops a connection, and which listener goes",
-        when: |wants| wants.failures || wants.acceptors,
+        purpose: "who drops a connection, which listener goes, and what leaves a SOCKMAP",
+        when: |wants| wants.ends || wants.acceptors,
     },
     Program {
         name: "flowtel_send4",
@@ -303,11 +303,6 @@ impl Programs {
         &mut self,
         name: &'static str,
     ) -> Result<T, Error> {
-        take(&mut self.ebpf, name)
-    }
-
-    /// Takes a ring out of the object, to be read.
-    pub(super) fn ring(&mut self, name: &'static str) -> Result<RingBuf<MapData>, Error> {
         take(&mut self.ebpf, name)
     }
 

@@ -67,9 +67,9 @@ impl Rings {
     /// The object does not hold them: never in a sound build.
     pub fn take(programs: &mut Programs) -> Result<Self, Error> {
         Ok(Self {
-            flows: Source::new(programs.ring("FLOWS")?)?,
-            owners: Source::new(programs.ring("OWNERS")?)?,
-            answers: programs.ring("ANSWERS")?,
+            flows: Source::new(programs.take("FLOWS")?)?,
+            owners: Source::new(programs.take("OWNERS")?)?,
+            answers: programs.take("ANSWERS")?,
             execs: Execs::take(programs)?,
             read: Records::default(),
             cut: KernelTime::default(),

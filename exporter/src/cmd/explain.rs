@@ -66,7 +66,7 @@ fn ask(loaded: &Loaded, id: FlowId) -> Result<Told, Failure> {
     })?;
     let unknown = || {
         Exit::Unavailable.with(anyhow::anyhow!(
-            "no flow {id} is open. flowtel keeps no history: give a record of it, flowtel explain --record FILE {id}"
+            "no flow {id} is open, or flowtel is too busy to say. It keeps no history: give a record of it, flowtel explain --record FILE {id}"
         ))
     };
     let request = answer.request.ok_or_else(unknown)?;
@@ -83,13 +83,10 @@ fn read(file: &Path, flow: Option<&str>) -> Result<(Vec<Told>, usize), Failure> 
     };
     let (mut told, mut more) = (Vec::new(), 0);
     let wanted = |record: &Told| flow.is_none_or(|id| record.flow_id() == Some(id));
-    told::read(input, |record| {
-        match wanted(&record) {
-            true if told.len() < MOST => told.push(record),
-            true => more += 1,
-            false => {}
-        }
-        true
+    told::read(input, |record| match wanted(&record) {
+        true if told.len() < MOST => told.push(record),
+        true => more += 1,
+        false => {}
     })
     .map_err(|e| Exit::Data.with(anyhow::Error::new(e).context(format!("reading records of {}", file.display()))))?;
     if told.is_empty() {

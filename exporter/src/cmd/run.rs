@@ -55,17 +55,17 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
 
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
+    let host = Host::read();
     let beside =
-        Prepared::new(None, &config, Host::read(), false).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
-    // Held to the end: until then connections are made that the flowtel after this one leaves out.
+        Prepared::new(None, &config, host.clone(), false).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
     let boot = BootId::read()
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("reading the boot's id from /proc")))?;
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
     let observer = Observer::at(&cgroup, &boot);
-    let (pipeline, _pinned) = pipeline(&config, &target, (boot, &cgroup, &observer), &queue, &ledger)?;
+    // The lock is held to the end: until then connections are made that the flowtel after this one leaves out.
+    let (pipeline, _pinned) = pipeline(&config, &target, &host, (boot, &cgroup, &observer), &queue, &ledger)?;
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
-    let host = pipeline.host.clone();
     let running = pipeline.start().map_err(refused)?;
     let batch_bytes = config.export.batch.max_bytes.0;
     let instance = Arc::new(
@@ -117,6 +117,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
 fn pipeline(
     config: &Config,
     target: &config::Target,
+    host: &Host,
     (boot, cgroup, observer): (BootId, &Cgroup, &Observer),
     queue: &Queue,
     ledger: &Arc<Ledger>,
@@ -157,8 +158,7 @@ fn pipeline(
             None
         }
     };
-    let host = Host::read();
-    let resource = resource::build(&config.record, &host, observer);
+    let resource = resource::build(&config.record, host, observer);
     let resource = resource::sampled(resource, config.capture.sample);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let watch = if config.capture.takes_audit() {
@@ -168,8 +168,7 @@ fn pipeline(
         None
     };
     let mut flows = Flows::new(config, boot, own, Arc::clone(ledger));
-    let mut lives = Lives::new(&config.owner);
-    flows.ask_lives(move |owner| lives.is_there(owner.pid, owner.since));
+    flows.ask_lives(Lives::new(&config.owner).asked());
     if earlier.is_none() {
         flows.watches_since(attached);
     }
@@ -190,7 +189,7 @@ fn pipeline(
         enricher: Enricher::new(config, ledger),
         select: Select::new(config, Arc::clone(ledger)),
         encoder: Encoder::new(&resource, (boot, observer.record_salt(&boot)), Form::of(config, target), limits(config)),
-        host,
+        host: host.clone(),
         gaps,
         boot,
         observer: observer.clone(),

@@ -255,10 +255,10 @@ pub struct Queue {
     /// `memory`: batches wait in memory, and what waits is lost when flowtel is killed. `disk`: they wait in files too,
     /// and a restart goes on with them (docs/queue.md).
     pub kind: QueueKind,
-    /// The directory of the queue on disk; made where it is missing. One flowtel at a time has it.
+    /// The directory of the queue on disk; made where it is missing. One flowtel at a time has it. A change needs a restart.
     pub path: PathBuf,
     /// How long what came may wait until it is written and synced, all at once: what a crash can cost, beside the tick and
-    /// a batch's age. `0s` syncs after each batch.
+    /// a batch's age. `0s` syncs after each batch. A change needs a restart.
     #[schemars(extend("x-min" = "0s", "x-max" = "1m"))]
     pub sync_interval: Span,
     /// The most bytes that wait: at least twice `export.batch.max_bytes`. On disk it counts the files, with all headers.

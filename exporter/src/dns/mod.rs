@@ -67,33 +67,34 @@ pub struct Dns {
     ledger: Arc<Ledger>,
 }
 
+/// The limits of names, and those of names of reverse look-ups, if they are wanted: a part of the whole.
+fn parts(config: &config::Dns) -> (config::Dns, Option<config::Dns>) {
+    match config.reverse {
+        config::Reverse::Off => (config.clone(), None),
+        config::Reverse::Observed => {
+            let addresses = config.max_addresses / REVERSE_PART;
+            let bytes = config.max_bytes.0 / u64::from(REVERSE_PART);
+            let part = |max_addresses, max_bytes| config::Dns {
+                max_addresses,
+                max_bytes: config::Bytes(max_bytes),
+                ..config.clone()
+            };
+            let most = part(config.max_addresses - addresses, config.max_bytes.0 - bytes);
+            (most, Some(part(addresses, bytes)))
+        }
+    }
+}
+
 // === impl Dns
 
 impl Dns {
     /// A fresh stage; it reads the hosts file. Whether there is to be one at all (`dns.enabled`) is its owner's to ask.
     pub fn new(config: &config::Dns, ledger: Arc<Ledger>) -> Self {
-        let (most, reverse) = match config.reverse {
-            config::Reverse::Off => (config.clone(), None),
-            config::Reverse::Observed => {
-                let part = |whole: u32| whole / REVERSE_PART;
-                let bytes = config.max_bytes.0 / u64::from(REVERSE_PART);
-                let least = config::Dns {
-                    max_addresses: part(config.max_addresses),
-                    max_bytes: config::Bytes(bytes),
-                    ..config.clone()
-                };
-                let most = config::Dns {
-                    max_addresses: config.max_addresses - part(config.max_addresses),
-                    max_bytes: config::Bytes(config.max_bytes.0 - bytes),
-                    ..config.clone()
-                };
-                (most, Some(Cache::new(&least)))
-            }
-        };
+        let (most, least) = parts(config);
         Self {
             parser: Parser::default(),
             cache: Cache::new(&most),
-            reverse,
+            reverse: least.as_ref().map(Cache::new),
             hosts: Hosts::read(&config.hosts_file, KernelTime::now(), &ledger.dns.hosts_ignored),
             ports: config.ports.clone(),
             ledger,
@@ -155,7 +156,13 @@ impl Dns {
 
     /// Goes on with changed limits, and with the hosts file that is named now.
     pub fn reconfigure(&mut self, config: &config::Dns) {
-        self.cache.set_limits(config, &self.ledger.dns);
+        let (most, least) = parts(config);
+        self.cache.set_limits(&most, &self.ledger.dns);
+        self.reverse = least.map(|least| {
+            let mut cache = self.reverse.take().unwrap_or_else(|| Cache::new(&least));
+            cache.set_limits(&least, &self.ledger.dns);
+            cache
+        });
         self.hosts = Hosts::read(&config.hosts_file, KernelTime::now(), &self.ledger.dns.hosts_ignored);
     }
 

@@ -6,7 +6,6 @@ fn read(lines: &str) -> Result<Vec<Told>, told::ReadError> {
     let mut records = Vec::new();
     told::read(lines.as_bytes(), |record| {
         records.push(record);
-        true
     })?;
     Ok(records)
 }

@@ -49,11 +49,11 @@ pub enum ReadError {
     },
 }
 
-/// Reads records until `take` wants no more: it returns whether it does.
+/// Reads records, and gives each to `take`.
 ///
 /// # Errors
 /// The file can't be read, or a line of it is no record of flowtel.
-pub fn read(mut input: impl BufRead, mut take: impl FnMut(Told) -> bool) -> Result<(), ReadError> {
+pub fn read(mut input: impl BufRead, mut take: impl FnMut(Told)) -> Result<(), ReadError> {
     let mut text = String::new();
     for line in 1.. {
         text.clear();
@@ -68,10 +68,7 @@ pub fn read(mut input: impl BufRead, mut take: impl FnMut(Told) -> bool) -> Resu
         if text.trim().is_empty() {
             continue;
         }
-        let records = of_line(&text).map_err(|why| ReadError::Line { line, why })?;
-        if !records.into_iter().all(&mut take) {
-            break;
-        }
+        of_line(&text).map_err(|why| ReadError::Line { line, why })?.into_iter().for_each(&mut take);
     }
     Ok(())
 }

@@ -28,7 +28,7 @@ use tonic::{
 use super::{
     BuildError, Headers, Settings, USER_AGENT, build, cause, packed,
     peer::Peer,
-    verdict::{self, MAX_ANSWER, Reason, Verdict},
+    verdict::{self, MAX_ANSWER, Verdict},
     wire::{
         budget::{Budget, WINDOW},
         client::Failed,
@@ -111,14 +111,9 @@ impl Grpc {
     }
 
     pub(super) async fn send(&self, bytes: Bytes) -> Verdict {
-        match tokio::time::timeout(self.timeout, self.export(bytes)).await {
-            Ok(Ok(answer)) => of_answer(&answer),
-            Ok(Err(error)) => verdict::of_no_answer(cause::reason(error.as_ref(), NOT_GRPC)),
-            Err(_) => {
-                // A connection that gives no answer may be dead: the next request gets a new one.
-                *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                verdict::of_no_answer(Reason::new(format!("no answer within {:?}", self.timeout), None))
-            }
+        match self.export(bytes).await {
+            Ok(answer) => of_answer(&answer),
+            Err(error) => verdict::of_no_answer(cause::reason(error.as_ref(), NOT_GRPC)),
         }
     }
 
@@ -129,6 +124,20 @@ impl Grpc {
 
     /// Calls a method with a message, which is compressed by this coding already.
     pub(super) async fn call(
+        &self,
+        method: PathAndQuery,
+        bytes: Bytes,
+        coding: Option<&'static str>,
+    ) -> Result<Answer, Failed> {
+        if let Ok(done) = tokio::time::timeout(self.timeout, self.exchange(method, bytes, coding)).await {
+            return done;
+        }
+        // A connection that gives no answer may be dead: the next request gets a new one.
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Err(format!("no answer within {:?}", self.timeout).into())
+    }
+
+    async fn exchange(
         &self,
         method: PathAndQuery,
         bytes: Bytes,

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{
     BuildError, Headers, Settings, build, cause, packed,
-    verdict::{self, HttpAnswer, Reason, Verdict},
+    verdict::{self, HttpAnswer, Verdict},
     wire::client::{Failed, Wire},
 };
 use crate::config::Compression;
@@ -72,17 +72,15 @@ impl Http {
     }
 
     pub(super) async fn send(&self, request: Bytes) -> Verdict {
-        match tokio::time::timeout(self.timeout, self.exchange(request)).await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(error)) => verdict::of_no_answer(cause::reason(
+        self.export(request).await.unwrap_or_else(|error| {
+            verdict::of_no_answer(cause::reason(
                 error.as_ref(),
                 "the port answers, but not as HTTP: is it the receiver's gRPC port? Set export.protocol to grpc",
-            )),
-            Err(_) => verdict::of_no_answer(Reason::new(format!("no answer within {:?}", self.timeout), None)),
-        }
+            ))
+        })
     }
 
-    async fn exchange(&self, request: Bytes) -> Result<Verdict, Failed> {
+    async fn export(&self, request: Bytes) -> Result<Verdict, Failed> {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         if let Some(coding) = packed::name(self.compression) {
@@ -113,6 +111,16 @@ impl Http {
         body: Bytes,
         headers: HeaderMap,
     ) -> Result<(Parts, Result<Vec<u8>, Failed>), Failed> {
+        if let Ok(done) = tokio::time::timeout(self.timeout, self.exchange(body, headers)).await {
+            return done;
+        }
+        // A connection that gives no answer may be dead: the next request gets a new one.
+        let mut kept = self.wire.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = kept.anew();
+        Err(format!("no answer within {:?}", self.timeout).into())
+    }
+
+    async fn exchange(&self, body: Bytes, headers: HeaderMap) -> Result<(Parts, Result<Vec<u8>, Failed>), Failed> {
         let (wire, size) = (self.wire(), body.len());
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;

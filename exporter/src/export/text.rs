@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::escape;
+
 /// The most characters of a receiver's words that a log line holds.
 pub(super) const WORDS: usize = 240;
 
@@ -27,8 +29,6 @@ pub(super) fn printable_bytes(bytes: &[u8], max: usize) -> String {
 
 /// Adds `c` to `out`, escaped where it isn't plain text.
 pub(super) fn push_printable(out: &mut String, c: char) {
-    let turns_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let ends_line = matches!(c, '\u{2028}' | '\u{2029}');
     match c {
         '\n' => out.push_str("\\n"),
         '\r' => out.push_str("\\r"),
@@ -37,7 +37,7 @@ pub(super) fn push_printable(out: &mut String, c: char) {
             // Writing to a String can't fail.
             let _ = write!(out, "\\x{:02x}", c as u32);
         }
-        c if turns_direction || ends_line || c.is_control() => {
+        c if escape::acts(c) => {
             let _ = write!(out, "\\u{{{:x}}}", c as u32);
         }
         c => out.push(c),

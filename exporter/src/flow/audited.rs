@@ -71,9 +71,11 @@ impl Table for Flows {
         sample
     }
 
-    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64)) {
-        for (cookie, open) in self.open.iter().filter(|(_, open)| open.began < before) {
-            out(cookie, open.flow.netns.cookie().unwrap_or_default());
+    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64) -> bool) {
+        for (cookie, open) in self.open.youngest().filter(|(_, open)| open.began < before) {
+            if !out(cookie, open.flow.netns.cookie().unwrap_or_default()) {
+                break;
+            }
         }
     }
 

@@ -125,7 +125,7 @@ impl Flows {
     }
 
     /// Has `lives` say whether the process of an owner is still there: a listener that is no longer owns nothing that its
-    /// socket takes. Asked when a begin was read that nobody was seen to accept so far. To be called before any event.
+    /// socket takes. Asked when a begin was read that nobody was seen to accept so far.
     pub fn ask_lives(&mut self, lives: impl FnMut(&Owner) -> bool + Send + 'static) {
         self.lives = Lives(Some(Box::new(lives)));
     }

@@ -21,15 +21,18 @@ const FRESH: Duration = Duration::from_secs(1);
 /// The most answers that are remembered.
 const MOST: usize = 1024;
 /// The most that is read of a list of addresses.
-const MOST_BYTES: u64 = 256 << 10;
+const MOST_BYTES: u64 = 64 << 10;
 
 /// Names of interfaces.
 #[derive(Debug)]
 pub struct Interfaces {
     proc: PathBuf,
-    /// By namespace and index; each with when it is to be asked for again.
-    known: Generations<(u64, u32), (Instant, Arc<str>)>,
+    /// By namespace and index.
+    known: Generations<(u64, u32), Answer>,
 }
+
+/// When it is to be asked for again, and the name. `None`: there is none.
+type Answer = (Instant, Option<Arc<str>>);
 
 /// Whether an address means something together with an interface only (RFC 4291, 2.5.6; RFC 3927).
 pub fn is_link_local(ip: IpAddr) -> bool {
@@ -60,20 +63,21 @@ impl Interfaces {
         if let Some((until, name)) = self.known.get((of, index))
             && now < *until
         {
-            return Some(Arc::clone(name));
+            return name.clone();
         }
         let name = if namespaces.is_own(&namespace) {
             named_here(index)
         } else {
-            self.named_there(namespace.inode?, index, pid?)
+            self.named_there(namespace.inode?, index, pid?)?
         };
-        let name: Arc<str> = name.filter(|name| is_plain(name))?.into();
-        self.known.insert((of, index), (now + FRESH, Arc::clone(&name)));
-        Some(name)
+        let name: Option<Arc<str>> = name.filter(|name| is_plain(name)).map(Into::into);
+        self.known.insert((of, index), (now + FRESH, name.clone()));
+        name
     }
 
-    /// By a list of the process's namespace, where that is the one before and after.
-    fn named_there(&self, namespace: u32, index: u32, pid: u32) -> Option<String> {
+    /// By a list of the process's namespace, where that is the one before and after. `None` where the list can't be asked;
+    /// then another process may tell.
+    fn named_there(&self, namespace: u32, index: u32, pid: u32) -> Option<Option<String>> {
         let process = self.proc.join(pid.to_string());
         let is_there = || inode(&process.join("ns/net")) == Some(namespace);
         if !is_there() {
@@ -82,7 +86,8 @@ impl Interfaces {
         let mut list = String::new();
         let file = File::open(process.join("net/if_inet6")).ok()?;
         file.take(MOST_BYTES).read_to_string(&mut list).ok()?;
-        named_in(&list, index).filter(|_| is_there())
+        let name = named_in(&list, index);
+        is_there().then_some(name)
     }
 }
 

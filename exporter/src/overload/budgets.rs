@@ -114,11 +114,14 @@ impl Bucket {
     }
 
     fn fill(&mut self, budget: Budget, now: KernelTime) {
-        let earned = u128::from(now.since(self.filled)) * u128::from(budget.rate) / 1_000_000_000;
+        const SECOND: u128 = 1_000_000_000;
+        let parts = u128::from(now.since(self.filled)) * u128::from(budget.rate);
+        let earned = parts / SECOND;
         // What is less than one goes on to be earned.
         if earned > 0 {
             self.left = self.left.saturating_add(u64::try_from(earned).unwrap_or(u64::MAX)).min(budget.burst);
-            self.filled = now;
+            let rest = parts % SECOND / u128::from(budget.rate);
+            self.filled = KernelTime(now.0.saturating_sub(u64::try_from(rest).unwrap_or_default()));
         }
     }
 }
@@ -146,6 +149,13 @@ mod tests {
         assert!(budgets.look(KernelTime(3 * SECOND), SECOND * 10));
         assert!(!budgets.look(KernelTime(30 * SECOND), SECOND * 10));
         assert!(budgets.each.is_empty(), "all are full again");
+    }
+
+    #[test]
+    fn a_steady_rate_a_little_over_the_budget_has_the_whole_budget() {
+        let mut bucket = Bucket { left: 0, filled: KernelTime(SECOND), told: false };
+        let took = (1..=10_000).filter(|i| bucket.takes(BUDGET, KernelTime(SECOND + i * SECOND / 102))).count();
+        assert_eq!(took, 10_000 * 100 / 102);
     }
 
     #[test]

@@ -7,7 +7,11 @@
 use std::{fs, path::PathBuf, time::Duration};
 
 use super::{Processes, generations::Generations, process::stat::Stat};
-use crate::{capture::KernelTime, config};
+use crate::{
+    capture::{KernelTime, clock},
+    config,
+    flow::Owner,
+};
 
 /// How long an answer holds.
 const MOMENT: Duration = Duration::from_millis(20);
@@ -35,9 +39,14 @@ impl Lives {
     pub fn new(config: &config::Owner) -> Self {
         Self {
             proc: Processes::shows_host(config).then(|| config.proc.clone()),
-            tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            tick_ns: clock::tick_ns(),
             known: Generations::new(MOST),
         }
+    }
+
+    /// Itself as a question: whether the process of an owner is still there.
+    pub fn asked(mut self) -> impl FnMut(&Owner) -> bool + Send + 'static {
+        move |owner| self.is_there(owner.pid, owner.since)
     }
 
     /// Whether the process that had this id at `at` is still there.
@@ -62,7 +71,7 @@ impl Lives {
 fn since(line: &[u8], tick_ns: u64) -> Option<KernelTime> {
     let state = line.get(line.iter().rposition(|b| *b == b')')? + 2)?;
     let start = Stat::parse(line)?.start;
-    (!matches!(state, b'Z' | b'X')).then(|| KernelTime(start.saturating_mul(tick_ns)))
+    (!matches!(state, b'Z' | b'X')).then(|| clock::shown_as(start, tick_ns))
 }
 
 #[cfg(test)]

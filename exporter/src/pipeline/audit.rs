@@ -6,8 +6,9 @@ use std::time::Duration;
 use crate::{
     capture::{
         KernelTime, Neighbours,
-        audit::{Audit, Deafness, Lookouts, Round, deafness::News, lookouts::Pending},
+        audit::{Audit, Deafness, Lookouts, Round, deafness::News},
         neighbours,
+        snapshot::Pending,
     },
     flow::Flows,
     ledger::Ledger,
@@ -15,7 +16,7 @@ use crate::{
 
 /// The audit, once its ways into the network namespaces are there.
 pub struct Watch {
-    pending: Option<Pending>,
+    pending: Option<Pending<Lookouts>>,
     audit: Option<Audit<Lookouts>>,
     every: Duration,
     deafness: Deafness,
@@ -26,7 +27,7 @@ pub struct Watch {
 
 impl Watch {
     /// An audit with a sample `every` so long, from when `pending` is there. `neighbours` are the other programs.
-    pub fn new(pending: Pending, every: Duration, neighbours: Neighbours) -> Self {
+    pub fn new(pending: Pending<Lookouts>, every: Duration, neighbours: Neighbours) -> Self {
         Self { pending: Some(pending), audit: None, every, deafness: Deafness::default(), neighbours }
     }
 
@@ -40,12 +41,15 @@ impl Watch {
         let now = KernelTime::now();
         if let Some(lookouts) = self.pending.as_ref().and_then(Pending::poll) {
             self.pending = None;
-            self.audit = lookouts.map(|lookouts| Audit::new(lookouts, self.every, now));
+            match lookouts {
+                Ok(lookouts) => self.audit = Some(Audit::new(lookouts, self.every, now)),
+                Err(e) => tracing::warn!("open flows are not audited (capture.audit): {e}"),
+            }
         }
         let Some(audit) = &mut self.audit else { return };
         let lost = ledger.flows_ring_full() + ledger.kernel.unknown.get();
         audit.round(Round { now, cut, lost }, flows, &ledger.audit);
-        match self.deafness.look(ledger.audit.unseen.get(), now, audit.every()) {
+        match self.deafness.look(ledger.audit.unseen.get(), now, self.every) {
             Some(News::Deaf(missed)) => {
                 ledger.audit.set_deaf(true);
                 self.neighbours.again();

@@ -7,6 +7,7 @@ use super::{Pipeline, push};
 use crate::{
     config::{self, Config, Target},
     overload::Budget,
+    owner::Lives,
     record::{
         Encoder, Form, Limits,
         resource::{self, Host},
@@ -65,6 +66,9 @@ impl Pipeline {
         }
         if old.flow != new.flow {
             self.flows.set_limits(&new.flow);
+        }
+        if old.owner != new.owner {
+            self.flows.ask_lives(Lives::new(&new.owner).asked());
         }
         if old.overload != new.overload {
             self.overload.limit(budget(&new.overload));

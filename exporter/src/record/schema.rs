@@ -169,21 +169,21 @@ attributes! {
         "As for the source.", "own";
     DESTINATION_NAMES_AGE = "flowtel.destination.dns.age" "double" "s", "with the names, but not static ones",
         "As for the source.", "1.5";
-    DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen",
+    DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen and the end was told (docs/losses.md)",
         "Since the begin.", "12.5";
     END_REASON = "flowtel.flow.end.reason" "string" "", "end, where something proves it: see Causes",
         "`fin`, `reset.local`, `reset.remote`, `timeout`.", "fin";
     CAUSE_SOURCE = "flowtel.cause.source" "string" "", "with flowtel.flow.end.reason, and with error.type but where nothing tells the cause",
         "How that is known: `socket_error`, `segment`, `timer`, `call`, `state`; see Causes.", "socket_error";
-    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end; not of a socket in a SOCKMAP, whose bytes TCP need not count (known where the kernel has BTF)",
+    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end that was told (docs/losses.md); not of a socket in a SOCKMAP, whose bytes TCP need not count (known where the kernel has BTF)",
         "Payload bytes that the source sent and the destination acknowledged; exact after `fin`.", "1234";
     DESTINATION_BYTES = "flowtel.destination.bytes" "int" "By", "with flowtel.source.bytes",
         "Payload bytes that the destination sent and the source acknowledged; exact after `fin`.", "56789";
-    SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "end",
+    SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "end that was told",
         "Segments of the source.", "10";
-    DESTINATION_PACKETS = "flowtel.destination.packets" "int" "{segment}", "end",
+    DESTINATION_PACKETS = "flowtel.destination.packets" "int" "{segment}", "end that was told",
         "Segments of the destination.", "12";
-    RETRANSMITS = "flowtel.tcp.retransmits" "int" "{segment}", "end",
+    RETRANSMITS = "flowtel.tcp.retransmits" "int" "{segment}", "end that was told",
         "Segments that the local side sent again.", "0";
     RTT = "flowtel.tcp.rtt" "double" "s", "end, when there is one",
         "Smoothed round trip time of the local side.", "0.0121";
@@ -248,7 +248,7 @@ pub fn markdown() -> String {
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
          `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
-         | time_unix_nano | when it happened in the kernel. Open: when it was seen. Outgoing: when the peer's answer arrived; incoming: when the \
+         | time_unix_nano | when it happened in the kernel. Open: when it was seen. An end that nobody told: when the audit found it. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete. 0 in a replay of packets without a time |\n\
          | observed_time_unix_nano | when flowtel read it |\n\
          | severity | {INFO} `{INFO_TEXT}`; {WARN} `{WARN_TEXT}` for what failed and for gaps |\n\

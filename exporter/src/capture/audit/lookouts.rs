@@ -2,10 +2,9 @@
 //! becomes of flowtel's rights. An open one keeps its namespace alive, so those of others are given up with their last socket.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, TryRecvError, sync_channel},
-    thread,
 };
 
 use netlink_packet_sock_diag::inet::StateFlags;
@@ -13,7 +12,7 @@ use netlink_packet_sock_diag::inet::StateFlags;
 use super::{Asked, Look, Part, Sockets};
 use crate::capture::{
     Error, rights,
-    snapshot::{BUFFER, Diag, namespaces},
+    snapshot::{BUFFER, Diag, Pending, connections, namespaces},
 };
 
 /// One for each namespace, flowtel's own first.
@@ -30,29 +29,6 @@ struct Lookout {
     netns: u64,
 }
 
-/// Lookouts in the making.
-#[derive(Debug)]
-pub struct Pending(Receiver<io::Result<Lookouts>>);
-
-// === impl Pending
-
-impl Pending {
-    /// They, once they are there; `None` in it: there are none.
-    pub fn poll(&self) -> Option<Option<Lookouts>> {
-        match self.0.try_recv() {
-            Ok(Ok(lookouts)) => Some(Some(lookouts)),
-            Ok(Err(e)) => {
-                tracing::warn!(
-                    "open flows are not audited (capture.audit): the kernel's list of sockets can't be read: {e}"
-                );
-                Some(None)
-            }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => Some(None),
-        }
-    }
-}
-
 // === impl Lookouts
 
 impl Lookouts {
@@ -61,16 +37,8 @@ impl Lookouts {
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(proc: PathBuf) -> Result<Pending, Error> {
-        let (done, pending) = sync_channel(1);
-        thread::Builder::new()
-            .name("flowtel-lookouts".into())
-            .spawn(move || {
-                // Nobody waits any more: flowtel stops.
-                let _ = done.send(open(&proc));
-            })
-            .map_err(|source| Error::System { what: "starting the audit's thread", source })?;
-        Ok(Pending(pending))
+    pub fn start(proc: PathBuf) -> Result<Pending<Self>, Error> {
+        Pending::start("flowtel-lookouts", move || open(&proc))
     }
 
     /// Of these namespaces.
@@ -92,15 +60,10 @@ fn open(proc: &Path) -> io::Result<Lookouts> {
     own.list(StateFlags::LISTEN, |_| {})?;
     let mut diags = vec![own];
     if rights::kernel_is_at_least((6, 1)) {
-        let entered = |file: &_| namespaces::enter(file).map_err(io::Error::from).and_then(|()| Diag::open()).ok();
-        diags.extend(namespaces::others(proc).files.iter().filter_map(entered));
+        let enter = |file: File| namespaces::enter(&file).map_err(io::Error::from).and_then(|()| Diag::open()).ok();
+        diags.extend(namespaces::others(proc).files.into_iter().filter_map(enter));
     }
     Ok(Lookouts::new(diags))
-}
-
-/// The states of a connection between its handshake and its end.
-fn connections() -> StateFlags {
-    StateFlags::all() - StateFlags::LISTEN - StateFlags::TIME_WAIT - StateFlags::CLOSE
 }
 
 impl Sockets for Lookouts {
@@ -109,7 +72,7 @@ impl Sockets for Lookouts {
     }
 
     fn look(&mut self, namespace: usize, flow: &Asked) -> Look {
-        match self.at(namespace).map(|(diag, _)| diag.is_there(flow.local, flow.remote, flow.cookie)) {
+        match self.at(namespace).map(|(diag, buffer)| diag.is_there(flow.local, flow.remote, flow.cookie, buffer)) {
             Some(Ok(true)) => Look::There,
             Some(Ok(false)) => Look::Missing,
             Some(Err(_)) | None => Look::Unsure,

@@ -10,8 +10,8 @@
 //! that a flow is over: its socket is missing in two whole lists in a row, and is not found by its addresses either. And that
 //! is believed once everything that the programs had reported by then was read.
 //!
-//! It must never call a flow over that lives. So what can't be asked is never over: a flow in a namespace without a lookout,
-//! one whose namespace isn't known (before Linux 6.1) unless it was seen there before, a look that failed.
+//! It must never call a flow over that lives. So what can't be asked is never over: a flow in a namespace without a lookout
+//! or that was left, one whose namespace isn't known (before Linux 6.1) unless it was seen there before, a look that failed.
 
 mod census;
 pub mod deafness;
@@ -71,8 +71,8 @@ pub trait Table {
     /// each time.
     fn sample(&mut self, most: usize, before: KernelTime) -> Vec<Asked>;
 
-    /// Gives out all that began before `before`: socket and namespace.
-    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64));
+    /// Gives out all that began before `before`, socket and namespace, the youngest first, until `out` returns false.
+    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64) -> bool);
 
     /// The one on this socket, which began before `before`, is over. Returns whether it still counted as open.
     fn over(&mut self, cookie: u64, before: KernelTime) -> bool;
@@ -180,11 +180,6 @@ impl<S: Sockets> Audit<S> {
             seen,
             again: Vec::new(),
         }
-    }
-
-    /// How often a sample is looked up.
-    pub fn every(&self) -> Duration {
-        self.every
     }
 
     /// Whether there is nothing to do before the next sample.
@@ -300,6 +295,7 @@ impl<S: Sockets> Audit<S> {
             if of != 0 && of == netns || of == 0 && seen.contains(&cookie) {
                 missing.insert(cookie);
             }
+            true
         });
         if !missing.is_empty() || unknown {
             self.census = Some(Census::new(namespace, began_before, missing, unknown));
@@ -354,7 +350,10 @@ impl<S: Sockets> Audit<S> {
         self.idle.1 = next;
         let Some(Some(netns)) = namespaces.get(next).copied().filter(|_| next > 0) else { return };
         let mut has_flow = false;
-        table.each(now, &mut |_, of| has_flow |= of == netns);
+        table.each(now, &mut |_, of| {
+            has_flow = of == netns;
+            !has_flow
+        });
         if !has_flow && self.sockets.is_empty(next) {
             self.sockets.leave(next);
         }

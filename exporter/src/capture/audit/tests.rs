@@ -95,8 +95,8 @@ impl Table for Flows {
         self.open.values().filter(|flow| flow.began < before).take(most).copied().collect()
     }
 
-    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64)) {
-        self.open.values().filter(|flow| flow.began < before).for_each(|flow| out(flow.cookie, flow.netns));
+    fn each(&self, before: KernelTime, out: &mut dyn FnMut(u64, u64) -> bool) {
+        let _ = self.open.values().filter(|flow| flow.began < before).all(|flow| out(flow.cookie, flow.netns));
     }
 
     fn over(&mut self, cookie: u64, before: KernelTime) -> bool {

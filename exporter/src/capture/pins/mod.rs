@@ -333,6 +333,7 @@ pub(super) fn kind_of(record: &[u8]) -> Option<usize> {
         event::DNS => tally::DNS,
         event::SYN_AGAIN => tally::SYN_AGAIN,
         event::USED_AGAIN => tally::USED_AGAIN,
+        event::NETNS => tally::NETNS,
         _ => return None,
     };
     Some(kind as usize)
@@ -382,5 +383,18 @@ fn error(base: &Path, problem: directory::Problem) -> Error {
     match problem {
         directory::Problem::Held => Error::PinsHeld { path },
         directory::Problem::Unfit(reason) => Error::Pins { path, reason },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_kind_that_is_counted_is_known_by_its_record() {
+        let known: BTreeSet<usize> = (0..64_u32).filter_map(|kind| kind_of(&kind.to_ne_bytes())).collect();
+        assert_eq!(known, (0..KINDS).collect());
     }
 }

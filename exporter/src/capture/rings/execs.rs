@@ -38,7 +38,7 @@ impl Execs {
     /// The object does not hold it, or there is no memory to map it.
     pub fn take(programs: &mut Programs) -> Result<Self, Error> {
         Ok(Self {
-            source: Source::new(programs.ring("EXECS")?)?,
+            source: Source::new(programs.take("EXECS")?)?,
             read: Records::default(),
             shared: programs.shared("EXECS_SHARED")?,
             tallies: programs.take("EXEC_TALLIES")?,

@@ -190,11 +190,17 @@ impl Diag {
     ///
     /// # Errors
     /// As for [`Self::list`].
-    pub fn is_there(&mut self, local: SocketAddr, remote: SocketAddr, cookie: u64) -> io::Result<bool> {
+    pub fn is_there(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        cookie: u64,
+        buffer: &mut [u8],
+    ) -> io::Result<bool> {
         let key = Key::new(local, remote, cookie);
         self.ask((key.family, key.id), StateFlags::all(), ExtensionFlags::empty(), 0)?;
         let mut there = false;
-        match self.brief(&mut [0; ANSWER], &mut |_| there = true) {
+        match self.brief(buffer, &mut |_| there = true) {
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOENT | libc::ESTALE)) => Ok(false),
             Err(e) => Err(e),
             Ok(_) => Ok(there),
@@ -448,6 +454,7 @@ mod tests {
             Ok(diag) => diag,
             Err(e) => return eprintln!("not tested: {e}"),
         };
+        let mut buffer = vec![0; BUFFER];
         for address in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
             let (mut client, mut server) = pair(address);
             client.write_all(&[1; 100]).expect("sent");
@@ -470,10 +477,14 @@ mod tests {
             assert_eq!(sure(&mut diag, &client), Some(true));
             assert_eq!(diag.look(&other.key).expect("a look").map(|s| s.state), Some(state::CLOSE_WAIT));
             for half in [&one, &other] {
-                assert!(diag.is_there(half.local, half.remote, half.cookie).expect("a look"));
-                assert!(!diag.is_there(half.local, half.remote, half.cookie ^ 1 << 40).expect("a look"));
+                assert!(diag.is_there(half.local, half.remote, half.cookie, &mut buffer).expect("a look"));
+                let other = half.cookie ^ 1 << 40;
+                assert!(!diag.is_there(half.local, half.remote, other, &mut buffer).expect("a look"));
             }
             assert_eq!(listed(&mut diag, address.is_ipv6(), &[one.cookie, other.cookie]), 2);
+            // Nor does one that is given up to a look.
+            diag.begin(false, StateFlags::all(), &mut buffer).expect("asked");
+            assert!(diag.is_there(one.local, one.remote, one.cookie, &mut buffer).expect("a look"));
             // What waits for the peer's FIN in a closed socket's place is listed as if it were the socket.
             assert_eq!(find(&mut diag, &client).map(|half| half.over), Some(false));
             let place = client.local_addr().expect("an address");
@@ -483,7 +494,7 @@ mod tests {
             diag.list(StateFlags::FIN_WAIT2, |socket| waits = waits.or((socket.local == place).then_some(socket.over)))
                 .expect("a list");
             assert_eq!(waits, Some(true));
-            assert!(!diag.is_there(one.local, one.remote, one.cookie).expect("a look"));
+            assert!(!diag.is_there(one.local, one.remote, one.cookie, &mut buffer).expect("a look"));
             assert_eq!(listed(&mut diag, address.is_ipv6(), &[one.cookie, other.cookie]), 1);
             drop(server);
             // An instant for the last acknowledgement.

@@ -103,8 +103,6 @@ pub struct Found {
 pub struct FoundListener {
     /// Which network namespace: as for [`Found`].
     pub namespace: usize,
-    /// Its cookie, as the programs know it; 0 where the kernel does not tell.
-    pub netns: u64,
     /// The socket (SO_COOKIE).
     pub cookie: u64,
     /// Where it listens.
@@ -145,9 +143,11 @@ pub struct Reach {
     pub left_out: usize,
 }
 
-/// A snapshot in the making.
+/// What is made of the lists of sockets, in the making.
 #[derive(Debug)]
 pub struct Pending<T>(Receiver<Result<T, Error>>);
+
+const READING: &str = "reading the list of TCP sockets (sock_diag)";
 
 // === impl Snapshot
 
@@ -163,17 +163,7 @@ impl Snapshot {
         most: usize,
         then: impl FnOnce(Self) -> T + Send + 'static,
     ) -> Result<Pending<T>, Error> {
-        let (done, pending) = sync_channel(1);
-        let system = |what| move |source| Error::System { what, source };
-        thread::Builder::new()
-            .name("flowtel-snapshot".into())
-            .spawn(move || {
-                let taken = take(cookies, &proc, most).map(then);
-                // Nobody waits any more: it took too long, or flowtel stops.
-                let _ = done.send(taken.map_err(system("reading the list of TCP sockets (sock_diag)")));
-            })
-            .map_err(system("starting the snapshot's thread"))?;
-        Ok(Pending(pending))
+        Pending::start("flowtel-snapshot", move || take(cookies, &proc, most).map(then))
     }
 
     /// Leaves only sockets that were made in one of these cgroups: of others the programs tell nothing.
@@ -206,6 +196,26 @@ impl Snapshot {
 // === impl Pending
 
 impl<T> Pending<T> {
+    /// Starts a thread of this name that makes it: it may enter other namespaces, and ends then.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub(super) fn start(name: &str, make: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<Self, Error>
+    where
+        T: Send + 'static,
+    {
+        let (done, pending) = sync_channel(1);
+        let system = |what| move |source| Error::System { what, source };
+        thread::Builder::new()
+            .name(name.into())
+            .spawn(move || {
+                // Nobody waits any more: it took too long, or flowtel stops.
+                let _ = done.send(make().map_err(system(READING)));
+            })
+            .map_err(system("starting a thread that reads the list of TCP sockets"))?;
+        Ok(Self(pending))
+    }
+
     /// What was taken, once it is.
     ///
     /// # Errors
@@ -216,7 +226,7 @@ impl<T> Pending<T> {
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 let source = io::Error::other("its thread ended without a word");
-                Some(Err(Error::System { what: "reading the list of TCP sockets (sock_diag)", source }))
+                Some(Err(Error::System { what: READING, source }))
             }
         }
     }
@@ -226,10 +236,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// As for [`Self::poll`].
     pub fn wait(self) -> Result<T, Error> {
-        let lost = |_| Error::System {
-            what: "reading the list of TCP sockets (sock_diag)",
-            source: io::Error::other("its thread ended without a word"),
-        };
+        let lost = |_| Error::System { what: READING, source: io::Error::other("its thread ended without a word") };
         self.0.recv().map_err(lost)?
     }
 }
@@ -245,8 +252,9 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         reach.reason = "there are too many".into();
         reach.unread += 1;
     }
-    for file in &others.files {
-        match namespaces::enter(file).map_err(io::Error::from).and_then(|()| Diag::open()) {
+    // Each file is closed when its namespace was entered: there is one descriptor for each at a time.
+    for file in others.files {
+        match namespaces::enter(&file).map_err(io::Error::from).and_then(|()| Diag::open()) {
             Ok(diag) => {
                 namespaces.push(diag);
                 inodes.push(file.metadata().map_or(0, |found| inode(&found)));
@@ -260,7 +268,6 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
             }
         }
     }
-    drop(others);
     // What is known of each by the file that it was entered by is certain.
     let ids: Vec<_> = namespaces.iter().map(Diag::namespace).zip(inodes).collect();
     let id_of = |namespace: usize| {
@@ -295,12 +302,11 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
             continue;
         }
         reach.others += usize::from(namespace > 0);
-        let netns = diag.namespace();
         diag.list(connections() | StateFlags::LISTEN, |socket| {
             if socket.state == state::LISTEN {
                 let Socket { cookie, local, inode, cgroup, .. } = socket;
                 let port = local.port();
-                listeners.push(FoundListener { namespace, netns, cookie, port, inode, cgroup, holder: None });
+                listeners.push(FoundListener { namespace, cookie, port, inode, cgroup, holder: None });
             } else if seen.insert(socket.cookie) {
                 if socket.over {
                     left.push((socket.local, socket.remote));
@@ -343,7 +349,7 @@ fn inode(file: &std::fs::Metadata) -> u32 {
 }
 
 /// The states of a connection between its handshake and its end.
-fn connections() -> StateFlags {
+pub(super) fn connections() -> StateFlags {
     StateFlags::ESTABLISHED
         | StateFlags::FIN_WAIT1
         | StateFlags::FIN_WAIT2

@@ -16,7 +16,8 @@ use rustix::{
 const NAMED: &str = "/run/netns";
 /// NSFS_MAGIC (include/uapi/linux/magic.h).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
-/// The most namespaces, and at most a quarter of what RLIMIT_NOFILE grants: one descriptor each stays open.
+/// The most namespaces, and at most an eighth of what RLIMIT_NOFILE grants: two look for them, and each keeps a descriptor of
+/// each.
 const MOST: u64 = 1024;
 /// The most processes that are asked for theirs.
 const MOST_PROCESSES: usize = 1 << 20;
@@ -32,7 +33,7 @@ pub struct Others {
 
 /// Finds them: those that processes live in, as `proc` shows them, and those that have a name.
 pub fn others(proc: &Path) -> Others {
-    let most = getrlimit(Resource::Nofile).current.map_or(MOST, |limit| MOST.min(limit / 4)) as usize;
+    let most = getrlimit(Resource::Nofile).current.map_or(MOST, |limit| MOST.min(limit / 8)) as usize;
     let mut seen = HashSet::new();
     if let Ok(own) = fs::metadata("/proc/thread-self/ns/net") {
         seen.insert((own.dev(), own.ino()));

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// What each request pays, in bytes: headers and trailers at their largest, a TLS handshake, and frames besides. Ten thousand
 /// of the smallest frames: a few milliseconds of CPU time.
@@ -33,19 +33,22 @@ const SECOND: u64 = 1 << 10;
 /// What a receiver may still send. Clones are of the same one; all its connections share it.
 #[derive(Debug, Clone)]
 pub(in crate::export) struct Budget {
-    most: u64,
+    /// How many requests it is for.
+    requests: u64,
     state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
     left: u64,
+    /// What the largest request so far paid.
+    share: u64,
     filled: Instant,
     #[cfg(test)]
     read: u64,
 }
 
-/// A connection that counts what it reads.
+/// The half of a connection that is read, counted.
 #[derive(Debug)]
 pub(super) struct Metered<T> {
     io: T,
@@ -61,21 +64,24 @@ pub(in crate::export) struct TooMuch;
 impl Budget {
     /// For a receiver with so many requests in flight. What was not used is not kept for longer than these need it.
     pub fn new(concurrency: usize) -> Self {
-        let most = REQUEST * (concurrency as u64 + 1);
+        let requests = concurrency as u64 + 1;
         let state = State {
-            left: most,
+            left: requests * REQUEST,
+            share: REQUEST,
             filled: Instant::now(),
             #[cfg(test)]
             read: 0,
         };
-        Self { most, state: Arc::new(Mutex::new(state)) }
+        Self { requests, state: Arc::new(Mutex::new(state)) }
     }
 
     /// A request of so many bytes goes out.
     pub fn request(&self, bytes: usize) {
-        let more = bytes as u64 / BYTES;
+        let share = REQUEST + bytes as u64 / BYTES;
         let mut state = self.lock();
-        state.left = (state.left + REQUEST + more).min(self.most + more);
+        // Those in flight may be as large as this one, or as the largest.
+        state.share = state.share.max(share);
+        state.left = (state.left + share).min(self.requests * state.share);
     }
 
     /// So many bytes of an answer are wanted, and were taken.
@@ -89,7 +95,8 @@ impl Budget {
         let since = state.filled.elapsed();
         if since >= Duration::from_secs(1) {
             state.filled = Instant::now();
-            state.left = (state.left + since.as_secs() * SECOND).min(state.left.max(self.most));
+            let most = self.requests * state.share;
+            state.left = (state.left + since.as_secs() * SECOND).min(state.left.max(most));
         }
         #[cfg(test)]
         {
@@ -124,32 +131,6 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         ready!(Pin::new(&mut self.io).poll_read(cx, into))?;
         let read = into.filled().len() - before;
         Poll::Ready(self.budget.read(read).map_err(io::Error::other))
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, parts)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -207,7 +207,8 @@ impl Service<Uri> for Dial {
             if let Ok(reached) = stream.peer_addr() {
                 peer.reached(reached.ip());
             }
-            let io = Metered::new(stream, budget);
+            let (read, write) = stream.into_split();
+            let io = tokio::io::join(Metered::new(read, budget), write);
             let io: Box<dyn Io> = match secure.transpose()? {
                 None => Box::new(io),
                 Some(name) => Box::new(tls.connect(name, io).await?),

@@ -52,7 +52,6 @@ struct Timeline {
 /// What a process runs from one moment on.
 #[derive(Debug)]
 struct Image {
-    since: KernelTime,
     open: Open,
     /// The answer, once somebody asked.
     process: Option<Arc<Process>>,
@@ -158,7 +157,7 @@ impl Execs {
     /// What is known last of a process, where it is certain.
     fn last(&mut self, pid: u32) -> Option<&Image> {
         let lost = self.lost;
-        self.known.get(pid).map(|timeline| &timeline.now).filter(|image| image.since > lost)
+        self.known.get(pid).map(|timeline| &timeline.now).filter(|image| image.open.since > lost)
     }
 
     fn runs(&mut self, pid: u32) -> Option<Arc<Executable>> {
@@ -166,7 +165,7 @@ impl Execs {
     }
 
     fn push(&mut self, pid: u32, open: Open) {
-        let now = Image { since: open.since, open, process: None, given: KernelTime(0), borrowed: None };
+        let now = Image { open, process: None, given: KernelTime(0), borrowed: None };
         match self.known.get(pid) {
             Some(timeline) => timeline.push(now),
             None => self.known.insert(pid, Timeline { now, earlier: Vec::new() }),
@@ -179,25 +178,20 @@ impl Execs {
         let Some(timeline) = self.known.get(pid) else { return Said::Nothing };
         let first = timeline.first();
         let Some((image, next)) = timeline.at(at) else { return Said::Later(first) };
-        if image.since <= lost && at > image.given {
+        if image.open.since <= lost && at > image.given {
             return Said::Nothing;
         }
         image.given = image.given.max(at);
-        let since = image.since;
-        if let Some((of, read)) = image.borrowed.filter(|(_, read)| until > *read) {
-            let within = |point: KernelTime| point > since && point <= read;
-            let changed = if of == pid {
-                next.is_some_and(within)
-            } else {
-                self.known.get(of).is_some_and(|timeline| timeline.points().any(within))
-            };
-            self.settle_borrowed(pid, at, changed);
-        }
-        let Some((image, _)) = self.known.get(pid).and_then(|timeline| timeline.at(at)) else { return Said::Nothing };
-        match &image.process {
-            Some(process) => Said::Process(Arc::clone(process)),
-            None => Said::Open(image.open.clone()),
-        }
+        let since = image.open.since;
+        let Some((of, read)) = image.borrowed.filter(|(_, read)| until > *read) else { return image.said() };
+        let within = |point: KernelTime| point > since && point <= read;
+        let changed = if of == pid {
+            next.is_some_and(within)
+        } else {
+            self.known.get(of).is_some_and(|timeline| timeline.points().any(within))
+        };
+        self.settle_borrowed(pid, at, changed);
+        self.known.get(pid).and_then(|timeline| timeline.at(at)).map_or(Said::Nothing, |(image, _)| image.said())
     }
 
     /// All that can have happened before /proc was read is known by now: its answer holds, or is of another time.
@@ -234,6 +228,17 @@ impl Execs {
     }
 }
 
+// === impl Image
+
+impl Image {
+    fn said(&self) -> Said {
+        match &self.process {
+            Some(process) => Said::Process(Arc::clone(process)),
+            None => Said::Open(self.open.clone()),
+        }
+    }
+}
+
 // === impl Timeline
 
 impl Timeline {
@@ -245,24 +250,24 @@ impl Timeline {
     }
 
     fn first(&self) -> KernelTime {
-        self.earlier.first().unwrap_or(&self.now).since
+        self.earlier.first().unwrap_or(&self.now).open.since
     }
 
     fn points(&self) -> impl Iterator<Item = KernelTime> {
-        self.earlier.iter().chain([&self.now]).map(|image| image.since)
+        self.earlier.iter().chain([&self.now]).map(|image| image.open.since)
     }
 
     /// The image that holds at `at`, and when the next one begins.
     fn at(&mut self, at: KernelTime) -> Option<(&mut Image, Option<KernelTime>)> {
-        if self.now.since <= at {
+        if self.now.open.since <= at {
             return Some((&mut self.now, None));
         }
-        let mut next = self.now.since;
+        let mut next = self.now.open.since;
         for image in self.earlier.iter_mut().rev() {
-            if image.since <= at {
+            if image.open.since <= at {
                 return Some((image, Some(next)));
             }
-            next = image.since;
+            next = image.open.since;
         }
         None
     }

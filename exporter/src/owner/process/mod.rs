@@ -131,7 +131,7 @@ impl Processes {
             execs: Execs::new(config.max_processes as usize),
             known: Generations::new(config.max_processes as usize),
             handles: Generations::new(usize::try_from(handles).unwrap_or(2)),
-            tick_ns: 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1),
+            tick_ns: clock::tick_ns(),
             ledger,
         };
         if processes.visibility().is_hidden() {
@@ -144,7 +144,10 @@ impl Processes {
     pub fn reconfigure(&mut self, config: &config::Owner) {
         let new = Self::new(config, Arc::clone(&self.ledger));
         let execs = std::mem::replace(self, new).execs;
-        self.execs = execs;
+        // What nobody goes on to feed would soon be about others.
+        if self.enabled {
+            self.execs = execs;
+        }
     }
 
     /// Takes what the kernel told of a process, in the order of time.
@@ -249,7 +252,8 @@ impl Processes {
     fn found_of(&mut self, pid: u32, at: KernelTime, start: Option<KernelTime>) -> Option<Arc<Executable>> {
         let (process, _) = self.find(pid, at, true).ok()?;
         let Some(Known { found: Found::Process { ticks, .. }, .. }) = self.known.get(pid) else { return None };
-        let same = start.is_none_or(|start| start.0 / self.tick_ns == *ticks);
+        let shown = clock::shown_as(*ticks, self.tick_ns);
+        let same = start.is_none_or(|start| start >= shown && start.since(shown) < self.tick_ns);
         process.executable.clone().filter(|_| same)
     }
 
@@ -322,7 +326,7 @@ impl Processes {
             Ok(Look { handle, stat, executable }) => {
                 let since = certain_since(stat.start, self.tick_ns, numbers_suffice());
                 self.handles.insert(pid, handle);
-                let began = KernelTime(stat.start.saturating_mul(self.tick_ns));
+                let began = clock::shown_as(stat.start, self.tick_ns);
                 let parent = (stat.parent != 0).then(|| Parent {
                     pid: stat.parent,
                     executable: if whole { self.runs_now(stat.parent, stat.start) } else { None },
@@ -415,8 +419,7 @@ fn free_numbers(pid_max: &str, loadavg: &str) -> Option<u64> {
 
 /// The earliest event that is certainly of the process whose directory of /proc this is.
 pub(super) fn since_of(process: &OwnedFd) -> rustix::io::Result<KernelTime> {
-    let tick_ns = 1_000_000_000 / rustix::param::clock_ticks_per_second().max(1);
-    Ok(certain_since(reading::read_stat(process)?.start, tick_ns, numbers_suffice()))
+    Ok(certain_since(reading::read_stat(process)?.start, clock::tick_ns(), numbers_suffice()))
 }
 
 #[cfg(test)]

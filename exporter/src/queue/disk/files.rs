@@ -14,7 +14,7 @@ use std::{
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, statat, unlinkat};
 
 #[cfg(test)]
-use super::tests::faults::{Faults, Op};
+use super::tests::faults::Faults;
 
 /// The file system.
 #[derive(Debug, Clone, Default)]
@@ -201,10 +201,8 @@ impl Files {
 }
 
 /// What is about to happen to a file.
-#[cfg(not(test))]
-#[derive(Debug, Clone, Copy)]
-#[expect(dead_code, reason = "tests look at it")]
-enum Op {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Op {
     Create,
     Write { end: u64 },
     Sync,

@@ -65,6 +65,12 @@ struct Acks {
     dirty: bool,
 }
 
+/// The directory that a segment is in: one that was replaced, or the one that is written to.
+fn directory_of<'a>(former: Option<&'a Former>, ground: &'a Ground, segment: u64) -> &'a Directory {
+    let former = former.filter(|former| former.segments.contains(&segment));
+    &former.map_or(ground, |former| &former.ground).directory
+}
+
 // === impl Store
 
 impl Store {
@@ -133,10 +139,7 @@ impl Store {
 
     /// The directory that a segment is in.
     pub(super) fn directory_of(&self, segment: u64) -> &Directory {
-        match &self.former {
-            Some(former) if former.segments.contains(&segment) => &former.ground.directory,
-            _ => &self.ground.directory,
-        }
+        directory_of(self.former.as_ref(), &self.ground, segment)
     }
 
     /// The directory that is written to.
@@ -154,8 +157,7 @@ impl Store {
     pub(super) fn drop_nameless(&mut self) {
         let Self { acks, former, ground, .. } = self;
         acks.retain(|segment, acks| {
-            let former = former.as_ref().filter(|former| former.segments.contains(segment));
-            let directory = &former.map_or(&*ground, |former| &former.ground).directory;
+            let directory = directory_of(former.as_ref(), ground, *segment);
             acks.file.metadata().ok().map(|m| Identity::of(&m)) == directory.identity_of(&acks.name).ok()
         });
     }
@@ -329,10 +331,7 @@ impl Store {
             self.open_acks(segment)?;
         }
         let Some(acks) = self.acks.get_mut(&segment) else { return Err(io::ErrorKind::NotFound.into()) };
-        let directory = match &self.former {
-            Some(former) if former.segments.contains(&segment) => &former.ground.directory,
-            _ => &self.ground.directory,
-        };
+        let directory = directory_of(self.former.as_ref(), &self.ground, segment);
         self.files.write(directory, &acks.name, &acks.file, &acks::ack(sequence), acks.length)?;
         acks.length += ACK as u64;
         acks.dirty = true;

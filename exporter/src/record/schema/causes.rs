@@ -98,12 +98,12 @@ pub const ENDS: &[Value] = &[
 ];
 
 /// Values of `flowtel.cause.source`, and what each is worth.
-pub const SOURCES: &[[&str; 2]] = &[
-    ["socket_error", "The error number that the kernel's socket had when it was closed: what the application is told."],
-    ["segment", "A segment that came, left or was acknowledged."],
-    ["timer", "A retransmission timer that gave up; in a capture, that no answer was in it."],
-    ["call", "A process's call, or what a cgroup program said to it."],
-    ["state", "What the socket's states leave: weaker than the others."],
+pub const SOURCES: &[(&str, &str)] = &[
+    ("socket_error", "The error number that the kernel's socket had when it was closed: what the application is told."),
+    ("segment", "A segment: a reset or FIN that came, left or was acknowledged."),
+    ("timer", "A retransmission timer that gave up; in a capture, that no answer was in it."),
+    ("call", "A process's call, or what a cgroup program said to it."),
+    ("state", "What the socket's states leave: weaker than the others."),
 ];
 
 /// The tables as Markdown.
@@ -112,7 +112,7 @@ pub(super) fn markdown() -> String {
         let row = |v: &Value| format!("| `{}` | {} | {} | {} |\n", v.value, v.happened, v.told, v.known);
         values.iter().map(row).collect()
     };
-    let sources: String = SOURCES.iter().map(|[source, worth]| format!("| `{source}` | {worth} |\n")).collect();
+    let sources: String = SOURCES.iter().map(|(source, worth)| format!("| `{source}` | {worth} |\n")).collect();
     format!(
         "\n## Causes\n\n\
          \"BTF\" is the kernel's description of its own types (/sys/kernel/btf/vmlinux, CONFIG_DEBUG_INFO_BTF): most \
@@ -145,6 +145,6 @@ mod tests {
             std::array::from_fn(|i| ENDS[i].value)
         );
         let sources = [Evidence::SocketError, Evidence::Segment, Evidence::Timer, Evidence::Call, Evidence::State];
-        assert_eq!(sources.map(Evidence::as_str), std::array::from_fn(|i| SOURCES[i][0]));
+        assert_eq!(sources.map(Evidence::as_str), std::array::from_fn(|i| SOURCES[i].0));
     }
 }

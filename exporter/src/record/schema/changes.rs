@@ -30,7 +30,7 @@ const CHANGES: &[[&str; 3]] = &[
     ],
     ["`flowtel.cause.source`", "-", "How `error.type` and `flowtel.flow.end.reason` are known."],
     [
-        "`flowtel.flow.end.reason`, `flowtel.source.bytes`, `flowtel.destination.bytes`",
+        "`flowtel.flow.end.reason`, `flowtel.….bytes`, `flowtel.….packets`, `flowtel.tcp.retransmits`",
         "on every end",
         "Absent where they are not known.",
     ],

@@ -45,8 +45,6 @@ pub enum When {
     NoProcess,
     /// It names a process.
     Process,
-    /// The connection ended otherwise than by FIN.
-    NotByFin,
 }
 
 /// What a record shows of itself.
@@ -76,7 +74,6 @@ impl When {
             Self::Folded => record.get(super::FOLD_COUNT).is_some(),
             Self::NoProcess => !process,
             Self::Process => process,
-            Self::NotByFin => record.event() == "end" && !is(super::END_REASON, "fin"),
         }
     }
 
@@ -94,7 +91,6 @@ impl When {
             Self::Folded => "folded",
             Self::NoProcess => "no process",
             Self::Process => "a process is named",
-            Self::NotByFin => "not ended by FIN",
         }
     }
 }
@@ -133,7 +129,7 @@ pub const TOPICS: &[Topic] = &[
         on: FLOW,
         how: &[(
             "",
-            "The kernel reported the handshake: it says which side sent the SYN. Of a connection older than flowtel the \
+            "The handshake was seen: it says which side sent the SYN. Of a connection older than flowtel the \
              socket's counters say it: a SYN of its own is among what was acknowledged.",
         )],
         absent: &[(
@@ -197,7 +193,8 @@ pub const TOPICS: &[Topic] = &[
             (
                 When::Process,
                 "The process was gone before /proc was asked and its exec was not seen; or its number was another \
-                 process's by then; or flowtel may not read it (CAP_SYS_PTRACE), or sees no /proc of the host.",
+                 process's by then; or flowtel may not read it (CAP_SYS_PTRACE), or sees no /proc of the host; or \
+                 owner.executable is off.",
             ),
         ],
     },
@@ -212,7 +209,7 @@ pub const TOPICS: &[Topic] = &[
             (
                 When::Process,
                 "The process's cgroup is in no container that is known by its path; or the cgroup was removed before it \
-                 was asked.",
+                 was asked; or owner.container is off.",
             ),
         ],
     },
@@ -256,7 +253,7 @@ pub const TOPICS: &[Topic] = &[
         attribute: super::ERROR_TYPE,
         source: Some("flowtel.cause.source"),
         on: &[When::Failed],
-        how: CAUSES,
+        how: super::causes::SOURCES,
         absent: &[],
     },
     Topic {
@@ -264,12 +261,15 @@ pub const TOPICS: &[Topic] = &[
         attribute: super::END_REASON,
         source: Some("flowtel.cause.source"),
         on: &[When::End],
-        how: CAUSES,
-        absent: &[(
-            When::End,
-            "The event of the end was lost. The flow was found to be over when its socket was looked up; a gap record says \
-             how many came back so.",
-        )],
+        how: super::causes::SOURCES,
+        absent: &[
+            (
+                When::End,
+                "The event of the end was lost. The flow was found to be over when its socket was looked up; a gap record \
+                 says how many came back so.",
+            ),
+            (When::End, "Nothing proves one, as after a close() with TCP_REPAIR, which sends nothing."),
+        ],
     },
     Topic {
         name: "duration",
@@ -279,7 +279,8 @@ pub const TOPICS: &[Topic] = &[
         how: &[("", "From the kernel's time of the begin to that of the end.")],
         absent: &[(
             When::End,
-            "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost.",
+            "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost; \
+             or the event of the end was lost, and the flow was found to be over later.",
         )],
     },
     Topic {
@@ -308,18 +309,11 @@ const NAMES: &[(&str, &str)] = &[
 
 const NO_NAMES: &[(When, &str)] = &[(
     When::Any,
-    "No answer with this address was seen: nobody asked, or flowtel was not running then, or the question went by TCP, TLS or \
-     HTTPS, or the answer is older than its time to live and the grace time.",
+    "No answer with this address counts: nobody asked, or flowtel was not running then, or the question went by TCP, TLS or \
+     HTTPS, or to a port that is not among dns.ports; or the answer is older than its time to live and the grace time, or was \
+     forgotten for want of room; or it was asked for in another network namespace, or by others while dns.fallback is off; or \
+     the flow's namespace is not known; or dns.enabled is off.",
 )];
-
-const CAUSES: &[(&str, &str)] = &[
-    ("socket_error", "The kernel's own error of the socket, which the application gets too."),
-    ("segment", "A segment was seen that says so: a reset, or the FINs of both sides."),
-    ("timer", "The kernel's retransmission timer gave up."),
-    ("call", "The process gave it up by a call."),
-    ("state", "Inferred from the state that the socket was in when it was closed."),
-    ("", "Inferred from the state that the socket was in when it was closed, and from the segments that were seen."),
-];
 
 /// The table as Markdown.
 pub(super) fn markdown() -> String {

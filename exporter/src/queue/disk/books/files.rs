@@ -62,9 +62,9 @@ impl Books {
         records
     }
 
-    /// The segments that the books know of.
+    /// The segments that the books know of, and those that are to be removed: these are where the others are.
     pub(in super::super) fn known(&self) -> BTreeSet<u64> {
-        self.segments.keys().copied().collect()
+        self.segments.keys().chain(&self.dead).copied().collect()
     }
 
     /// The oldest batches that are in memory alone, `bytes` of them or one. None while segments are to be removed: the

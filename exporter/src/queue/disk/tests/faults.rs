@@ -8,17 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// What is about to happen to a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in super::super) enum Op {
-    Create,
-    Write { end: u64 },
-    Sync,
-    SyncDirectory,
-    Cut { length: u64 },
-    Remove,
-    Read,
-}
+use super::super::files::Op;
 
 /// What fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

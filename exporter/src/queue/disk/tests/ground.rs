@@ -131,6 +131,33 @@ fn what_waits_in_a_directory_that_was_replaced_goes_out_from_there_and_new_batch
 }
 
 #[test]
+fn a_segment_of_the_replacement_is_not_removed_for_one_of_the_same_number_that_was_settled() {
+    let directory = directory();
+    let config = config(directory.path());
+    // Another queue, whose first segment has the number that the first one of every queue has.
+    let other = found(&config);
+    other.stop();
+    let (away, there) = (directory.path().join("away"), directory.path().join("there"));
+    fs::rename(&config.path, &there).expect("movable");
+    let mut bench = Bench::open(&config);
+    bench.push(batch(7, 10, 90));
+    bench.round();
+    let (at, _) = bench.lease().expect("it waits");
+    bench.ledger.records.delivered.add(bench.disk.done(at).into());
+    let settled = segments(&config.path);
+    assert!(settled.iter().any(|number| segments(&there).contains(number)), "{settled:?}");
+    fs::rename(&config.path, &away).expect("movable");
+    fs::rename(&there, &config.path).expect("movable");
+    (0..3).for_each(|_| bench.round());
+    let (mut left, lost) = (names(&bench.peek()), bench.ledger.records.corrupt.get());
+    left.sort_unstable();
+    bench.stop();
+    let mut next = names(&Bench::open(&config).peek());
+    next.sort_unstable();
+    assert!(next == [1, 2, 3] && lost == 0, "{left:?} and then {next:?}, {lost} lost");
+}
+
+#[test]
 fn a_directory_that_comes_back_for_its_replacement_is_gone_on_with() {
     let directory = directory();
     let config = config(directory.path());
