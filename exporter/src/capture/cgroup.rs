@@ -13,6 +13,8 @@ use std::{
 
 use super::Error;
 
+mod pod;
+
 /// The most of /proc/self/mountinfo that is read: a host with thousands of containers has some hundred KiB.
 const MAX_MOUNTINFO: u64 = 16 << 20;
 
@@ -28,12 +30,16 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Opens the cgroup that `capture.cgroup` names: `root`, or the path of a directory.
+    /// Opens the cgroup that `capture.cgroup` names: `root`, `pod:UID`, or the path of a directory.
     ///
     /// # Errors
-    /// No cgroup v2 tree is mounted; or the path is not a directory in one.
+    /// No cgroup v2 tree is mounted; or the path is not a directory in one; or no pod of this uid is there.
     pub fn open(setting: &str) -> Result<Self, Error> {
-        let path = if setting == "root" { mount()? } else { PathBuf::from(setting) };
+        let path = match setting.strip_prefix("pod:") {
+            Some(uid) => pod::find(&mount()?, uid).map_err(|source| Error::Cgroup { path: setting.into(), source })?,
+            None if setting == "root" => mount()?,
+            None => PathBuf::from(setting),
+        };
         let fail = |source| Error::Cgroup { path: path.clone(), source };
         // cgroup.procs is there in every cgroup of a v2 tree, its root included, and nowhere else with this neighbour.
         if !path.join("cgroup.controllers").exists() {

@@ -43,7 +43,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
-    /// The cgroup whose sockets are watched: `root` for the whole host, or the path of a cgroup v2 directory.
+    /// The cgroup whose sockets are watched: `root` for the whole host, the path of a cgroup v2 directory, or `pod:UID` for
+    /// the Kubernetes pod of this uid, in whose containers a sidecar can't know the path.
     pub cgroup: String,
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]

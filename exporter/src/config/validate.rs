@@ -80,8 +80,9 @@ impl Check<'_> {
 
 fn capture(config: &Config, check: &mut Check<'_>) {
     let cgroup = &config.capture.cgroup;
-    let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
-    check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
+    let message = format!("expected \"root\", \"pod:UID\" or an absolute path, found \"{cgroup}\"");
+    let pod = cgroup.strip_prefix("pod:").is_some_and(is_pod_uid);
+    check.require(cgroup == "root" || pod || cgroup.starts_with('/'), "capture.cgroup", message);
     if let Some(pin) = &config.capture.pin {
         let message = format!("expected an absolute path, found \"{}\"", pin.display());
         check.require(pin.is_absolute(), "capture.pin", message);
@@ -252,4 +253,11 @@ fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
     if otlp.url.scheme_str() == Some("http") && export.tls != crate::config::Tls::default() {
         warn.require(false, "export.tls", "not used, for the address begins with http://");
     }
+}
+
+/// Whether `uid` can be a Kubernetes pod's: what the API server makes, or the 32 hex digits that a kubelet gives a static pod.
+/// So it is a part of a cgroup's name, and holds no path.
+fn is_pod_uid(uid: &str) -> bool {
+    let digits = uid.bytes().filter(|b| *b != b'-').count();
+    digits == 32 && uid.len() <= 36 && uid.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }
