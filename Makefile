@@ -71,6 +71,21 @@ test-servers: release ## Whom records name: nginx, haproxy, redis, node, Go, Pyt
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
 	@tests/stack/validate.sh
 
+.PHONY: test-kubernetes
+test-kubernetes: build ## flowtel's chart in a real one-node Kubernetes, built from Go modules (root; 5 min, cold 20); ARGS="rolling" for some
+	@tests/stack/build.sh kubernetes coredns gateway node otelcol
+	@FLOWTEL=$${FLOWTEL:-$(TARGET)/debug/flowtel} python3 tests/kubernetes/run.py $(ARGS)
+
+.PHONY: test-chart
+test-chart: ## helm lint, the values' schema, and whether deploy/kubernetes is what the chart renders
+	@tests/stack/build.sh kubernetes
+	@python3 tests/kubernetes/chart.py
+
+.PHONY: docs-kubernetes
+docs-kubernetes: ## Write deploy/kubernetes/*.yaml, rendered from the chart
+	@tests/stack/build.sh kubernetes
+	@python3 tests/kubernetes/chart.py --write
+
 .PHONY: test-kernels
 test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1, 6.12 and newest kernels under qemu (an hour and a half); SUITES="bullseye" ROOMS="life,names"
 	@scripts/prepare-tests
