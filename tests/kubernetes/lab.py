@@ -15,6 +15,8 @@ class Lab:
         self.cluster = cluster
         self.values = {"image.repository": "img.local/flowtel", "image.tag": "v1", "image.pullPolicy": "Never", "clusterName": "test",
                        "receiver.endpoint": ALL}
+        # The node is a part of a machine: what others do there is none of the tests'.
+        (cluster.state / "values.yaml").write_text("config: 'capture.filter = [\"include address=10.0.0.0/8\"]'\n")
 
     def prepare(self):
         """Images, names, the receiver, and a pod of each class of service that serves ports 8080 to 8083."""
@@ -44,9 +46,13 @@ class Lab:
     def helm(self, **changes):
         """Installs or upgrades the chart as release `flowtel`, and waits for the DaemonSet. The last values hold on."""
         self.values |= changes
-        given = [word for key, v in self.values.items() for word in ("--set", f"{key}={v}")]
-        self.cluster.helm("upgrade", "--install", "flowtel", self.cluster.state / "chart", "--namespace", "flowtel", "--create-namespace", *given)
+        self.release("upgrade", "--install", "flowtel", "--namespace", "flowtel", "--create-namespace")
         self.rolled_out()
+
+    def release(self, *words, **changes):
+        """helm with the chart and the values."""
+        given = [word for key, v in (self.values | changes).items() for word in ("--set", f"{key}={v}")]
+        return self.cluster.helm(*words, self.cluster.state / "chart", "--values", self.cluster.state / "values.yaml", *given)
 
     def rolled_out(self):
         self.cluster.kubectl("-n", "flowtel", "rollout", "status", "daemonset/flowtel", "--timeout=90s")

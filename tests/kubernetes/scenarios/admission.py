@@ -6,8 +6,7 @@ def level(lab, name):
     c = lab.cluster
     c.kubectl("create", "namespace", name)
     c.kubectl("label", "namespace", name, f"pod-security.kubernetes.io/enforce={name}")
-    given = [word for key, v in lab.values.items() for word in ("--set", f"{key}={v}")]
-    warned = c.helm("install", f"flowtel-{name}", c.state / "chart", "--namespace", name, *given)
+    warned = lab.release("install", f"flowtel-{name}", "--namespace", name)
     try:
         end = time.monotonic() + 40
         while time.monotonic() < end:

@@ -9,8 +9,7 @@ def own_only(lab):
     c = lab.cluster
     c.kubectl("create", "namespace", SPACE)
     c.kubectl("label", "namespace", SPACE, "pod-security.kubernetes.io/enforce=privileged")
-    given = lab.values | {"agent.enabled": "false", "sidecar.enabled": "true", "receiver.endpoint": SIDECAR}
-    c.helm("install", "flowtel", c.state / "chart", "--namespace", SPACE, *[w for k, v in given.items() for w in ("--set", f"{k}={v}")])
+    lab.release("install", "flowtel", "--namespace", SPACE, **{"agent.enabled": "false", "sidecar.enabled": "true", "receiver.endpoint": SIDECAR})
     try:
         c.apply(pods.fill(pods.DEPLOYMENT, "app", SPACE))
         patch = c.get("-n", SPACE, "configmap", "flowtel-sidecar")["data"]["patch.yaml"]
