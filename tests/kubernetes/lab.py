@@ -24,7 +24,7 @@ class Lab:
         shutil.copytree(CHART, c.state / "chart")
         c.image("img.local/talker:1", "/talker", STACK / "kubernetes/talker")
         c.image("img.local/coredns:1", "/coredns", (STACK / "coredns").resolve())
-        c.image("img.local/gateway:1", "/gateway", (STACK / "gateway").resolve())
+        c.image("img.local/gateway:v1", "/gateway", (STACK / "gateway").resolve())
         # The same program by several names: an upgrade wants another image.
         c.image(f"img.local/flowtel:{VERSIONS[0]}", "/flowtel", FLOWTEL)
         for version in VERSIONS[1:]: c.inside("ctr", "-n", "k8s.io", "images", "tag", "img.local/flowtel:v1", f"img.local/flowtel:{version}")
@@ -93,8 +93,11 @@ class Pod:
 class Load:
     """Connections from a pod, so many a second, until it is left; `made` has them then."""
     def __init__(self, lab, pod, per_second, addresses):
+        self.before = {record["log.record.uid"] for record in lab.records()}
         self.out = open(lab.cluster.state / "load.out", "w+")
-        self.child = lab.cluster.spawn("load", [lab.cluster.bin("kubectl"), "exec", "-i", pod, "--", "/talker", "load", per_second, *addresses],
+        # Not by kubectl: that goes through the kubelet, which one of the scenarios restarts.
+        self.child = lab.cluster.spawn("load", ["ctr", "-n", "k8s.io", "tasks", "exec", "--exec-id", f"load-{time.monotonic_ns()}",
+                                                lab.pods[pod].container, "/talker", "load", per_second, *addresses],
                                        stdin=subprocess.PIPE, stdout=self.out)
 
     def __enter__(self):

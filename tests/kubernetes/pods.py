@@ -1,7 +1,7 @@
 """What the tests run in the cluster beside flowtel: pods that talk, a Service, CoreDNS."""
 
 RESOURCES = {
-    "guaranteed": "{requests: {cpu: 20m, memory: 32Mi}, limits: {cpu: 20m, memory: 32Mi}}",
+    "guaranteed": "{requests: {cpu: 300m, memory: 32Mi}, limits: {cpu: 300m, memory: 32Mi}}",
     "burstable": "{requests: {memory: 16Mi}}",
     "besteffort": "{}",
 }

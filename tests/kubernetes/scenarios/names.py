@@ -8,7 +8,7 @@ def prefixed(record, side): return {key.removeprefix(f"{side}."): v for key, v i
 
 
 def gateway(lab, **changes):
-    exporter = {"gateway.enabled": "true", "gateway.image.repository": "img.local/gateway", "gateway.image.tag": "1", "gateway.image.pullPolicy": "Never",
+    exporter = {"gateway.enabled": "true", "gateway.image.repository": "img.local/gateway", "gateway.image.tag": "v1", "gateway.image.pullPolicy": "Never",
                 "gateway.exporters.debug": "null", "gateway.exporters.otlphttp.endpoint": "http://10.99.0.1:14318", "gateway.queued[0]": "otlphttp",
                 "receiver.endpoint": ""}
     lab.helm(**exporter | changes)

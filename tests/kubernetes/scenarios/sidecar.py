@@ -39,6 +39,10 @@ def own_only(lab):
         assert {r["flowtel.flow.id"] for r in host} == flows
         assert not {r["log.record.uid"] for r in host} & {r["log.record.uid"] for r in found}
         assert {r["resource"]["service.instance.id"] for r in host}.isdisjoint(r["resource"]["service.instance.id"] for r in found)
+    except Exception:
+        for item in c.get("-n", SPACE, "pods", "-l", "app=app")["items"]:
+            print(c.kubectl("-n", SPACE, "logs", item["metadata"]["name"], "-c", "flowtel", "--tail=20", check=False).stdout)
+        raise
     finally:
         c.helm("uninstall", "flowtel", "--namespace", SPACE)
         c.kubectl("delete", "namespace", SPACE, "--wait=false")
