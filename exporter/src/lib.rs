@@ -11,7 +11,7 @@
 #[cfg(target_endian = "big")]
 compile_error!(
     "flowtel runs on little-endian machines only: its kernel programs (exporter/bpf/flowtel.bpf.o) are built for \
-     bpfel, and a big-endian kernel refuses them. Of the architectures that Linux has, x86-64 and arm64 are tested."
+     bpfel, and a big-endian kernel refuses them."
 );
 
 pub mod capture;

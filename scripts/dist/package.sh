@@ -13,7 +13,7 @@ trap 'rm -rf "$scratch"' EXIT
 name=flowtel-$version-$arch-linux-musl
 folder=$scratch/$name
 mkdir "$folder"
-cp "$release/flowtel" config/flowtel.service config/flowtel.toml packaging/sysusers.conf "$folder/"
+cp "$release/flowtel" config/flowtel.service config/flowtel.toml packaging/sysusers.d/flowtel.conf "$folder/"
 cp -r "$release/dist/man" "$release/dist/completions" "$folder/"
 cp "$release"/dist/doc/* "$folder/"
 gzip -d "$folder"/*.gz
@@ -31,8 +31,7 @@ cargo generate-rpm -p exporter --target "$triple" --payload-compress zstd -o "$s
 cp "$scratch/flowtel.rpm" "$dist/flowtel-$version-1.$(rpm_arch "$arch").rpm"
 
 # === SBOM: CycloneDX, of this architecture's dependencies. It is written beside each manifest, so in a copy of them.
-git archive HEAD Cargo.toml Cargo.lock bench common exporter tests | tar -x -C "$scratch"
-cp Cargo.toml Cargo.lock "$scratch/"
+tar -c --exclude=tests/stack Cargo.toml Cargo.lock bench common exporter tests | tar -x -C "$scratch"
 (cd "$scratch" && cargo cyclonedx --quiet --manifest-path exporter/Cargo.toml --format json --spec-version 1.5 --target "$triple" \
     --no-build-deps --override-filename sbom)
 python3 scripts/dist/sbom.py "$scratch/exporter/sbom.json" "$scratch" >"$dist/flowtel-$version-$arch.cdx.json"

@@ -3,6 +3,7 @@
 # folder, by another user with umask 077, with another home and another CARGO_HOME.
 #   test-reproducible.sh                  both architectures
 #   ARCHES=x86_64 test-reproducible.sh    one; the image holds both, so it is left out of the comparison
+#   FLOWTEL_AGAIN=DIR                     keeps its folders there, and goes on with what an interrupted run left
 # Needs root, to become another user. Takes as long as a build from nothing.
 . "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || die "test-dist becomes another user, which needs root"
@@ -11,13 +12,21 @@
 pin_rust
 user=65534
 
-scratch=$(mktemp -d /var/tmp/flowtel-again-XXXXXX)
+if [ -n "${FLOWTEL_AGAIN:-}" ]; then
+    scratch=$FLOWTEL_AGAIN
+    mkdir -p "$scratch"
+else
+    scratch=$(mktemp -d /var/tmp/flowtel-again-XXXXXX)
+    trap 'rm -rf "$scratch"' EXIT
+fi
 chmod 0755 "$scratch"
-trap 'rm -rf "$scratch"' EXIT
 elsewhere=$scratch/another/place/for-flowtel
 mkdir -p "$(dirname "$elsewhere")" "$scratch"/{home,rust,cargo/registry,tools}
-git clone --quiet --no-hardlinks "$root" "$elsewhere"
-git -C "$elsewhere" checkout --quiet "$(git rev-parse HEAD)"
+commit=$(git rev-parse HEAD)
+if [ ! -e "$elsewhere/.git" ]; then git clone --quiet --no-hardlinks "$root" "$elsewhere"; fi
+git=(git -c "safe.directory=$elsewhere" -C "$elsewhere")
+"${git[@]}" fetch --quiet "$root" "$commit"
+"${git[@]}" checkout --quiet --detach "$commit"
 # Crates come along packed, so that nothing is fetched; what is unpacked is this user's.
 cargo_home=$(realpath "${CARGO_HOME:-$HOME/.cargo}")
 cp -r "$cargo_home/registry/cache" "$cargo_home/registry/index" "$scratch/cargo/registry/"
