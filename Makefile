@@ -58,10 +58,11 @@ test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000
 	@FLOWTEL_DELIVERY=$(FLOWTEL_DELIVERY) $(CARGO) test --locked -p flowtel-tests --test delivery -- $(ARGS)
 
 .PHONY: test-stores
-test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki and a real Elasticsearch (builds Loki: 6 to 15 minutes)
-	@tests/stack/build.sh otelcol loki elasticsearch
+test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki, Elasticsearch and OpenSearch (builds Loki: 6 to 15 minutes)
+	@tests/stack/build.sh otelcol loki elasticsearch opensearch
 	@python3 tests/stack/queries.py
 	@python3 tests/stack/elastic.py
+	@python3 tests/stack/opensearch.py
 
 .PHONY: test-servers
 test-servers: release ## Whom records name: nginx, haproxy, redis, node, Go, Python, 10,000 connections each (root, 5 min); ARGS="nginx"
