@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the third-party servers that the tests talk to, from Go modules pinned by a committed go.sum.
-#   tests/stack/build.sh otelcol [loki] [prometheus] [elasticsearch] [opensearch]     (or: all)
-# The last two are not built: Maven has their minimal distributions (no Kibana or Dashboards, few modules).
+#   tests/stack/build.sh otelcol [loki] [grafana] [elasticsearch] [opensearch] [prometheus]     (or: all)
+# Of Elasticsearch and OpenSearch Maven has minimal distributions (no Kibana or Dashboards, few modules); Prometheus is Debian's.
 # Each lands in target/stack/NAME-HASH, HASH being that of everything it is built from; target/stack/NAME points at it.
 # Up to date means: nothing is done, and Go is not needed.
 set -euo pipefail
@@ -18,10 +18,11 @@ package() {
     case $1 in
         otelcol) echo . ;;
         loki) echo github.com/grafana/loki/v3/cmd/loki ;;
-        prometheus) echo github.com/prometheus/prometheus/cmd/prometheus ;;
+        grafana) echo . ;; # no Grafana, but what reads its files by its published types
         elasticsearch) echo org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.0:zip ;;
+        prometheus) echo prometheus ;; # a package of Debian
         opensearch) echo org.opensearch.distribution.integ-test-zip:opensearch:2.19.1:zip ;;
-        *) die "unknown server '$1': otelcol, loki, prometheus, elasticsearch, opensearch or all" ;;
+        *) die "unknown server '$1': otelcol, loki, grafana, elasticsearch, opensearch, prometheus or all" ;;
     esac
 }
 # -mod=readonly: what is not in go.mod and go.sum is not built. So the checksum database has nothing to add (GOSUMDB=off),
@@ -100,11 +101,26 @@ fetch() {
     ln -sfn "$(basename "$dest")" "$out/$name"
 }
 
-[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|prometheus|elasticsearch|opensearch|all …"
+# Unpacks Debian's package of Prometheus, without installing it: an installed one would be started.
+unpack_prometheus() {
+    if [ ! -x "$out/prometheus" ]; then
+        command -v apt-get >/dev/null || die "Prometheus is taken from Debian's package, and there is no apt-get here"
+        rm -rf "$out/prometheus.part"
+        mkdir -p "$out/prometheus.part"
+        (cd "$out/prometheus.part" && apt-get -q download prometheus >&2 && dpkg -x prometheus_*.deb .) || die "apt-get could not fetch prometheus"
+        mv "$out/prometheus.part/usr/bin/prometheus" "$out/prometheus"
+        rm -rf "$out/prometheus.part"
+    else
+        say "prometheus is up to date"
+    fi
+}
+
+[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|grafana|elasticsearch|opensearch|prometheus|all …"
 for name; do [ "$name" = all ] || package "$name" >/dev/null; done # a wrong name is told before minutes of building
 for name; do
     case $name in
-        all) for each in otelcol loki prometheus; do build "$each"; done; fetch elasticsearch; fetch opensearch ;;
+        all) for each in otelcol loki grafana; do build "$each"; done; fetch elasticsearch; fetch opensearch; unpack_prometheus ;;
+        prometheus) unpack_prometheus ;;
         elasticsearch | opensearch) fetch "$name" ;;
         *) build "$name" ;;
     esac
