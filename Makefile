@@ -60,6 +60,7 @@ test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000
 .PHONY: test-stores
 test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki, Elasticsearch and OpenSearch (builds Loki: 6 to 15 minutes)
 	@tests/stack/build.sh otelcol loki grafana elasticsearch opensearch prometheus
+	@python3 tests/stack/sample.py
 	@python3 tests/stack/queries.py
 	@python3 tests/stack/boards.py
 	@python3 tests/stack/kibana.py

@@ -2,7 +2,7 @@
 
 Two hosts connect to a few sites, of which one is themselves over loopback. In the last minutes there is what rules have to find:
 handshakes to github.com became slow, a worker is refused in a storm, and nmap scans 600 addresses. Needs only Python's library."""
-import ipaddress, random
+import datetime, ipaddress, random
 
 BEGIN, END, FAILED, GAP = (f"flowtel.{n}" for n in ("tcp.flow.begin", "tcp.flow.end", "tcp.flow.failed", "gap"))
 SITES = [("93.184.216.34", ["example.com", "www.example.com"]), ("140.82.121.4", ["github.com"]), ("203.0.113.9", []),
@@ -83,8 +83,9 @@ class Story:
             self.record("node-2", at + i * 10_000_000, FAILED, flow + i, a | {"error.type": "refused", "flowtel.tcp.attempts": 1}, body)
 
     def gap(self, flow, at):
-        self.record("node-1", at, GAP, flow, {"flowtel.gap.events": 7, "flowtel.gap.stage": "kernel", "flowtel.gap.reason": "flows_ring_full"},
-                    "7 events were lost")
+        since = datetime.datetime.fromtimestamp(at // SECOND - 5, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
+        self.record("node-1", at, GAP, flow, {"flowtel.gap.events": 7, "flowtel.gap.total": 7, "flowtel.gap.stage": "kernel",
+                                              "flowtel.gap.reason": "flows_ring_full", "flowtel.gap.since": since}, "7 events were lost")
 
 
 def story(end, connections=1500):
