@@ -16,12 +16,12 @@ pin_rust
 # Not all of them say their version, so it is written down. Optimized: without that they take a minute to pack a binary.
 crate() {
     [ -x "$tools/bin/$1" ] && [ "$(cat "$tools/$1.version" 2>/dev/null)" = "$2" ] && return
-    CARGO_TARGET_DIR=$target/dist-tools/build cargo install --quiet --locked --root "$tools" "$1@$2"
+    CARGO_TARGET_DIR=$target/dist-tools/build cargo install --quiet --locked --root "$tools" "$1@$2" "${@:3}"
     echo "$2" >"$tools/$1.version"
 }
 crate cargo-deb "$cargo_deb_pinned"
 crate cargo-generate-rpm "$cargo_generate_rpm_pinned"
-crate cargo-about "$cargo_about_pinned"
+crate cargo-about "$cargo_about_pinned" --features cli
 crate cargo-cyclonedx "$cargo_cyclonedx_pinned"
 rm -rf "$target/dist-tools/build"
 
