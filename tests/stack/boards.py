@@ -139,7 +139,7 @@ class Prometheus(Server):
                          f"http://127.0.0.1:{port}", "-/ready")
 
     def ask(self, query):
-        with urllib.request.urlopen(f"{self.base}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=30) as r: return json.load(r)["data"]["result"]
+        with urllib.request.urlopen(f"{self.base}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=120) as r: return json.load(r)["data"]["result"]
 
 
 def flowtel(folder, collector):
