@@ -11,6 +11,7 @@ use crate::exit::{Exit, Failure};
 pub mod check;
 pub mod config;
 pub mod explain;
+pub mod man;
 pub mod queue;
 mod reload;
 pub mod replay;
