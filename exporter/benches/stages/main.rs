@@ -1,8 +1,10 @@
 //! The stages of the flow path one by one, without a kernel: `cargo bench -p flowtel`. What the whole costs is measured
 //! by flowtel-bench.
 
+mod before;
 mod flow;
 mod ids;
+mod json;
 mod open;
 mod packet;
 mod queue;
@@ -20,6 +22,7 @@ criterion_group!(
     open::bench,
     select::bench,
     record::bench,
-    queue::bench
+    queue::bench,
+    json::bench
 );
 criterion_main!(stages);

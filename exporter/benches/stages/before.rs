@@ -17,10 +17,10 @@ use serde::{
     ser::{SerializeMap, SerializeSeq},
 };
 
-use crate::escape::write_json;
+use flowtel::escape::write_json;
 
 /// Adds `request` to `out`, without a line's end. No text in it acts on a terminal, or reads as the end of a line.
-pub(super) fn write(request: &ExportLogsServiceRequest, out: &mut Vec<u8>) -> serde_json::Result<()> {
+pub fn write(request: &ExportLogsServiceRequest, out: &mut Vec<u8>) -> serde_json::Result<()> {
     write_json(out, &Json(request))
 }
 
@@ -190,110 +190,3 @@ message!(AnyValue, |m, fields| {
         Some(Value::StringValueStrindex(v)) => fields.put("stringValueStrindex", v)?,
     }
 });
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn value(value: Value) -> AnyValue {
-        AnyValue { value: Some(value) }
-    }
-
-    fn attribute(key: &str, v: Value) -> KeyValue {
-        KeyValue { key: key.into(), value: Some(value(v)), ..KeyValue::default() }
-    }
-
-    fn request() -> ExportLogsServiceRequest {
-        let names = ArrayValue { values: vec![value(Value::StringValue("example.com".into()))] };
-        let record = LogRecord {
-            time_unix_nano: 1_795_341_600_123_456_789,
-            observed_time_unix_nano: 1_795_341_600_200_000_000,
-            severity_number: 9,
-            severity_text: "INFO".into(),
-            event_name: "flowtel.tcp.flow.begin".into(),
-            body: Some(value(Value::StringValue("outgoing \"tcp\"\n".into()))),
-            attributes: vec![
-                attribute("destination.port", Value::IntValue(443)),
-                attribute("flowtel.flow.local", Value::BoolValue(false)),
-                attribute("flowtel.tcp.handshake.duration", Value::DoubleValue(0.0125)),
-                attribute("flowtel.destination.dns.names", Value::ArrayValue(names)),
-            ],
-            ..LogRecord::default()
-        };
-        let scope = InstrumentationScope { name: "flowtel".into(), ..InstrumentationScope::default() };
-        let scope_logs = ScopeLogs { scope: Some(scope), log_records: vec![record], ..ScopeLogs::default() };
-        let resource = Resource {
-            attributes: vec![attribute("host.name", Value::StringValue("a".into()))],
-            ..Resource::default()
-        };
-        let logs = ResourceLogs { resource: Some(resource), scope_logs: vec![scope_logs], ..ResourceLogs::default() };
-        ExportLogsServiceRequest { resource_logs: vec![logs] }
-    }
-
-    fn text(request: &ExportLogsServiceRequest) -> String {
-        let mut out = Vec::new();
-        write(request, &mut out).unwrap();
-        String::from_utf8(out).unwrap()
-    }
-
-    #[test]
-    fn follows_the_rules_of_otlp_json() {
-        let expected = concat!(
-            r#"{"resourceLogs":[{"resource":{"attributes":[{"key":"host.name","value":{"stringValue":"a"}}]},"#,
-            r#""scopeLogs":[{"scope":{"name":"flowtel"},"logRecords":[{"timeUnixNano":"1795341600123456789","#,
-            r#""observedTimeUnixNano":"1795341600200000000","severityNumber":9,"severityText":"INFO","#,
-            r#""eventName":"flowtel.tcp.flow.begin","body":{"stringValue":"outgoing \"tcp\"\n"},"attributes":["#,
-            r#"{"key":"destination.port","value":{"intValue":"443"}},"#,
-            r#"{"key":"flowtel.flow.local","value":{"boolValue":false}},"#,
-            r#"{"key":"flowtel.tcp.handshake.duration","value":{"doubleValue":0.0125}},"#,
-            r#"{"key":"flowtel.destination.dns.names","value":{"arrayValue":{"values":[{"stringValue":"example.com"}]}}}"#,
-            r#"]}]}]}]}"#,
-        );
-        assert_eq!(text(&request()), expected);
-    }
-
-    #[test]
-    fn another_reader_finds_the_same_request() {
-        let read: ExportLogsServiceRequest = serde_json::from_str(&text(&request())).unwrap();
-        assert_eq!(read, request());
-    }
-
-    #[test]
-    fn ids_are_hexadecimal_and_odd_numbers_are_words() {
-        let record = LogRecord {
-            trace_id: vec![0xab; 16],
-            attributes: vec![
-                attribute("a", Value::DoubleValue(f64::NAN)),
-                attribute("b", Value::DoubleValue(f64::NEG_INFINITY)),
-                attribute("c", Value::BytesValue(vec![1, 2, 255])),
-                attribute("d", Value::IntValue(i64::MIN)),
-            ],
-            ..LogRecord::default()
-        };
-        let json = serde_json::to_value(Json(&record)).unwrap();
-        assert_eq!(json["traceId"], "ab".repeat(16));
-        let values: Vec<String> = (0..4).map(|i| json["attributes"][i]["value"].to_string()).collect();
-        assert_eq!(
-            values,
-            [
-                r#"{"doubleValue":"NaN"}"#,
-                r#"{"doubleValue":"-Infinity"}"#,
-                r#"{"bytesValue":"AQL/"}"#,
-                r#"{"intValue":"-9223372036854775808"}"#,
-            ]
-        );
-    }
-
-    #[test]
-    fn names_of_processes_and_servers_can_not_end_a_line_or_turn_it() {
-        let mut request = request();
-        let record = &mut request.resource_logs[0].scope_logs[0].log_records[0];
-        record
-            .attributes
-            .push(attribute("process.executable.name", Value::StringValue("a\u{2028}b\u{202e}\u{9b}".into())));
-        let line = text(&request);
-        assert!(line.contains("a\\u2028b\\u202e\\u009b"), "{line}");
-        let read: ExportLogsServiceRequest = serde_json::from_str(&line).unwrap();
-        assert_eq!(read, request);
-    }
-}
