@@ -116,6 +116,9 @@ docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md,
 	@$(TARGET)/debug/flowtel config --reference-docs > docs/configuration.md
 	@$(TARGET)/debug/flowtel schema > docs/schema.md
 	@$(TARGET)/debug/flowtel schema --metrics > docs/metrics.md
+	@$(TARGET)/debug/flowtel schema --format weaver-manifest > schema/registry/manifest.yaml
+	@$(TARGET)/debug/flowtel schema --format weaver > schema/registry/flowtel.yaml
+	@$(TARGET)/debug/flowtel schema --format json-schema > schema/log-record.schema.json
 
 .PHONY: image
 image: ## The container image flowtel:latest

@@ -77,7 +77,7 @@ Examples:
     name = "flowtel",
     version,
     about = "Watches TCP connections begin and ships each as an OpenTelemetry log record",
-    max_term_width = 100,
+    max_term_width = 80,
     after_help = "flowtel --help says more, and has examples.",
     after_long_help = EXAMPLES,
 )]
@@ -150,11 +150,14 @@ enum Typed {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Print every attribute of a record, as Markdown
+    /// Print every attribute of a record
     Schema {
         /// Print every metric of flowtel itself instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         metrics: bool,
+        /// For people or for machines
+        #[arg(long, value_enum, default_value_t = SchemaForm::Markdown)]
+        format: SchemaForm,
     },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
@@ -162,6 +165,21 @@ enum Typed {
         /// The shell
         shell: Shell,
     },
+}
+
+/// A form of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaForm {
+    /// A page for people
+    Markdown,
+    /// JSON Schema of one log record in OTLP/JSON
+    JsonSchema,
+    /// A registry of semantic conventions: records and metrics
+    Weaver,
+    /// Its manifest
+    WeaverManifest,
+    /// A request with a record of each event, in OTLP/JSON
+    OtlpExample,
 }
 
 #[derive(Subcommand)]
@@ -306,7 +324,7 @@ pub enum Command {
         form: Form,
     },
     /// Print the record's attributes.
-    Schema,
+    Schema(SchemaForm),
     /// Print flowtel's own metrics.
     Metrics,
     /// Print a completion script.
@@ -356,8 +374,8 @@ pub fn parse(
             };
             Command::Explain { sources: sources(settings)?, what }
         }
-        Some(Typed::Schema { metrics: false }) => Command::Schema,
-        Some(Typed::Schema { metrics: true }) => Command::Metrics,
+        Some(Typed::Schema { metrics: false, format }) => Command::Schema(format),
+        Some(Typed::Schema { metrics: true, .. }) => Command::Metrics,
         Some(Typed::Queue { settings, command }) => {
             let sources = sources(settings)?;
             match command {
@@ -484,6 +502,21 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_80_columns_and_says_what_it_said() {
+        let mut root = Cli::command();
+        root.build();
+        let mut all = vec![root.clone()];
+        all.extend(root.get_subcommands().filter(|command| command.get_name() != "help").cloned());
+        let texts = all.iter_mut().map(|command| {
+            let help = command.render_help();
+            format!("=== {} -h\n\n{help}", command.get_name())
+        });
+        let text = texts.collect::<Vec<_>>().join("\n");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
     }
 
     #[test]

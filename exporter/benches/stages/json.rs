@@ -33,14 +33,5 @@ pub fn bench(c: &mut Criterion) {
             out.len()
         });
     });
-    group.bench_function("before", |b| {
-        b.iter(|| {
-            out.clear();
-            let request: opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest =
-                prost::Message::decode(black_box(&batch).bytes.clone()).unwrap();
-            crate::before::write(&request, &mut out).unwrap();
-            out.len()
-        });
-    });
     group.finish();
 }

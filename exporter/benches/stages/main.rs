@@ -1,7 +1,6 @@
 //! The stages of the flow path one by one, without a kernel: `cargo bench -p flowtel`. What the whole costs is measured
 //! by flowtel-bench.
 
-mod before;
 mod flow;
 mod ids;
 mod json;

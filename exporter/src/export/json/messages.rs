@@ -64,10 +64,9 @@ fn row(message: &[u8], last: u32, mut look: impl FnMut(u32, Value<'_>) -> Result
         }
         seen.first(number)?;
         look(number, value)?;
-        while number == 2 {
-            match wire.again(2)? {
-                Some(bytes) => look(2, Value::Bytes(bytes))?,
-                None => break,
+        if number == 2 {
+            while let Some(bytes) = wire.again(2)? {
+                look(2, Value::Bytes(bytes))?;
             }
         }
     }
