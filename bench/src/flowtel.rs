@@ -80,17 +80,22 @@ impl Flowtel {
     pub fn with(binary: &Path, output: &Output, settings: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         // Nothing of the surroundings may change what is measured.
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .env_clear()
+            .env("FLOWTEL_LOG__BALANCE", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         match output {
             Output::Otlp { endpoint, protocol } => {
                 command.args(["--output", "otlp", "--endpoint", endpoint, "--protocol", protocol]);
                 command.args(["--compression", "none"]);
             }
             Output::Null => {
-                command.args(["--output", "stdout", "--format", "json"]);
+                command.args(["--output", "json"]);
             }
             Output::Pipe => {
-                command.args(["--output", "stdout", "--format", "json"]).stdout(Stdio::piped());
+                command.args(["--output", "json"]).stdout(Stdio::piped());
             }
         }
         if mode() == Mode::Begins {

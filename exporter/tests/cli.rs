@@ -58,7 +58,6 @@ fn wrong_arguments_end_with_64() {
         &["--header", "nonsense"],
         &["--set", "nonsense"],
         &["config", "--json", "--reference"],
-        &["--endpoint", "http://h:4317", "config"],
         &["completions"],
     ] {
         let output = output(args);

@@ -10,6 +10,7 @@ use crate::exit::{Exit, Failure};
 
 pub mod check;
 pub mod config;
+mod ending;
 pub mod explain;
 pub mod man;
 pub mod queue;

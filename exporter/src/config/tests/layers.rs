@@ -46,14 +46,13 @@ fn rules_and_words_come_from_files_variables_and_flags_and_the_last_layer_replac
     let text = "[capture]\nevents = [\"net_flow_tcp_begin\", \"flowtel.gap\"]\n[[capture.filter]]\naction = \"exclude\"\n\
                 destination_port = [22, \"8000-8999\"]\n[[capture.filter]]\naction = \"include\"";
     let mut sources = etc(dir.path(), text);
-    let first =
-        (vec!["exclude destination_port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
+    let first = (vec!["exclude port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
     assert_eq!(rules(&sources), first);
     for (value, rule) in [
-        ("include port=1; exclude", vec!["include destination_port=1", "exclude"]),
-        ("[\"include port=2\"]", vec!["include destination_port=2"]),
-        ("[{\"action\": \"exclude\", \"port\": 3}]", vec!["exclude destination_port=3"]),
-        ("[{ action = \"exclude\", port = [4] }, \"include\"]", vec!["exclude destination_port=4", "include"]),
+        ("include port=1; exclude", vec!["include port=1", "exclude"]),
+        ("[\"include port=2\"]", vec!["include port=2"]),
+        ("[{\"action\": \"exclude\", \"port\": 3}]", vec!["exclude port=3"]),
+        ("[{ action = \"exclude\", port = [4] }, \"include\"]", vec!["exclude port=4", "include"]),
     ] {
         sources.env.insert("FLOWTEL_CAPTURE__FILTER".into(), value.into());
         assert_eq!(rules(&sources).0, rule, "{value}");
