@@ -73,6 +73,11 @@ pub fn binary() -> Result<PathBuf> {
 impl Flowtel {
     /// Starts it at the root of the cgroup tree, and returns when it watches.
     pub fn start(binary: &Path, output: &Output) -> Result<Self> {
+        Self::with(binary, output, &[])
+    }
+
+    /// The same with settings of its own, each `key=value`.
+    pub fn with(binary: &Path, output: &Output, settings: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         // Nothing of the surroundings may change what is measured.
         command
@@ -103,6 +108,9 @@ impl Flowtel {
             ] {
                 command.args(["--set", setting]);
             }
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
         }
         let mut child = with_us(&mut command).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("no standard error")?);

@@ -165,6 +165,13 @@ enum Typed {
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages into a directory: flowtel.1 and one for each command
+    #[command(hide = true, after_help = "Example:\n  flowtel man ~/.local/share/man/man1")]
+    Man {
+        /// The directory, which must exist
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
 }
 
 /// A form of the schema.
@@ -329,6 +336,8 @@ pub enum Command {
     Metrics,
     /// Print a completion script.
     Completions(Shell),
+    /// Write the manual pages into this directory.
+    Man(PathBuf),
 }
 
 /// Reads the arguments, the program's name first, and takes the environment along for the configuration.
@@ -385,6 +394,7 @@ pub fn parse(
             }
         }
         Some(Typed::Completions { shell }) => Command::Completions(shell),
+        Some(Typed::Man { directory }) => Command::Man(directory),
     })
 }
 
@@ -393,6 +403,12 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "flowtel", &mut script);
     script
+}
+
+/// The definition of all commands, for the manual pages.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
 }
 
 // === impl Settings

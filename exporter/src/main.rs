@@ -44,6 +44,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Schema(form) => print(schema(form)),
         Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
+        Command::Man(directory) => cmd::man::write(&directory),
     }
 }
 

@@ -12,6 +12,7 @@ pub mod check;
 pub mod config;
 mod ending;
 pub mod explain;
+pub mod man;
 pub mod queue;
 mod reload;
 pub mod replay;
