@@ -46,7 +46,8 @@ fn rules_and_words_come_from_files_variables_and_flags_and_the_last_layer_replac
     let text = "[capture]\nevents = [\"net_flow_tcp_begin\", \"flowtel.gap\"]\n[[capture.filter]]\naction = \"exclude\"\n\
                 destination_port = [22, \"8000-8999\"]\n[[capture.filter]]\naction = \"include\"";
     let mut sources = etc(dir.path(), text);
-    let first = (vec!["exclude destination_port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
+    let first =
+        (vec!["exclude destination_port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
     assert_eq!(rules(&sources), first);
     for (value, rule) in [
         ("include port=1; exclude", vec!["include port=1", "exclude"]),

@@ -208,6 +208,12 @@ mod tests {
         names
     }
 
+    /// Time passes: names of files that are put aside are by the millisecond.
+    #[expect(clippy::disallowed_methods, reason = "a test's thread waits for nothing else")]
+    fn pause(milliseconds: u64) {
+        std::thread::sleep(Duration::from_millis(milliseconds));
+    }
+
     fn batch(file: &mut File, text: &[u8]) {
         file.begin().unwrap();
         file.write_all(text).unwrap();
@@ -221,7 +227,7 @@ mod tests {
         let mut file = File::open(&path, rotate(10, 2)).unwrap();
         for n in 0..5 {
             batch(&mut file, format!("{n} ten bytes\n").as_bytes());
-            std::thread::sleep(Duration::from_millis(2));
+            pause(2);
         }
         let names = names(directory.path());
         let [first, second, mine, now] = names.as_slice() else { panic!("{names:?}") };
@@ -237,10 +243,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let rotate = Rotate { max_age: Span(Duration::from_millis(1)), ..rotate(1 << 20, 0) };
         let mut file = File::open(&directory.path().join("a"), rotate).unwrap();
-        std::thread::sleep(Duration::from_millis(3));
+        pause(3);
         batch(&mut file, b"1\n");
         assert_eq!(names(directory.path()), ["a"]);
-        std::thread::sleep(Duration::from_millis(3));
+        pause(3);
         batch(&mut file, b"2\n");
         assert_eq!(names(directory.path()).len(), 2);
     }
