@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
+use flowtel_common::event::{self, Close, Counters, Fin, Segment, Update, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     Traffic, What,
     flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
+    updates::{Passed, so_far},
 };
 use crate::capture::{
     Clock, KernelEvent, KernelTime,
@@ -47,6 +48,8 @@ struct Older {
     peer_fin_came: bool,
     reset_in: Option<Stamp>,
     reset_out: Option<Stamp>,
+    /// What passed by its last update, or by when it was found.
+    told: Passed,
 }
 
 // === impl OlderFlows
@@ -93,6 +96,29 @@ impl OlderFlows {
             older.fin_out = Some((at, bytes_acked + ahead));
         }
         true
+    }
+
+    /// Takes what one of these has counted so far. Returns its flow, and what has passed; `None` where that is not known.
+    pub fn updates(&mut self, update: &Update) -> Option<(Flow, Traffic)> {
+        let older = self.by_cookie.get_mut(&update.cookie)?;
+        older.counts(&update.counters);
+        if update.state == state::FIN_WAIT2 && older.fin_in.is_some() {
+            // The peer's FIN is among what it has received: the end tells.
+            return None;
+        }
+        let mut traffic = so_far(&update.counters, update.state, older.flow.direction, older.active);
+        traffic.counted = update.marks & u32::from(event::UNCOUNTED) == 0;
+        Some((older.flow.clone(), traffic))
+    }
+
+    /// What passed by the last update of the flow on this socket, or by when it was found.
+    pub fn told(&mut self, cookie: u64) -> Option<&mut Passed> {
+        self.by_cookie.get_mut(&cookie).map(|older| &mut older.told)
+    }
+
+    /// The same of all, each with its cookie.
+    pub fn all_told(&self) -> impl Iterator<Item = (u64, &Passed)> {
+        self.by_cookie.iter().map(|(cookie, older)| (*cookie, &older.told))
     }
 
     /// Notes a reset. Returns whether it is of one of these.
@@ -157,8 +183,10 @@ impl Flows {
             flow.owner = self.holder(found, direction, listing.time);
             let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
             self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);
-            let found = (listing.time, found.state, found.counters);
-            self.older.by_cookie.insert(cookie, Older::new(flow, active, found));
+            let mut older = Older::new(flow, active, (listing.time, found.state, found.counters));
+            // A flowtel before this one has told of it.
+            older.told = self.untied.take(cookie).unwrap_or(older.told);
+            self.older.by_cookie.insert(cookie, older);
             self.ledger.kernel.found.joined.add(1);
         }
     }
@@ -183,6 +211,7 @@ impl Flows {
         older.peer_fin_came |= has_peer_fin(gone.state);
         let wall = clock.wall(gone.time);
         let (what, at) = older.ended(gone, Stamp { time: gone.time, wall, observed: wall });
+        let what = what.since(self.updated.then_some(&older.told));
         self.settling.hold(FlowEvent { at, flow: older.flow, what }, gone.cookie, gone.time, false, false);
     }
 
@@ -191,6 +220,7 @@ impl Flows {
         let Some(older) = self.older.by_cookie.remove(&close.cookie) else { return false };
         self.count(&self.ledger.kernel.close, false);
         let what = ended(event, close, &older.seen(), older.flow.direction, older.active, None);
+        let what = what.since(self.updated.then_some(&older.told));
         self.hold_end(event, close.cookie, older.flow, what, false);
         true
     }
@@ -217,6 +247,7 @@ impl Flows {
             let (time, state) = older.found;
             let gone = Gone { cookie, time: event.time, alive: time, state, counters: older.counters };
             let (what, at) = older.ended(&gone, at);
+            let what = what.since(self.updated.then_some(&older.told));
             self.settling.hold(FlowEvent { at, flow: older.flow, what }, cookie, event.time, false, false);
         }
         true
@@ -261,7 +292,9 @@ fn direction(found: &Found, here: bool, there: bool) -> Option<Direction> {
 
 impl Older {
     fn new(flow: Flow, active: bool, (time, state, counters): (KernelTime, u32, Counters)) -> Self {
+        let told = so_far(&counters, state, flow.direction, active).passed();
         Self {
+            told,
             flow,
             active,
             found: (time, state),

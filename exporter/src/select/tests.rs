@@ -72,6 +72,7 @@ fn end() -> What {
         destination_segments: 0,
         retransmits: 0,
         rtt: None,
+        delta: None,
     };
     What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: None, traffic }
 }

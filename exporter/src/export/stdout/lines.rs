@@ -66,6 +66,13 @@ fn line(record: &LogRecord, zone: &TimeZone, colour: bool) -> String {
     if let Some(duration) = fields.number("flowtel.flow.duration") {
         let _ = write!(out, " {dim}after {duration:.3} s{dim:#}");
     }
+    // What of it is new, of a flow that goes on.
+    if word == "update"
+        && let [Some(there), Some(back)] =
+            ["flowtel.delta.source.bytes", "flowtel.delta.destination.bytes"].map(|key| fields.int(key))
+    {
+        let _ = write!(out, " {dim}{there:+} bytes there, {back:+} back{dim:#}");
+    }
     out
 }
 

@@ -54,6 +54,7 @@ fn end(bytes: u64) -> What {
         destination_segments: 4,
         retransmits: 1,
         rtt: Some(Duration::from_millis(2)),
+        delta: None,
     };
     What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: Some(Duration::from_secs(1)), traffic }
 }
