@@ -73,6 +73,11 @@ pub fn binary() -> Result<PathBuf> {
 impl Flowtel {
     /// Starts it at the root of the cgroup tree, and returns when it watches.
     pub fn start(binary: &Path, output: &Output) -> Result<Self> {
+        Self::start_with(binary, output, &[])
+    }
+
+    /// The same with settings of its own.
+    pub fn start_with(binary: &Path, output: &Output, settings: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         // Nothing of the surroundings may change what is measured.
         command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -99,6 +104,7 @@ impl Flowtel {
                 command.args(["--set", setting]);
             }
         }
+        settings.iter().for_each(|setting| _ = command.args(["--set", setting]));
         let mut child = with_us(&mut command).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("no standard error")?);
         let mut said = String::new();

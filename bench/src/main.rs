@@ -1,7 +1,7 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [--begins] [--connections N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [updates] [--begins] [--connections N] [--pairs N]
 //! ```
 //!
 //! Without a name, all of them. `--begins`: flowtel records begins only (`capture.events = "begins"`, no look-ups). Needs root, and the release binary of flowtel beside its own. Reading order: [`packet`]
@@ -19,6 +19,7 @@ mod packet;
 mod peers;
 mod sink;
 mod stolen;
+mod updates;
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 
@@ -30,7 +31,7 @@ use crate::{
     numbers::pause,
 };
 
-const PARTS: [&str; 6] = ["packet", "kernel", "grpc", "http", "stdout", "delay"];
+const PARTS: [&str; 7] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "updates"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -89,6 +90,9 @@ fn bench(arguments: &[&str]) -> Result<()> {
             "## Beside other programs (theirs on 2 CPUs of an AMD EPYC, in runs of their own: docs/performance.md)\n\n{}",
             peers::table(&rows)
         );
+    }
+    if wanted("updates") {
+        println!("## Updates of open flows\n\n{}\n", updates::measure(&binary)?);
     }
     if wanted("delay") {
         println!("## Delay\n\n{}\n", delay::measure(&binary, 400)?);
