@@ -49,6 +49,32 @@ def flows(n, t0):
     yield {"host": "node-1", "time": at, "event": GAP, "body": "gap", "attributes": a}
 
 
+UPDATE = "flowtel.tcp.flow.update"
+
+
+def updates(t0):
+    """What was recorded of connections that are open: three of each, five minutes apart."""
+    for i, (address, rate) in enumerate([("198.51.100.7", 1000), ("198.51.100.8", 50), ("2001:db8::77", 7)]):
+        for n in range(3):
+            passed = rate * (n + 1) + 13 * n
+            before = (rate * n + 13 * (n - 1)) if n else 0
+            a = {"log.record.uid": f"{i:030x}u{n}", "flowtel.flow.id": f"{i:031x}u", "flowtel.flow.direction": "outgoing",
+                 "source.address": "fd00::1" if ":" in address else "10.1.2.3", "source.port": 50000 + i, "destination.address": address, "destination.port": 443,
+                 "network.transport": "tcp", "network.type": "ipv6" if ":" in address else "ipv4", "flowtel.flow.duration": 300.0 * (n + 1),
+                 "flowtel.source.bytes": passed, "flowtel.destination.bytes": 10 * passed,
+                 "flowtel.delta.source.bytes": passed - before, "flowtel.delta.destination.bytes": 10 * (passed - before)}
+            yield {"host": "node-1", "time": t0 + n * 300 * 10**9 + i, "event": UPDATE, "body": f"update {n}", "attributes": a}
+
+
+def over_time(flat):
+    """Bytes by destination, and by five minutes."""
+    sums = collections.Counter()
+    for f in flat:
+        if "flowtel.delta.source.bytes" in f:
+            sums[f["destination.address"], f["time"] // (300 * 10**9) * 300_000] += f["flowtel.delta.source.bytes"]
+    return dict(sums)
+
+
 # === Elasticsearch
 
 class Elastic:
@@ -156,6 +182,8 @@ def expectations(records):
         (buckets, counted(refused, "process.executable.name")),
         (buckets, counted(begins, "process.executable.name")),
         (lambda a: {b["key"]: b["bytes"]["value"] for b in a["aggregations"]["destinations"]["buckets"]}, {k: float(v) for k, v in talk.items()}),
+        (lambda a: {(d["key"], t["key"]): t["bytes"]["value"] for d in a["aggregations"]["destinations"]["buckets"] for t in d["times"]["buckets"]},
+         {k: float(v) for k, v in over_time(flat).items()}),
         (lambda a: abs(a["aggregations"]["handshake"]["values"]["95.0"] - handshakes[int(len(handshakes) * 0.95)]) < 0.2, True),
         (lambda a: [h["fields"]["flowtel.flow.duration"][0] for h in a["hits"]["hits"]], longest),
         (lambda a: {b["key"]: b["first"]["value_as_string"] for b in a["aggregations"]["destinations"]["buckets"]},
@@ -205,7 +233,8 @@ def main():
 
         children.append(start("otelcol", ["--config=elastic.yaml", "--config=ecs.yaml"], folder))
         wait("otelcol", f"http://127.0.0.1:{o_health}/", children[1])
-        records = list(flows(1500, (time.time_ns() // 10**9 - 7200) * 10**9 + 60_350))
+        start_of_all = (time.time_ns() // 10**9 - 7200) * 10**9 + 60_350
+        records = [*flows(1500, start_of_all), *updates(start_of_all)]
         want = {r["attributes"]["log.record.uid"]: r for r in records}
         send(o_http, records)
         check("every record arrived, once", lambda: equal(es.settle(len(records)), len(records)))

@@ -51,6 +51,30 @@ def flows(n, t0):
         yield {"host": HOSTS[i // 2 % 2], "time": t0 + i * 1_000_000, "event": event, "body": body, "attributes": a}
 
 
+UPDATE, END = "flowtel.tcp.flow.update", "flowtel.tcp.flow.end"
+
+
+def updates(t0):
+    """What was recorded of connections that go on, and of the end of one: deltas, in both directions."""
+    for i, (address, out, rate) in enumerate([("198.51.100.7", True, 1000), ("198.51.100.8", True, 50), ("198.51.100.9", False, 7)]):
+        for n in range(3):
+            ends = n == 2 and i == 0
+            a = {"event.name": END if ends else UPDATE, "log.record.uid": f"uid-update-{i}-{n}", "source.address": "10.1.2.3", "source.port": 50000 + i,
+                 "destination.address": address, "destination.port": 443, "network.transport": "tcp", "network.type": "ipv4",
+                 "flowtel.flow.direction": "outgoing" if out else "incoming", "flowtel.flow.id": f"update-{i}",
+                 "flowtel.source.bytes": rate * (n + 1), "flowtel.delta.source.bytes": rate + n, "flowtel.delta.destination.bytes": n}
+            yield {"host": HOSTS[0], "time": t0 + (3 * i + n) * 1_000_000, "event": a["event.name"], "body": f"update {i} {n}", "attributes": a}
+
+
+def over_time(flat):
+    """Bytes by destination, of what this host asked for."""
+    sums = collections.Counter()
+    for f in flat:
+        if "flowtel.delta.source.bytes" in f and f["flowtel.flow.direction"] == "outgoing":
+            sums[f["destination.address"],] += f["flowtel.delta.source.bytes"]
+    return {k: float(v) for k, v in sums.items()}
+
+
 # === Loki
 
 class Loki:
@@ -103,6 +127,7 @@ def expectations(records):
         dict(slow),
         count([f for f in flat if f["event"] == FAILED], "error.type"),
         dict(sorted(count(begins, "process.executable.name").items(), key=lambda x: -x[1])[:3]),
+        over_time(flat),
         sum(f["event"] == GAP for f in flat),
     ]
 
@@ -127,7 +152,8 @@ def main():
         children.append(start("otelcol", ["--config=collector.yaml", f"--config={ROOT}/config/collector/forward-none.yaml"], folder))
         wait("otelcol", f"http://127.0.0.1:{o_health}/", children[1])
         # Sent before Loki is ready: the collector has to keep them.
-        records = list(flows(2000, time.time_ns() - 60 * 10**9))
+        begin = time.time_ns() - 60 * 10**9
+        records = [*flows(2000, begin), *updates(begin)]
         send(o_http, records)
         wait("loki", f"http://127.0.0.1:{http}/ready", children[0])
         loki, until, have = Loki(http), time.time() + 60, 0.0

@@ -116,9 +116,9 @@ pub struct Flow {
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
-    /// How often an open flow is recorded whose counters moved (`flowtel.tcp.flow.update`): with what passed so far, and what
-    /// of it since the last time. So a connection that lives for months is seen before it is over, and its bytes are spread
-    /// over time. `0s`: never; then it costs nothing. It must be among `capture.events`. A change needs a restart.
+    /// How often an open flow is recorded, if anything passed (`flowtel.tcp.flow.update`): what passed so far, and what of it
+    /// is new. So a connection that lives for months is seen before it is over, and its bytes are spread over time
+    /// (docs/updates.md). `0s`: never; then it costs nothing. `capture.events` must include it. A change needs a restart.
     #[schemars(extend("x-min" = "0s", "x-max" = "1day"))]
     pub update: Span,
 }

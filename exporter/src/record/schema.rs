@@ -190,8 +190,8 @@ attributes! {
         "Segments that the local side sent again.", "0";
     RTT = "flowtel.tcp.rtt" "double" "s", "update and end, when there is one",
         "Smoothed round trip time of the local side.", "0.0121";
-    DELTA_SOURCE_BYTES = "flowtel.delta.source.bytes" "int" "By", "update, and with flow.update end; with flowtel.source.bytes, when it is known what was told before: not on the first update of a flow whose begin flowtel missed",
-        "What of flowtel.source.bytes passed since the flow's last update, or since its begin. Those of all updates and of the end add up to the end's flowtel.source.bytes. Of a flow that is older than flowtel they count from when it was found. Below zero only to put right what a replay of packets out of order had told.", "1000";
+    DELTA_SOURCE_BYTES = "flowtel.delta.source.bytes" "int" "By", "update, and with flow.update end; with flowtel.source.bytes, if it is known what was recorded before: not on the first update of a flow whose begin flowtel missed",
+        "What of flowtel.source.bytes passed since the flow's last update, or since its begin. Those of all updates and of the end add up to the end's flowtel.source.bytes. Of a flow that is older than flowtel they count from when it was found. Below zero only if a replay of packets out of order had recorded too much.", "1000";
     DELTA_DESTINATION_BYTES = "flowtel.delta.destination.bytes" "int" "By", "with flowtel.delta.source.bytes",
         "The same of flowtel.destination.bytes.", "50000";
     DELTA_SOURCE_PACKETS = "flowtel.delta.source.packets" "int" "{segment}", "as flowtel.delta.source.bytes, but of sockets in a SOCKMAP too",
