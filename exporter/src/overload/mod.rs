@@ -115,3 +115,6 @@ impl Overload {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -202,6 +202,23 @@ mod tests {
     }
 
     #[test]
+    fn an_update_shows_what_of_it_is_new() {
+        let mut update = begin();
+        update.event_name = "flowtel.tcp.flow.update".into();
+        update.attributes.pop();
+        update.attributes.extend([
+            attribute("flowtel.flow.duration", Value::DoubleValue(300.25)),
+            attribute("flowtel.delta.source.bytes", Value::IntValue(1234)),
+            attribute("flowtel.delta.destination.bytes", Value::IntValue(0)),
+        ]);
+        assert_eq!(
+            line(&update, &TimeZone::UTC, false),
+            "2026-11-22 10:00:00.123 update → 10.0.0.5:43210 -> [2001:db8::1]:443 (example.com) curl[1234] \
+             after 300.250 s +1234 bytes there, +0 back"
+        );
+    }
+
+    #[test]
     fn colour_changes_nothing_but_colour() {
         let coloured = line(&begin(), &TimeZone::UTC, true);
         assert!(coloured.contains("\x1b["));
