@@ -5,7 +5,11 @@
 
 pub mod causes;
 mod changes;
+pub mod events;
+pub mod json_schema;
 pub mod knowledge;
+pub mod registry;
+pub mod values;
 
 /// Version of this schema. It changes with any name or meaning.
 pub const VERSION: u8 = 2;
@@ -126,7 +130,7 @@ attributes! {
         "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or listens on the socket that took it (`listener`).", "connector";
     PROCESS_SOURCE = "flowtel.process.source" "string" "", "with process.pid",
         "How the process is known: it was seen to call connect() (`connect`), accept() (`accept`), or listen() on the very socket that took the connection (`listener`: another process may have taken it from there); or it was found in /proc at flowtel's start (`snapshot`). docs/owners.md says when no process is named.", "connect";
-    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "end, when its begin named another process",
+    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "update and end, when its begin named another process",
         "The process that the begin of this flow named: accept() came later than 50 ms after the handshake.", "1230";
     EXECUTABLE_NAME = "process.executable.name" "string" "", "when the start of the program was seen, or /proc still showed that same process",
         "Base name of the executable that process ran then.", "curl";
