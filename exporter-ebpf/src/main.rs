@@ -43,9 +43,7 @@ mod updates;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops, tracepoint},
-    programs::{
-        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext,
-    },
+    programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext},
 };
 
 use crate::calls::Family;
