@@ -120,6 +120,7 @@ def expectations(records):
         (buckets, add(refused, "process.executable.name", weight)),
         (buckets, add(begins, "process.executable.name", weight)),
         (buckets, add(ends, "destination.address", lambda f: f["flowtel.source.bytes"])),
+        (buckets, add([f for f in far if "flowtel.delta.source.bytes" in f], "destination.address", lambda f: f["flowtel.delta.source.bytes"])),
         (percentile, lambda got: abs(got - shakes[int(len(shakes) * 0.95)]) < 0.02),
         (longest, sorted((f["flowtel.flow.duration"] for f in ends), reverse=True)[:10]),
         (buckets, {k: stamp(v // 10**6 * 10**6) for k, v in first.items()}), # aggregations count milliseconds

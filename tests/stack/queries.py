@@ -52,6 +52,7 @@ def expectations(records, now):
         add([f for f in begins if "example.com" in f.get(names, [])], ("host.name", "process.executable.name")),
         top(add(begins, ("process.executable.name",)), 3),
         top(add(ends, ("destination.address",), lambda f: f["flowtel.source.bytes"]), 3),
+        add([f for f in out if "flowtel.delta.source.bytes" in f], ("destination.address",), lambda f: f["flowtel.delta.source.bytes"]),
         {(h,): percentile(0.95, [f for f in begins if f["host.name"] == h]) for h in ("node-1", "node-2")},
         sum(f["flowtel.tcp.handshake.duration"] > 0.2 for f in rows if f["event"] == BEGIN),
         add([f for f in rows if f["event"] == FAILED and not loopback(f)], ("error.type",), weight),

@@ -4,7 +4,7 @@ Two hosts connect to a few sites, of which one is themselves over loopback. In t
 handshakes to github.com became slow, a worker is refused in a storm, and nmap scans 600 addresses. Needs only Python's library."""
 import datetime, ipaddress, random
 
-BEGIN, END, FAILED, GAP = (f"flowtel.{n}" for n in ("tcp.flow.begin", "tcp.flow.end", "tcp.flow.failed", "gap"))
+BEGIN, END, FAILED, GAP, UPDATE = (f"flowtel.{n}" for n in ("tcp.flow.begin", "tcp.flow.end", "tcp.flow.failed", "gap", "tcp.flow.update"))
 SITES = [("93.184.216.34", ["example.com", "www.example.com"]), ("140.82.121.4", ["github.com"]), ("203.0.113.9", []),
          ("10.96.0.10", ["kube-dns.kube-system.svc.cluster.local"]), ("2001:db8::5", ["v6.example.net"]), ("192.168.7.7", ["db.example"]),
          ("127.0.0.1", ["localhost"])]
@@ -21,7 +21,7 @@ class Story:
         self.end, self.random, self.made = end, random.Random(7), []
 
     def record(self, host, at, event, flow, attributes, body):
-        uid = f"{flow:030x}{dict(zip((BEGIN, END, FAILED, GAP), ('b0', 'e0', 'f0', '90')))[event]}"
+        uid = f"{flow:030x}{dict(zip((BEGIN, END, FAILED, GAP, UPDATE), ('b0', 'e0', 'f0', '90', 'd0')))[event]}"
         self.made.append({"host": host, "time": at, "event": event, "body": body, "attributes": {"log.record.uid": uid} | attributes})
 
     def attempt(self, flow, direction, source, destination, owner, names=(), **more):
@@ -82,6 +82,20 @@ class Story:
             a, body = self.attempt(flow + i, "outgoing", ("10.0.200.5", 20000 + i), (target, 22), ("nmap", 4242))
             self.record("node-2", at + i * 10_000_000, FAILED, flow + i, a | {"error.type": "refused", "flowtel.tcp.attempts": 1}, body)
 
+    def updates(self, flow, at):
+        """Two connections that are open all the time: three updates of each, five minutes apart."""
+        for i, (target, rate) in enumerate([("198.51.100.7", 1000), ("198.51.100.8", 50)]):
+            passed = 0
+            for n in range(3):
+                a, body = self.attempt(flow + i, "outgoing", ("10.0.0.5", 50000 + i), (target, 443), ("curl", 1001))
+                more, passed = rate + n, passed + rate + n
+                a |= {"flowtel.flow.duration": 300.0 * (n + 1), "flowtel.source.bytes": passed, "flowtel.destination.bytes": 10 * passed,
+                      "flowtel.source.packets": 10 * (n + 1), "flowtel.destination.packets": 12 * (n + 1), "flowtel.tcp.retransmits": 0,
+                      "flowtel.delta.source.bytes": more, "flowtel.delta.destination.bytes": 10 * more,
+                      "flowtel.delta.source.packets": 10, "flowtel.delta.destination.packets": 12, "flowtel.delta.tcp.retransmits": 0}
+                # Each has an id of its own.
+                self.record("node-1", at + n * 300 * SECOND, UPDATE, flow + 10 * (n + 1) + i, a, body)
+
     def gap(self, flow, at):
         since = datetime.datetime.fromtimestamp(at // SECOND - 5, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
         self.record("node-1", at, GAP, flow, {"flowtel.gap.events": 7, "flowtel.gap.total": 7, "flowtel.gap.stage": "kernel",
@@ -96,6 +110,7 @@ def story(end, connections=1500):
     s.storm(10**6, end - 240 * SECOND)
     s.scan(2 * 10**6, end - 180 * SECOND)
     s.gap(3 * 10**6, end - 120 * SECOND)
+    s.updates(4 * 10**6, end - 1500 * SECOND)
     return sorted(s.made, key=lambda r: r["time"])
 
 

@@ -148,6 +148,7 @@ fn stage(
         attempts: config.flow.max_attempts as usize,
         flows: config.flow.max_flows as usize,
         local: captures.local.clone(),
+        update: config.updates(),
     };
     let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
     let resource = resource::sampled(resource, config.capture.sample);

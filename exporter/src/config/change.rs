@@ -18,6 +18,7 @@ const RESTART: &[&str] = &[
     "owner.arguments",
     "dns.enabled",
     "dns.ports",
+    "flow.update",
     "queue.kind",
     "queue.path",
     "queue.sync_interval",
@@ -71,6 +72,7 @@ impl Change {
         new.owner.arguments = old.owner.arguments;
         new.dns.enabled = old.dns.enabled;
         new.dns.ports.clone_from(&old.dns.ports);
+        new.flow.update = old.flow.update;
         new.queue.kind = old.queue.kind;
         new.queue.path.clone_from(&old.queue.path);
         new.queue.sync_interval = old.queue.sync_interval;

@@ -36,7 +36,12 @@ impl Default for Rings {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { max_attempts: 131_072, max_flows: 131_072, attempt_age: Span(Duration::from_secs(600)) }
+        Self {
+            max_attempts: 131_072,
+            max_flows: 131_072,
+            attempt_age: Span(Duration::from_secs(600)),
+            update: Span(Duration::ZERO),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The settings as types. Their documentation comments are the reference: `config/flowtel.toml` and
 //! docs/configuration.md are generated from them, so the words cannot drift from the code.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -117,6 +117,11 @@ pub struct Flow {
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
+    /// How often an open flow is recorded, if anything passed (`flowtel.tcp.flow.update`): what passed so far, and what of it
+    /// is new. So a connection that lives for months is seen before it is over, and its bytes are spread over time
+    /// (docs/updates.md). `0s`: never; then it costs nothing. `capture.events` must include it. A change needs a restart.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1day"))]
+    pub update: Span,
 }
 
 /// What becomes of more than there is room for: docs/losses.md has the order.
@@ -575,6 +580,16 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+// === impl Config
+
+impl Config {
+    /// How often open flows are recorded; `None`: never.
+    pub fn updates(&self) -> Option<Duration> {
+        let every = self.flow.update.0;
+        (!every.is_zero() && self.capture.events.has(Events::UPDATES)).then_some(every)
+    }
 }
 
 // === impl Capture

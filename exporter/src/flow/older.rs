@@ -6,7 +6,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
+use flowtel_common::event::{self, Close, Counters, Fin, Segment, Update, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
     Traffic, What,
     flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
+    updates::{Passed, so_far},
 };
 use crate::capture::{
     Clock, KernelEvent, KernelTime, NetnsId,
@@ -50,6 +51,8 @@ struct Older {
     active: bool,
     /// The [`state`] that it was found in.
     found: u8,
+    /// What passed by its last update, or by when it was found; only where there are updates.
+    told: Option<Box<Passed>>,
 }
 
 /// What its last segments said.
@@ -118,6 +121,31 @@ impl OlderFlows {
             segments.fin_out = Some((at, bytes_acked + ahead));
         }
         true
+    }
+
+    /// Takes what one of these has counted so far. Returns its flow, and what has passed; `None` where that is not known.
+    pub fn updates(&mut self, boot: &BootId, update: &Update) -> Option<(Flow, Traffic)> {
+        let older = self.by_cookie.get_mut(&update.cookie)?;
+        if let Some(segments) = &mut older.segments {
+            segments.add(&update.counters, update.state);
+            if update.state == state::FIN_WAIT2 && segments.fin_in.is_some() {
+                // The peer's FIN is among what it has received: the end tells.
+                return None;
+            }
+        }
+        let mut traffic = so_far(&update.counters, update.state, older.direction, older.active);
+        traffic.counted = update.marks & u32::from(event::UNCOUNTED) == 0;
+        Some((older.flow(boot, update.cookie), traffic))
+    }
+
+    /// What passed by the last update of the flow on this socket, or by when it was found.
+    pub fn told(&mut self, cookie: u64) -> Option<&mut Passed> {
+        self.by_cookie.get_mut(&cookie)?.told.as_deref_mut()
+    }
+
+    /// The same of all, each with its cookie.
+    pub fn all_told(&self) -> impl Iterator<Item = (u64, &Passed)> {
+        self.by_cookie.iter().filter_map(|(cookie, older)| Some((*cookie, older.told.as_deref()?)))
     }
 
     /// Notes a reset. Returns whether it is of one of these.
@@ -205,6 +233,12 @@ impl Flows {
                 here: both.contains(&CommunityId::tcp(local, remote)),
                 active: found.active.unwrap_or(direction == Some(Direction::Outgoing)),
                 found: found.state as u8,
+                told: self.updated.then(|| {
+                    // A flowtel before this one has told of it.
+                    let told = self.untied.take(cookie);
+                    let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
+                    Box::new(told.unwrap_or_else(|| so_far(&found.counters, found.state, direction, active).passed()))
+                }),
             };
             open(&FlowEvent { at, flow: older.flow(&self.boot, cookie), what: What::Open });
             self.older.by_cookie.insert(cookie, older);
@@ -238,6 +272,7 @@ impl Flows {
         let wall = clock.wall(gone.time);
         let (what, at) =
             older.ended(gone, Stamp { time: gone.time, wall, observed: wall }, self.ends_lost() > self.older.lost);
+        let what = what.since(older.told.as_deref());
         let told = FlowEvent { at, flow: older.flow(&self.boot, gone.cookie), what };
         self.settling.hold(told, gone.cookie, gone.time, false, false);
         if self.older.by_cookie.is_empty() {
@@ -251,6 +286,7 @@ impl Flows {
         let Some(older) = self.older.by_cookie.remove(&close.cookie) else { return false };
         self.count(&self.ledger.kernel.close, false);
         let what = ended(event, close, &older.seen(), older.direction, older.active, None);
+        let what = what.since(older.told.as_deref());
         let flow = older.flow(&self.boot, close.cookie);
         self.hold_end(event, close.cookie, flow, what, false);
         true
@@ -285,6 +321,7 @@ impl Flows {
                 // Nothing was seen of its end.
                 None => (What::Vanished, at),
             };
+            let what = what.since(older.told.as_deref());
             self.settling.hold(FlowEvent { at, flow, what }, cookie, event.time, false, false);
         }
         true

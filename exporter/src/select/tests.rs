@@ -72,6 +72,7 @@ fn end() -> What {
         destination_segments: 0,
         retransmits: 0,
         rtt: None,
+        delta: None,
     };
     What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: None, traffic }
 }
@@ -197,6 +198,23 @@ fn a_flow_that_changes_its_owner_keeps_the_fate_of_its_begin() {
         // Once only: nothing stays behind, and an end without a begin is taken as it is.
         assert!(select.decided.is_empty());
         assert_eq!(tells(&mut select, &end), !kept);
+    }
+}
+
+#[test]
+fn an_update_has_the_fate_of_its_begin_however_many_there_are_and_whoever_owns_it_by_then() {
+    for (rule, kept) in [("exclude process=late", true), ("exclude process=early", false)] {
+        let mut select = filtering(&[rule]);
+        let mut begin = event(BEGIN);
+        begin.flow.owner = Some(owner(1, 0, "early"));
+        let What::End { traffic, .. } = end() else { panic!("an end") };
+        let mut update = event(What::Update { duration: None, traffic });
+        update.flow.owner = Some(owner(2, 0, "late"));
+        let mut end = event(end());
+        end.flow.owner = update.flow.owner;
+        let fates = [&begin, &update, &update, &end].map(|event| tells(&mut select, event));
+        assert_eq!(fates, [kept; 4]);
+        assert!(select.decided.is_empty());
     }
 }
 

@@ -28,6 +28,7 @@ mod rivals;
 mod select;
 mod slow;
 mod telemetry;
+mod updates;
 mod watchdog;
 mod whereabouts;
 
@@ -97,6 +98,7 @@ const PROOFS: &[&str] = &[
     "older connections, closed by either side",
     "older connections that one side has left",
     "older connections reset by either side",
+    "updates: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -136,6 +138,7 @@ fn main() -> ExitCode {
         ("whereabouts", whereabouts::ALL),
         ("observers", observers::ALL),
         ("open", open::ALL),
+        ("updates", updates::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),

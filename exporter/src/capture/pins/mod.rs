@@ -39,8 +39,10 @@ pub use notes::Note;
 use super::{Error, KernelTime, position::Position};
 
 /// The maps that stay. Others are the programs' own notes, which they can do without.
-pub(super) const MAPS: [&str; 4] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES"];
+pub(super) const MAPS: [&str; 5] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES", DUES];
 const RINGS: [&str; 3] = ["FLOWS", "OWNERS", "ANSWERS"];
+/// When each open flow is reported next (`flow.update`).
+const DUES: &str = "DUES";
 const HANDOVER: &str = "HANDOVER";
 const NOTES: &str = "NOTES";
 
@@ -333,6 +335,7 @@ pub(super) fn kind_of(record: &[u8]) -> Option<usize> {
         event::DNS => tally::DNS,
         event::SYN_AGAIN => tally::SYN_AGAIN,
         event::USED_AGAIN => tally::USED_AGAIN,
+        event::UPDATE => tally::UPDATE,
         event::NETNS => tally::NETNS,
         _ => return None,
     };
@@ -356,10 +359,11 @@ fn left_in(generation: &Path) -> Option<Handover> {
 fn is_sound(generation: &Path) -> bool {
     MAPS.iter().all(|name| {
         let found = map(&generation.join(name));
-        if RINGS.contains(name) {
-            matches!(found, Some(Map::RingBuf(_)))
-        } else {
-            matches!(found, Some(Map::PerCpuArray(_)))
+        match found {
+            Some(Map::RingBuf(_)) => RINGS.contains(name),
+            Some(Map::SkStorage(_)) => *name == DUES,
+            Some(Map::PerCpuArray(_)) => !RINGS.contains(name) && *name != DUES,
+            _ => false,
         }
     })
 }

@@ -6,7 +6,7 @@ use std::{fs, io, path::Path};
 use aya::maps::{Array, MapData};
 
 /// One note.
-pub type Note = [u64; 18];
+pub type Note = [u64; 22];
 
 /// More than any table holds.
 const MOST: u64 = 1 << 24;

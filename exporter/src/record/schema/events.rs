@@ -2,10 +2,11 @@
 //! [`Attribute::present`].
 
 use super::{
-    ATTEMPTS, ATTRIBUTES, Attribute, BEGIN, CAUSE_SOURCE, DESTINATION_ADDRESS, DESTINATION_BYTES, DESTINATION_PACKETS,
-    DURATION, END, END_REASON, ERROR_TYPE, EVENT_NAME, FAILED, GAP, GAP_EVENTS, GAP_REASON, GAP_SINCE, GAP_STAGE,
-    GAP_TOTAL, HANDSHAKE, NETWORK_TYPE, OPEN, PROCESS_BEGIN_PID, RETRANSMITS, RTT, SOURCE_BYTES, SOURCE_PACKETS,
-    TRANSPORT, TUNNEL, UID,
+    ATTEMPTS, ATTRIBUTES, Attribute, BEGIN, CAUSE_SOURCE, DELTA_DESTINATION_BYTES, DELTA_DESTINATION_PACKETS,
+    DELTA_RETRANSMITS, DELTA_SOURCE_BYTES, DELTA_SOURCE_PACKETS, DESTINATION_ADDRESS, DESTINATION_BYTES,
+    DESTINATION_PACKETS, DURATION, END, END_REASON, ERROR_TYPE, EVENT_NAME, FAILED, GAP, GAP_EVENTS, GAP_REASON,
+    GAP_SINCE, GAP_STAGE, GAP_TOTAL, HANDSHAKE, NETWORK_TYPE, OPEN, PROCESS_BEGIN_PID, RETRANSMITS, RTT, SOURCE_BYTES,
+    SOURCE_PACKETS, TRANSPORT, TUNNEL, UID, UPDATE,
 };
 
 /// An event.
@@ -26,6 +27,7 @@ pub const EVENTS: &[Event] = &[
     Event { name: END, brief: "A TCP flow ended." },
     Event { name: FAILED, brief: "An attempt to open a TCP connection never became a flow." },
     Event { name: OPEN, brief: "A TCP flow was open already when flowtel started. Once for each start." },
+    Event { name: UPDATE, brief: "A TCP flow is open, and this is what has passed so far (`flow.update`)." },
     Event { name: GAP, brief: "Something is known to be missing." },
 ];
 
@@ -70,9 +72,21 @@ pub fn presence(attribute: &Attribute, event: &str) -> Presence {
         HANDSHAKE => &[BEGIN],
         ERROR_TYPE | ATTEMPTS => return if event == FAILED { Presence::Always } else { Presence::Never },
         CAUSE_SOURCE => &[END, FAILED],
-        TUNNEL => &[BEGIN, END, FAILED],
-        DURATION | END_REASON | SOURCE_BYTES | DESTINATION_BYTES | SOURCE_PACKETS | DESTINATION_PACKETS
-        | RETRANSMITS | RTT | PROCESS_BEGIN_PID => &[END],
+        TUNNEL => &[BEGIN, UPDATE, END, FAILED],
+        END_REASON => &[END],
+        DURATION
+        | SOURCE_BYTES
+        | DESTINATION_BYTES
+        | SOURCE_PACKETS
+        | DESTINATION_PACKETS
+        | RETRANSMITS
+        | RTT
+        | PROCESS_BEGIN_PID
+        | DELTA_SOURCE_BYTES
+        | DELTA_DESTINATION_BYTES
+        | DELTA_SOURCE_PACKETS
+        | DELTA_DESTINATION_PACKETS
+        | DELTA_RETRANSMITS => &[UPDATE, END],
         _ => return Presence::Sometimes,
     };
     if events.contains(&event) { Presence::Sometimes } else { Presence::Never }

@@ -29,6 +29,8 @@ pub enum When {
     Begin,
     /// The record is an end.
     End,
+    /// The record is of a flow that goes on.
+    Update,
     /// The record is of a connection that was open at flowtel's start.
     Open,
     /// The record is a failed attempt.
@@ -55,7 +57,7 @@ pub enum When {
 
 /// What a record shows of itself.
 pub trait Facts {
-    /// The last word of the event's name: `begin`, `end`, `open`, `failed`.
+    /// The last word of the event's name: `begin`, `end`, `open`, `update`, `failed`.
     fn event(&self) -> &str;
     /// An attribute's value as text.
     fn get(&self, attribute: &str) -> Option<&str>;
@@ -74,6 +76,7 @@ impl When {
             Self::Begin => record.event() == "begin",
             Self::End => record.event() == "end",
             Self::Open => record.event() == "open",
+            Self::Update => record.event() == "update",
             Self::Failed => record.event() == "failed",
             Self::Outgoing => is(super::DIRECTION, "outgoing"),
             Self::Incoming => is(super::DIRECTION, "incoming"),
@@ -94,6 +97,7 @@ impl When {
             Self::Begin => "begin",
             Self::End => "end",
             Self::Open => "open",
+            Self::Update => "update",
             Self::Failed => "failed",
             Self::Outgoing => "outgoing",
             Self::Incoming => "incoming",
@@ -131,7 +135,7 @@ impl Topic {
     }
 }
 
-const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Failed];
+const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Update, When::Failed];
 
 /// All topics, in the order in which they are explained.
 pub const TOPICS: &[Topic] = &[
@@ -332,27 +336,56 @@ pub const TOPICS: &[Topic] = &[
         name: "duration",
         attribute: super::DURATION,
         source: None,
-        on: &[When::End],
-        how: &[("", "From the kernel's time of the begin to that of the end.")],
-        absent: &[(
-            When::End,
-            "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost; \
+        on: &[When::End, When::Update],
+        how: &[("", "From the kernel's time of the begin to that of this record.")],
+        absent: &[
+            (
+                When::Update,
+                "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost.",
+            ),
+            (
+                When::End,
+                "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost; \
              or the event of the end was lost, and the flow was found to be over later.",
-        )],
+            ),
+        ],
     },
     Topic {
         name: "bytes",
         attribute: super::SOURCE_BYTES,
         source: None,
-        on: &[When::End],
+        on: &[When::End, When::Update],
         how: &[(
             "",
             "The socket's own counters, less SYN and FIN. They are exact after `fin`; else they lack what was on its way \
-             when the connection ended.",
+             when the connection ended. Of an update they are what was acknowledged by then.",
+        )],
+        absent: &[
+            (
+                When::Folded,
+                "Of many updates together only what passed since means something: flowtel.delta.source.bytes.",
+            ),
+            (When::Update, "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP)."),
+            (
+                When::End,
+                "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP), or the end's event was lost.",
+            ),
+        ],
+    },
+    Topic {
+        name: "bytes since the last update",
+        attribute: super::DELTA_SOURCE_BYTES,
+        source: None,
+        on: &[When::Update],
+        how: &[(
+            "",
+            "What the socket had counted, less what this flow's last record said; the first record after the begin counts \
+             from there, that of a connection older than flowtel from when it was found.",
         )],
         absent: &[(
-            When::End,
-            "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP), or the end's event was lost.",
+            When::Any,
+            "It is not known what was recorded of this flow before: its begin was lost, or it was forgotten. Or the socket's \
+             counters are not what passed (SOCKMAP).",
         )],
     },
 ];

@@ -23,6 +23,13 @@ pub(super) fn of(fields: &Fields<'_>, room: usize) -> String {
         long.push(format!("{} there, {} back", bytes(there), bytes(back)));
         short.push(format!("{}/{}", bytes(there), bytes(back)));
     }
+    // What of it is new, of a flow that goes on.
+    if let (Some(there), Some(back)) =
+        (fields.int(schema::DELTA_SOURCE_BYTES), fields.int(schema::DELTA_DESTINATION_BYTES))
+        && fields.text(schema::END_REASON).is_none()
+    {
+        long.push(format!("+{} there, +{} back new", bytes(there), bytes(back)));
+    }
     if let Some(seconds) = fields.number(schema::DURATION) {
         long.push(format!("in {}", time(seconds)));
         short.push(time(seconds).replace(' ', ""));
