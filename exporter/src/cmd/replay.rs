@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::run::{nth, signals};
+use super::run::{heard, nth};
 use crate::{
     capture::pcap::{self, Decapsulate, Reader, Undecoded},
     config::{self, Config, Loaded, Target},
@@ -76,7 +76,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
     let runtime = super::export_threads(&config.export)?;
     let _guard = runtime.enter();
-    let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
+    let signals = heard().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));

@@ -1,6 +1,6 @@
 //! Settings in, a transport that can work out; or an error that says what to mend.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use thiserror::Error;
@@ -87,9 +87,6 @@ pub enum BuildError {
     /// Metrics can't be sent so.
     #[error("metrics: {0}")]
     Metrics(String),
-    /// The thread that writes to standard output can't be started.
-    #[error("cannot start the thread that writes to standard output: {0}")]
-    Thread(#[source] io::Error),
 }
 
 // === impl Transport
@@ -97,7 +94,7 @@ pub enum BuildError {
 impl Transport {
     pub(super) fn build(settings: &Settings) -> Result<Self, BuildError> {
         Ok(match &settings.target {
-            Target::Stdout { format } => Self::Stdout(Stdout::build(*format)?),
+            Target::Stdout { format } => Self::Stdout(Stdout::build(*format)),
             Target::Grpc { url } => {
                 let (url, tls) = checked(url, settings)?;
                 Self::Otlp(Arc::new(Otlp::Grpc(Box::new(Grpc::build(&url, tls, settings)?))))

@@ -5,6 +5,7 @@
 //! be written any more is counted `write_failed`, and whoever holds the handle is told, to stop flowtel.
 
 use std::{
+    fmt,
     io::{self, IsTerminal, Write},
     os::fd::AsFd,
     sync::{Arc, mpsc},
@@ -16,17 +17,17 @@ use prost::Message;
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::{oneshot, watch};
 
-use super::{BuildError, outage::Seldom};
+use super::outage::Seldom;
 use crate::{config::Format, ledger::Ledger, queue::Queue, record::Batch};
 
 mod json;
 mod lines;
 
 /// The exporter to standard output.
-#[derive(Debug)]
-pub(super) struct Stdout {
-    jobs: mpsc::SyncSender<Job>,
-}
+pub(super) struct Stdout(Writer);
+
+/// The way to the writing thread.
+struct Jobs(mpsc::SyncSender<Job>);
 
 struct Job {
     batch: Batch,
@@ -75,23 +76,13 @@ pub fn json_line(batch: &Batch, out: &mut Vec<u8>) -> io::Result<()> {
 // === impl Stdout
 
 impl Stdout {
-    pub(super) fn build(format: Format) -> Result<Self, BuildError> {
+    /// The thread that writes is started by [`Self::run`].
+    pub(super) fn build(format: Format) -> Self {
         Self::with_sink(Form::of(format), Box::new(Raw(rustix::stdio::stdout())))
     }
 
-    pub(super) fn with_sink(form: Form, sink: Box<dyn Write + Send>) -> Result<Self, BuildError> {
-        let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
-        let mut writer = Writer { form, sink, line: Vec::new(), torn: false };
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || {
-                for job in inbox {
-                    // Nobody waits for the answer when flowtel is stopping.
-                    let _ = job.done.send(writer.write(&job.batch));
-                }
-            })
-            .map_err(BuildError::Thread)?;
-        Ok(Self { jobs })
+    pub(super) fn with_sink(form: Form, sink: Box<dyn Write + Send>) -> Self {
+        Self(Writer { form, sink, line: Vec::new(), torn: false })
     }
 
     /// Writes until the queue is closed and empty, or until `retired` says so.
@@ -102,6 +93,14 @@ impl Stdout {
         closed: watch::Sender<bool>,
         mut retired: watch::Receiver<bool>,
     ) {
+        let jobs = match Jobs::start(self.0) {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                tracing::error!(%error, "the thread that writes to standard output can't be started");
+                closed.send_replace(true);
+                return;
+            }
+        };
         let mut failures = Seldom::default();
         loop {
             let lease = tokio::select! {
@@ -111,7 +110,7 @@ impl Stdout {
             };
             let Some(lease) = lease else { return };
             let written =
-                if *closed.borrow() { Written { records: 0, error: None } } else { self.write(lease.batch()).await };
+                if *closed.borrow() { Written { records: 0, error: None } } else { jobs.write(lease.batch()).await };
             let records = u64::from(lease.done());
             let out = u64::from(written.records).min(records);
             ledger.records.delivered.add(out);
@@ -131,11 +130,32 @@ impl Stdout {
             }
         }
     }
+}
+
+impl fmt::Debug for Stdout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdout").field("form", &self.0.form).finish_non_exhaustive()
+    }
+}
+
+// === impl Jobs
+
+impl Jobs {
+    fn start(mut writer: Writer) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
+        thread::Builder::new().name("stdout".into()).spawn(move || {
+            for job in inbox {
+                // Nobody waits for the answer when flowtel is stopping.
+                let _ = job.done.send(writer.write(&job.batch));
+            }
+        })?;
+        Ok(Self(jobs))
+    }
 
     async fn write(&self, batch: &Batch) -> Written {
         let (done, answer) = oneshot::channel();
         // One batch at a time, so there is always room; without a thread there is nobody to write.
-        if self.jobs.try_send(Job { batch: batch.clone(), done }).is_ok()
+        if self.0.try_send(Job { batch: batch.clone(), done }).is_ok()
             && let Ok(written) = answer.await
         {
             return written;
