@@ -67,9 +67,15 @@ impl Wanted {
     /// Makes what is missing, and gives everything to the user and group `to`. As root.
     pub(super) fn hand_over(&self, to: (u32, u32)) -> Result<(), Failed> {
         for (kind, path) in &self.all {
+            let missing: Vec<_> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
             // What can't be made is a matter of the room that needs it: it says so, or works without.
             if make(*kind, path).is_ok() {
                 self.give(*kind, path, to)?;
+                for made in missing {
+                    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                    let given = openat(CWD, made, flags, Mode::empty()).and_then(|made| own(&made, to));
+                    given.map_err(|e| ("giving a directory of flowtel's to its user (chown)", e.into()))?;
+                }
             }
         }
         Ok(())

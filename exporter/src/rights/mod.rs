@@ -30,9 +30,15 @@ pub mod signals;
 pub mod state;
 mod user;
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    io::{Read as _, Write as _},
+    path::PathBuf,
+};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, geteuid, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Pid, Resource, Rlimit, WaitOptions, geteuid, set_dumpable_behavior, setrlimit,
+};
 
 pub use self::{state::State, user::User};
 use crate::config::{Config, QueueKind, Security};
@@ -213,6 +219,43 @@ impl Plan {
         let landlock = if self.security.landlock { self.files.confine() } else { files::Confined::Off };
         state::note_landlock(landlock.to_string());
         calls::confine_main(self.security.seccomp).map_err(|e| Error::Step { what: "seccomp", source: e })
+    }
+
+    /// Gives everything up in a process of its own, which ends then. Returns what it had left, in words. Only where there is one
+    /// thread.
+    ///
+    /// # Errors
+    /// As [`Self::change_user`] and [`Self::drop`].
+    pub fn try_out(&self) -> Result<String, io::Error> {
+        let (mut out, mut into) = io::pipe()?;
+        // SAFETY: there is one thread, so the child may do whatever this process may; it never returns from here.
+        match unsafe { libc::fork() } {
+            -1 => Err(io::Error::last_os_error()),
+            0 => {
+                let left = self.change_user_alone().and_then(|()| self.drop());
+                let text = match (left, State::own()) {
+                    (Ok(()), Some(state)) => format!("+{state}"),
+                    (Ok(()), None) => "-/proc/self/status can't be read".into(),
+                    (Err(e), _) => format!("-{e}"),
+                };
+                // Whoever reads sees that something is missing.
+                let _ = into.write_all(text.as_bytes());
+                // SAFETY: it ends the process at once.
+                unsafe { libc::_exit(0) }
+            }
+            child => {
+                drop(into);
+                let mut text = String::new();
+                let read = out.read_to_string(&mut text);
+                let _ = rustix::process::waitpid(Pid::from_raw(child), WaitOptions::empty());
+                read?;
+                match text.split_at_checked(1) {
+                    Some(("+", state)) => Ok(state.to_owned()),
+                    Some((_, why)) => Err(io::Error::other(why.to_owned())),
+                    None => Err(io::Error::other("the process that tried it was killed")),
+                }
+            }
+        }
     }
 
     /// What is the same for each process.

@@ -178,11 +178,12 @@ async fn keep(instance: Arc<Instance>) {
     loop {
         ticks.tick().await;
         keeper.keep(&instance);
-        for call in calls::news() {
+        let calls = calls::news();
+        if !calls.is_empty() {
             tracing::error!(
-                call,
-                "a system call that flowtel isn't known to need was refused; if something does not work since, security.seccomp = \
-                 \"log\" lets it through until that is mended"
+                calls = calls.join(" "),
+                "system calls that flowtel isn't known to need were refused; if something does not work since, \
+                 security.seccomp = \"log\" lets them through until that is mended"
             );
         }
         log::tell_folded();

@@ -298,12 +298,12 @@ impl Pins {
     }
 }
 
-/// What the directory `base` is good for, to a person.
+/// What the directory `base` is good for, to a person. `user` is whom flowtel becomes.
 ///
 /// # Errors
 /// As [`Pins::take`].
-pub fn look(base: &Path) -> Result<String, Error> {
-    let there = match directory::look(base) {
+pub fn look(base: &Path, user: Option<u32>) -> Result<String, Error> {
+    let there = match directory::look(base, user) {
         Ok(there) => there,
         Err(directory::Problem::Held) => return Ok(format!("{} is another flowtel's, which runs", base.display())),
         Err(problem) => return Err(error(base, problem)),

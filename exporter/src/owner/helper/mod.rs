@@ -34,7 +34,7 @@ pub(super) use wire::{Answer, Found, Process, Request};
 use crate::{
     capture::cgroup,
     config,
-    rights::{Plan, capabilities},
+    rights::{Plan, State, capabilities},
 };
 
 /// How long an answer may take. The helper does what the kernel answers at once; a busy machine may not run it for a while.
@@ -101,6 +101,12 @@ impl Helper {
     /// Its process id, as flowtel sees it; `None` once it is gone.
     pub fn pid(&self) -> Option<u32> {
         self.link().socket.is_some().then_some(self.pid)
+    }
+
+    /// Its rights, once it is at work. `None`: it is gone.
+    pub fn state(&self) -> Option<State> {
+        // It answers only once it has given up all that it gives up.
+        self.ask(Request::Process(self.pid)).and_then(|_| State::of(self.pid))
     }
 
     /// Whether it reads this proc file system.
