@@ -146,11 +146,14 @@ enum Typed {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Print every attribute of a record, as Markdown
+    /// Print every attribute of a record
     Schema {
         /// Print every metric of flowtel itself instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         metrics: bool,
+        /// For people or for machines
+        #[arg(long, value_enum, default_value_t = SchemaForm::Markdown)]
+        format: SchemaForm,
     },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
@@ -158,6 +161,21 @@ enum Typed {
         /// The shell
         shell: Shell,
     },
+}
+
+/// A form of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaForm {
+    /// A page for people
+    Markdown,
+    /// JSON Schema of one log record in OTLP/JSON
+    JsonSchema,
+    /// A registry of semantic conventions: records and metrics
+    Weaver,
+    /// Its manifest
+    WeaverManifest,
+    /// A request with a record of each event, in OTLP/JSON
+    OtlpExample,
 }
 
 #[derive(Subcommand)]
@@ -298,7 +316,7 @@ pub enum Command {
         form: Form,
     },
     /// Print the record's attributes.
-    Schema,
+    Schema(SchemaForm),
     /// Print flowtel's own metrics.
     Metrics,
     /// Print a completion script.
@@ -339,8 +357,8 @@ pub fn parse(
             };
             Command::Explain { sources: sources(settings)?, what }
         }
-        Some(Typed::Schema { metrics: false }) => Command::Schema,
-        Some(Typed::Schema { metrics: true }) => Command::Metrics,
+        Some(Typed::Schema { metrics: false, format }) => Command::Schema(format),
+        Some(Typed::Schema { metrics: true, .. }) => Command::Metrics,
         Some(Typed::Queue { command }) => match command {
             TypedQueue::Inspect { directory, json } => Command::InspectQueue { directory, json },
             TypedQueue::Verify { directory } => Command::VerifyQueue(directory),

@@ -3,7 +3,7 @@
 use std::{env, io::Write as _, process::ExitCode};
 
 use flowtel::{
-    cli::{self, Command},
+    cli::{self, Command, SchemaForm},
     cmd,
     config::{self, Loaded, Sources},
     escape::Escaped,
@@ -41,9 +41,20 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::ExportQueue { directory, form } => cmd::queue::export(&directory, form),
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
-        Command::Schema => print(record::schema::markdown()),
+        Command::Schema(form) => print(schema(form)),
         Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
+    }
+}
+
+fn schema(form: SchemaForm) -> String {
+    use record::schema::{json_schema, markdown, registry};
+    match form {
+        SchemaForm::Markdown => markdown(),
+        SchemaForm::JsonSchema => format!("{:#}\n", json_schema::json_schema()),
+        SchemaForm::Weaver => registry::registry() + &telemetry::metrics::registry(),
+        SchemaForm::WeaverManifest => registry::manifest(),
+        SchemaForm::OtlpExample => format!("{}\n", json_schema::example()),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     io,
     sync::{Arc, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::watch;
@@ -36,6 +36,8 @@ mod pulse;
 pub use ask::{Asker, Known};
 pub use audit::Watch;
 pub use change::{Change, budget, limits};
+use memory::Memory;
+pub use memory::resident;
 pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
@@ -171,7 +173,7 @@ impl Pipeline {
             Some(pending) => self.open_at_start(&pending, &mut events, wait, &mut stop),
             None => None,
         };
-        memory::give_back();
+        let mut memory = Memory::after_start(Instant::now());
         let mut looked = KernelTime::default();
         loop {
             stop = stop || wait.wait(self.tick);
@@ -218,6 +220,7 @@ impl Pipeline {
             }
             if due {
                 self.encoder.rest();
+                memory.look(Instant::now());
             }
             pulse.beat(self.tables());
             if stop {

@@ -276,6 +276,11 @@ impl Flows {
             self.settling.told();
         }
         self.settling.shrink(KEEP);
+        if self.settling.is_empty() {
+            // Nothing that waits is in these either.
+            self.unmatched.shrink_to(KEEP);
+            self.closed.shrink_to(KEEP);
+        }
     }
 
     /// Asks whether the listeners that new begins name are still there. If so they were when these began.

@@ -5,7 +5,11 @@
 
 pub mod causes;
 mod changes;
+pub mod events;
+pub mod json_schema;
 pub mod knowledge;
+pub mod registry;
+pub mod values;
 
 /// Version of this schema. It changes with any name or meaning.
 pub const VERSION: u8 = 2;

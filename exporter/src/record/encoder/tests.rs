@@ -319,6 +319,10 @@ fn events() -> impl Strategy<Value = FlowEvent> {
         .prop_map(
             |((a, ap, b, bp), (id, time, wall, observed, local), direction, (owner, community, what), tunnel)| {
                 let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
+                // What never happens: a begin that names another process than itself, an older connection in a capture.
+                let ends = matches!(what, What::End { .. } | What::Vanished);
+                let owner = owner.map(|owner| Owner { begin: owner.begin.filter(|_| ends), ..owner });
+                let tunnel = tunnel.filter(|_| !matches!(what, What::Open));
                 FlowEvent {
                     at: Stamp { time: KernelTime(time), wall: WallTime(wall), observed: WallTime(observed) },
                     flow: Flow {
@@ -343,7 +347,26 @@ fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
     let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).expect("a sealed batch is valid protobuf");
     assert_eq!(request.resource_logs.len(), 1);
     assert_eq!(request.resource_logs[0].scope_logs.len(), 1);
-    (request.resource_logs[0].scope_logs[0].log_records.clone(), request)
+    let records = request.resource_logs[0].scope_logs[0].log_records.clone();
+    records.iter().for_each(is_as_machines_are_told);
+    (records, request)
+}
+
+/// A record has what its event always has, and nothing that it never has; values are of those that the schema lists.
+fn is_as_machines_are_told(record: &LogRecord) {
+    use schema::events::{Presence, presence};
+    for attribute in schema::ATTRIBUTES {
+        let found = record.attributes.iter().find(|found| found.key == attribute.name);
+        match presence(attribute, &record.event_name) {
+            Presence::Always => assert!(found.is_some(), "{} without {}", record.event_name, attribute.name),
+            Presence::Never => assert!(found.is_none(), "{} with {}", record.event_name, attribute.name),
+            Presence::Sometimes => {}
+        }
+        let value = found.and_then(|found| found.value.as_ref()).and_then(|value| value.value.as_ref());
+        if let (Some(values), Some(Value::StringValue(value))) = (schema::values::values(attribute.name), value) {
+            assert!(values.contains(&value.as_str()), "{}: {value}", attribute.name);
+        }
+    }
 }
 
 proptest! {

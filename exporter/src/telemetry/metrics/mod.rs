@@ -12,9 +12,11 @@ use crate::{export::LinkState, ledger::Kind, rights::calls};
 mod docs;
 pub mod prometheus;
 mod push;
+mod registry;
 
 pub use docs::markdown;
 pub use push::Push;
+pub use registry::registry;
 
 /// A metric.
 #[derive(Debug)]
