@@ -102,7 +102,7 @@ pub const TABLE: [Capability; 10] = [
         bit: 8,
         purpose: "empties the bounding set",
         without: "the bounding set stays; without capabilities and with no_new_privs nothing can be gained by it",
-        for_root_only: false,
+        for_root_only: true,
         helper: false,
         shipped: true,
     },
@@ -192,6 +192,57 @@ pub fn names(bits: u64) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const UNIT: &str = include_str!("../../../config/flowtel.service");
+    const DROP_IN: &str = include_str!("../../../config/flowtel-no-helper.conf");
+    const COMPOSE: &str = include_str!("../../../docker-compose.yml");
+    const PAGES: &str = include_str!("../../../docs/operations.md");
+
+    fn of(wanted: impl Fn(&Capability) -> bool) -> Vec<&'static str> {
+        TABLE.iter().filter(|row| wanted(row)).map(|row| row.name).collect()
+    }
+
+    /// The words of a setting of a unit, of its last line.
+    fn words<'t>(unit: &'t str, key: &str) -> Vec<&'t str> {
+        let last = unit.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).next_back();
+        last.unwrap_or_default().split_whitespace().collect()
+    }
+
+    #[test]
+    fn the_shipped_files_give_what_the_table_says() {
+        let systemd = of(|row| row.shipped && !row.for_root_only);
+        let alone = of(|row| row.shipped && !row.for_root_only && !row.helper);
+        for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
+            assert_eq!(words(UNIT, key), systemd, "{key} of the unit");
+            assert_eq!(words(DROP_IN, key), alone, "{key} of the drop-in");
+        }
+        let added = COMPOSE.lines().find_map(|line| line.trim().strip_prefix("cap_add: [")?.strip_suffix(']'));
+        let added: Vec<_> = added.expect("a list").split(", ").map(|name| format!("CAP_{name}")).collect();
+        let mut wanted = of(|row| row.shipped);
+        wanted.sort_unstable();
+        let mut found: Vec<_> = added.iter().map(String::as_str).collect();
+        found.sort_unstable();
+        assert_eq!(found, wanted, "cap_add of docker-compose.yml");
+    }
+
+    #[test]
+    fn the_table_of_the_pages_is_this_one() {
+        let yes = |is: bool| if is { "yes" } else { "no" };
+        for row in &TABLE {
+            let left = if row.name == "CAP_BPF" { "before Linux 5.19" } else { "no" };
+            let line = format!(
+                "| {} | {} | {} | {} | {left} | {} | {} |",
+                row.name,
+                row.purpose,
+                yes(row.shipped && !row.for_root_only),
+                yes(row.shipped),
+                yes(row.helper),
+                row.without
+            );
+            assert!(PAGES.lines().any(|known| known == line), "docs/operations.md lacks the line\n{line}");
+        }
+        assert_eq!(PAGES.lines().filter(|line| line.starts_with("| CAP_")).count(), TABLE.len());
+    }
 
     #[test]
     fn each_capability_has_the_kernels_number() {

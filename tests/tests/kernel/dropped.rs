@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::fs::{MetadataExt as _, PermissionsExt as _},
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -30,6 +30,8 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("rights: a queue and pins of root's are taken over by the user, and back", 120, handed_over),
     Scenario::new("rights: where the user can't go to its queue, flowtel stays root without rights", 60, stays),
     Scenario::new("rights: without its helper flowtel goes on", 60, helpless),
+    Scenario::new("rights: as in a container, root with the table's capabilities alone, twice", 120, contained),
+    Scenario::new("rights: as a service, another user with ambient capabilities, twice", 120, served),
 ];
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -394,4 +396,73 @@ fn helpless(scene: &Scene) -> Result<()> {
     stage.delivers(120)?;
     ensure!(self::helper(&flowtel).is_err(), "there is a helper that nobody wants");
     flowtel.stop()?.balance().map(drop)
+}
+
+/// The capabilities of a line of the compose file or the unit, as setpriv(1) wants them.
+fn named(text: &str, start: &str, end: &str) -> Result<String> {
+    let line =
+        text.lines().find_map(|line| line.trim().strip_prefix(start)?.strip_suffix(end)).context("no such line")?;
+    let names = line.split([' ', ',']).filter(|name| !name.is_empty());
+    let names: Vec<_> = names.map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase())).collect();
+    Ok(format!("-all,{}", names.join(",")))
+}
+
+fn setpriv() -> Result<&'static str> {
+    let places = ["/usr/bin/setpriv", "/bin/setpriv"];
+    places.into_iter().find(|path| Path::new(path).exists()).ok_or_else(|| skip("setpriv (util-linux) is not here"))
+}
+
+fn contained(scene: &Scene) -> Result<()> {
+    let capabilities = named(include_str!("../../../docker-compose.yml"), "cap_add: [", "]")?;
+    let (inherited, bounding) = (format!("--inh-caps={capabilities}"), format!("--bounding-set={capabilities}"));
+    let words = [setpriv()?, "--no-new-privs", &inherited, &bounding];
+    let stage = Stage::new(scene)?;
+    for round in 1..3 {
+        let flowtel = stage.launch()?.through(&words).start(scene)?;
+        stage.delivers(40 * round)?;
+        bare(flowtel.pid(), user(), kept_by_main())?;
+        bare(helper(&flowtel)?, user(), KEPT_BY_HELPER)?;
+        ensure!(owner(&stage.queue())? == user(), "the queue is the user's");
+        flowtel.stop()?.balance()?;
+    }
+    Ok(())
+}
+
+fn served(scene: &Scene) -> Result<()> {
+    let capabilities = named(include_str!("../../../config/flowtel.service"), "AmbientCapabilities=", "")?;
+    let given = ["--inh-caps", "--ambient-caps", "--bounding-set"].map(|key| format!("{key}={capabilities}"));
+    let id = user();
+    let (uid, gid) = (format!("--reuid={id}"), format!("--regid={id}"));
+    let stage = Stage::new(scene)?;
+    // As StateDirectory=, RuntimeDirectory= and the unit's first command make them.
+    let pins = stage.pins.as_ref().map(|pins| pins.0.join("flowtel"));
+    for directory in
+        [Some(stage.directory.join("state")), Some(stage.directory.join("run")), pins].into_iter().flatten()
+    {
+        fs::create_dir(&directory)?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
+        chown(&directory, Some(id), Some(id))?;
+    }
+    // Where everybody may run it.
+    let program = scene.directory().join("flowtel");
+    fs::copy(stage.launch()?.program(), &program)?;
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755))?;
+    let words = [setpriv()?, &uid, &gid, "--clear-groups", "--no-new-privs", &given[0], &given[1], &given[2]];
+    let words: Vec<_> = words
+        .into_iter()
+        .chain(["/bin/sh", "-c", "shift; exec \"$0\" \"$@\"", program.to_str().context("a path")?])
+        .collect();
+    for round in 1..3 {
+        let flowtel = stage.launch()?.through(&words).start(scene)?;
+        stage.delivers(40 * round)?;
+        for (pid, kept) in [(flowtel.pid(), kept_by_main()), (helper(&flowtel)?, KEPT_BY_HELPER)] {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+            for key in ["CapPrm", "CapEff"] {
+                ensure!(status.contains(&format!("{key}:\t{kept:016x}")), "{key}: {status}");
+            }
+            ensure!(status.contains("CapAmb:\t0000000000000000") && status.contains("Seccomp:\t2"), "{status}");
+        }
+        flowtel.stop()?.balance()?;
+    }
+    Ok(())
 }
