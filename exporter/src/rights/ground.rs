@@ -116,16 +116,17 @@ impl Wanted {
             return Ok(());
         }
         for (name, found) in entries {
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let file = openat(directory, &name, flags, Mode::empty()).map_err(failed)?;
             if name.to_bytes() == LOST_AND_FOUND {
                 continue;
             }
-            let kind_of = FileType::from_raw_mode(found.st_mode);
-            if kind_of == FileType::Directory {
-                self.give_open(kind, &file, to)?;
+            if FileType::from_raw_mode(found.st_mode) == FileType::Directory {
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let inner = openat(directory, &name, flags, Mode::empty()).map_err(failed)?;
+                self.give_open(kind, &inner, to)?;
             } else if found.st_nlink == 1 && (found.st_uid == 0 || Some(found.st_uid) == self.earlier) {
-                own(&file, to).map_err(failed)?;
+                // By its name: nobody else may put another file there meanwhile. There may be very many.
+                let (uid, gid) = (Uid::from_raw(to.0), Gid::from_raw(to.1));
+                chownat(directory, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             }
         }
         // Last: should flowtel be killed before, the next one begins anew.
