@@ -7,6 +7,8 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for flowtel: make run ARGS="--endpoint http://127.0.0.1:4317"
 ARGS ?=
+# The oldest Rust that builds flowtel. scripts/dist/check-versions.sh compares all the places that name it.
+MSRV := 1.89
 
 .PHONY: help
 help: ## This list
@@ -136,6 +138,28 @@ docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md,
 .PHONY: image
 image: ## The container image flowtel:latest
 	docker build -t flowtel:latest .
+
+.PHONY: dist
+dist: ## A whole release in target/dist: tar.gz, deb, rpm and image for x86-64 and arm64, sums, SBOM (RELEASING.md)
+	@scripts/dist/check-versions.sh
+	@scripts/dist/dist.sh
+
+.PHONY: test-dist
+test-dist: ## The release again, from another folder, by another user with another umask: the same bytes (root, after make dist)
+	@scripts/dist/test-reproducible.sh
+
+.PHONY: test-packages
+test-packages: ## deb and image used under real systemds, rpm by rpm's tools, lintian (root, after make dist); SUITES="trixie"
+	@tests/packages/run.sh $(SUITES)
+
+.PHONY: test-workflows
+test-workflows: ## The workflows by actionlint, the scripts of a release by shellcheck, and the numbers they share
+	@scripts/dist/check-versions.sh
+	@scripts/dist/check-workflows.sh
+
+.PHONY: msrv
+msrv: need-cargo ## Check that the oldest Rust that README names builds flowtel (rustup fetches it)
+	@CARGO_TARGET_DIR=$(TARGET)/msrv cargo +$(MSRV) check --locked -p flowtel
 
 .PHONY: need-cargo
 need-cargo:

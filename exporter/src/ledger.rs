@@ -21,9 +21,11 @@ use std::{
 
 mod audit;
 mod losses;
+mod summary;
 
 pub use audit::Audit;
 pub use losses::{LOSSES, Loss};
+pub use summary::Summary;
 
 /// A count that only goes up.
 #[derive(Debug, Default)]

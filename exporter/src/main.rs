@@ -1,6 +1,6 @@
 //! flowtel, the program: arguments become a command, the command an exit code. Holds no logic of its own.
 
-use std::{env, io::Write as _, process::ExitCode};
+use std::{env, io::Write as _, path::PathBuf, process::ExitCode};
 
 use flowtel::{
     cli::{self, Command, SchemaForm},
@@ -36,14 +36,23 @@ fn dispatch(command: Command) -> Result<(), Failure> {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
         }
-        Command::InspectQueue { directory, json } => cmd::queue::inspect(&directory, json),
-        Command::VerifyQueue(directory) => cmd::queue::verify(&directory),
-        Command::ExportQueue { directory, form } => cmd::queue::export(&directory, form),
+        Command::InspectQueue { sources, directory, json } => cmd::queue::inspect(&queue(&sources, directory)?, json),
+        Command::VerifyQueue(sources, directory) => cmd::queue::verify(&queue(&sources, directory)?),
+        Command::ExportQueue { sources, directory, form } => cmd::queue::export(&queue(&sources, directory)?, form),
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
         Command::Schema(form) => print(schema(form)),
         Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
+        Command::Man(directory) => cmd::man::write(&directory),
+    }
+}
+
+/// The queue's directory: the one that was named, or the configured one.
+fn queue(sources: &Sources, named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(directory) => Ok(directory),
+        None => Ok(load(sources)?.config.queue.path),
     }
 }
 

@@ -266,8 +266,17 @@ impl Pipeline {
                 tracing::info!("found {}", snapshot.reach);
                 let began: HashSet<u64> = events.iter().filter_map(began).collect();
                 self.enricher.learn_namespaces(&snapshot.listing.namespaces);
-                self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
-                let older = snapshot.watch(|cookie| self.flows.is_older(cookie));
+                let (mut listing, mut older) = snapshot.watch();
+                older.reserve(listing.connections.len());
+                let Self { flows, overload, enricher, select, encoder, queue, .. } = self;
+                flows.found(
+                    &mut listing,
+                    &Clock::measure(),
+                    |cookie| began.contains(&cookie),
+                    |event| take(event, select, enricher, overload, encoder, queue),
+                    |found, is_older| older.add(found, is_older),
+                );
+                older.all_added();
                 return (!older.is_empty()).then_some(older);
             }
             if taken.is_none() {
@@ -305,7 +314,7 @@ impl Pipeline {
         self.take_execs();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
         self.note();
-        let Self { rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
+        let Self { programs, rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
         let audits = watch.as_ref().is_some_and(|watch| !watch.is_quiet());
         let waits = audits || older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
         if round == Round::Usual && !any && !waits {
@@ -335,6 +344,10 @@ impl Pipeline {
         let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
         enricher.reaches(reach);
         if let Some(watched) = older {
+            if watched.has_gone() {
+                // Whether what would say how they ended was lost is to be known first.
+                programs.count(&ledger.kernel);
+            }
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);
         }
@@ -351,28 +364,14 @@ impl Pipeline {
         overload.tell(now, false, |event, fold| {
             push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
         });
-        let mut take = |event: &FlowEvent| {
-            let look = select.look(event);
-            if look == select::Look::LeaveOut {
-                return;
-            }
-            enricher.count(event);
-            // What is folded need not be looked up: there is too much of it as it is.
-            if look == select::Look::Record && overload.folds(event) {
-                return;
-            }
-            let enriched = enricher.enrich(event);
-            if look == select::Look::Record || select.decide(&enriched) && !overload.folds(event) {
-                push(queue, encoder.write(&enriched));
-            }
-        };
+        let mut told = |event: &FlowEvent| take(event, select, enricher, overload, encoder, queue);
         if last {
-            flows.flush(&mut take);
+            flows.flush(&mut told);
             overload.tell(now, true, |event, fold| {
                 push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
             });
         } else {
-            flows.settle(now, &mut take);
+            flows.settle(now, &mut told);
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
@@ -410,6 +409,30 @@ impl Pipeline {
         if last || self.seal_each_tick {
             push(queue, encoder.seal());
         }
+    }
+}
+
+/// Takes what the flow stage tells to the queue, if it is to be a record.
+fn take(
+    event: &FlowEvent,
+    select: &mut Select,
+    enricher: &mut Enricher,
+    overload: &mut Overload,
+    encoder: &mut Encoder,
+    queue: &Queue,
+) {
+    let look = select.look(event);
+    if look == select::Look::LeaveOut {
+        return;
+    }
+    enricher.count(event);
+    // What is folded need not be looked up: there is too much of it as it is.
+    if look == select::Look::Record && overload.folds(event) {
+        return;
+    }
+    let enriched = enricher.enrich(event);
+    if look == select::Look::Record || select.decide(&enriched) && !overload.folds(event) {
+        push(queue, encoder.write(&enriched));
     }
 }
 

@@ -4,7 +4,7 @@ Loki and a real Prometheus. Rules must fire where the sample has what they look 
 
     tests/stack/build.sh otelcol loki grafana prometheus && tests/stack/boards.py
 """
-import http.server, json, os, re, subprocess, sys, threading, time, urllib.parse, urllib.request
+import gzip, http.server, json, os, re, subprocess, sys, threading, time, urllib.parse, urllib.request
 
 import servers
 from logql import Loki
@@ -108,8 +108,16 @@ def flows(check, loki, records):
 # === Prometheus
 
 class Said(http.server.BaseHTTPRequestHandler):
-    """Answers /sick and /well with made-up figures; those that count grow."""
-    scrapes = 0
+    """Answers /sick and /well with made-up figures; those that count grow. Takes what the collector sends to Prometheus."""
+    scrapes, taken = 0, {}
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip": body = gzip.decompress(body)
+        Said.taken[self.path] = Said.taken.get(self.path, b"") + body
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def do_GET(self):
         Said.scrapes += 1
@@ -131,28 +139,28 @@ class Prometheus(Server):
                          f"http://127.0.0.1:{port}", "-/ready")
 
     def ask(self, query):
-        with urllib.request.urlopen(f"{self.base}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=30) as r: return json.load(r)["data"]["result"]
+        with urllib.request.urlopen(f"{self.base}/api/v1/query?{urllib.parse.urlencode({'query': query})}", timeout=120) as r: return json.load(r)["data"]["result"]
 
 
-def flowtel(folder):
+def flowtel(folder, collector):
     """A real flowtel with its metrics, where it may run here; else None."""
     for built in ("release", "debug"):
         program_ = STACK.parent / built / "flowtel"
         if os.getuid() != 0 or not program_.exists(): continue
         (port,) = free_ports(1)
-        env = {"PATH": os.environ["PATH"], "FLOWTEL_TELEMETRY__ADMIN__ADDRESS": f"127.0.0.1:{port}"}
+        env = {"PATH": os.environ["PATH"], "FLOWTEL_TELEMETRY__ADMIN__ADDRESS": f"127.0.0.1:{port}",
+               "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{collector.grpc}", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+               "FLOWTEL_TELEMETRY__METRICS__ENABLED": "true", "OTEL_METRIC_EXPORT_INTERVAL": "1000"}
         log = open(folder / "flowtel.log", "w")
         child = subprocess.Popen([program_], env=env, stdout=subprocess.DEVNULL, stderr=log, stdin=subprocess.DEVNULL)
         return Server(child, f"http://127.0.0.1:{port}", "metrics")
     return None
 
 
-def metrics(check, folder, started, collector):
-    answers = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Said)
-    threading.Thread(target=answers.serve_forever, daemon=True).start()
+def metrics(check, folder, started, collector, answers):
     said = f"127.0.0.1:{answers.server_port}"
     targets = {"sick": (said, "/sick"), "well": (said, "/well"), "otelcol": (f"127.0.0.1:{collector.metrics}", "/metrics")}
-    if real := flowtel(folder):
+    if real := flowtel(folder, collector):
         started.append(real.wait(60))
         targets["flowtel"] = (real.base.removeprefix("http://"), "/metrics")
     else: print("skipped: panels of flowtel's own metrics: flowtel isn't built, or this is not root")
@@ -170,6 +178,8 @@ def metrics(check, folder, started, collector):
         if target["datasource"]["uid"] != "prometheus" or not real: continue
         query = filled(target["expr"])
         check(f"{board}: {title}, {target['refId']}", lambda: equal(bool(prometheus.ask(query)), True))
+    if real: check("flowtel's metrics go by the collector to Prometheus's OTLP receiver", lambda: equal(
+        b"flowtel.audit.deaf" in Said.taken.get("/api/v1/otlp/v1/metrics", b""), True))
     answers.shutdown()
 
 
@@ -177,7 +187,10 @@ def main(folder, started, checks):
     files(checks.check)
     store = servers.loki(folder)
     started.append(store)
-    collector = servers.Collector(folder, ["loki.yaml", "forward-none.yaml"], [("http://loki:3100", store.base)])
+    answers = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Said)
+    threading.Thread(target=answers.serve_forever, daemon=True).start()
+    collector = servers.Collector(folder, ["loki.yaml", "forward-none.yaml"], [
+        ("http://loki:3100", store.base), ("http://prometheus:9090", f"http://127.0.0.1:{answers.server_port}")])
     started.append(collector.wait())
     now = time.time_ns() // SECOND * SECOND
     records = story(now)
@@ -185,7 +198,7 @@ def main(folder, started, checks):
     loki = Loki(store.wait().base, now)
     checks.check("every record arrived, once", lambda: equal(settled(loki, len(records)), len(records)))
     flows(checks.check, loki, records)
-    metrics(checks.check, folder, started, collector)
+    metrics(checks.check, folder, started, collector, answers)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ class Elastic:
         request = urllib.request.Request(f"{self.base}/{path}", None if body is None else json.dumps(body).encode(),
                                          {"content-type": "application/json"}, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=60) as r: return json.load(r)
+            with urllib.request.urlopen(request, timeout=300) as r: return json.load(r)
         except urllib.error.HTTPError as e:
             text = e.read().decode()
             assert e.code in ok, f"HTTP {e.code}: {text}"
@@ -23,7 +23,7 @@ class Elastic:
 
     def count(self, stream=STREAM): return self.ask(f"{stream}/_count", ok=(404, 503)).get("count", 0)
 
-    def settle(self, want, stream=STREAM, seconds=90):
+    def settle(self, want, stream=STREAM, seconds=300):
         until = time.time() + seconds
         while self.count(stream) != want and time.time() < until: time.sleep(0.5)
         return self.count(stream)

@@ -69,7 +69,7 @@ def near(got, want):
 
 
 def settled(loki, want):
-    have, until = 0.0, time.time() + 90
+    have, until = 0.0, time.time() + 300
     while have != want and time.time() < until:
         have = sum(loki.table('sum(count_over_time({service_name="flowtel"}[1h]))').values())
         time.sleep(0.5)
@@ -113,7 +113,7 @@ def main(folder, servers, checks):
 
 def streams(base, now):
     query = urllib.parse.urlencode({"match[]": '{service_name="flowtel"}', "start": now - HOUR, "end": now})
-    with urllib.request.urlopen(f"{base}/loki/api/v1/series?{query}", timeout=30) as r: return {tuple(sorted(s.items())) for s in json.load(r)["data"]}
+    with urllib.request.urlopen(f"{base}/loki/api/v1/series?{query}", timeout=120) as r: return {tuple(sorted(s.items())) for s in json.load(r)["data"]}
 
 
 def counts_the_scan(query):

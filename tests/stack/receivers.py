@@ -12,7 +12,7 @@ from stand import STACK, equal, free_ports, program
 def output(flowtel, endpoint, protocol=None):
     """The line about the receiver; others, about the kernel, are not this test's."""
     env = {"PATH": os.environ["PATH"], "NO_COLOR": "1"} | ({"OTEL_EXPORTER_OTLP_PROTOCOL": protocol} if protocol else {})
-    done = subprocess.run([flowtel, "check", "--endpoint", endpoint], text=True, capture_output=True, env=env, timeout=60)
+    done = subprocess.run([flowtel, "check", "--endpoint", endpoint], text=True, capture_output=True, env=env, timeout=120)
     (line,) = re.findall(r"^(\S+)\s+output\s+(.*)$", done.stdout, re.M)
     return line
 

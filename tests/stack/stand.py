@@ -28,7 +28,7 @@ def send(port, records, step=100):
     for i in range(0, len(records), step):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/logs", json.dumps(otlp(records[i:i + step])).encode(),
                                          {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as r: assert r.status == 200, r.status
+        with urllib.request.urlopen(request, timeout=120) as r: assert r.status == 200, r.status
 
 
 def free_ports(n):

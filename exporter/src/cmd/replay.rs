@@ -126,7 +126,12 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     bar.finish_and_clear();
     if !captures.quiet && !matches!(config.log.level, config::Level::Off) {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(io::stderr(), "{}\n{ledger}", summary(&ledger, started.elapsed()));
+        let _ = writeln!(
+            io::stderr(),
+            "{}\n{}",
+            summary(&ledger, started.elapsed()),
+            super::ending::text(&ledger, &config.log)
+        );
     }
     match ended {
         Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger),

@@ -126,16 +126,17 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         notify::stopping(grace);
         // The thread needs a tick at most; nothing else is to be done meanwhile.
         died = running.stop().err();
+        super::ending::say_what_waits(&instance.queue, &reloader.config.queue, &reloader.target, grace);
         export.drain(grace, nth(signals, 2)).await;
         service.stop().await;
     });
     telemetry::tell_folded();
     if !matches!(reloader.config.log.level, config::Level::Off) {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(std::io::stderr(), "{ledger}");
+        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, &reloader.config.log));
     }
     match died {
-        None => Ok(()),
+        None => super::ending::outcome(&ledger),
         Some(message) => Err(anyhow::anyhow!("the capture thread panicked: {message}").into()),
     }
 }
@@ -226,7 +227,7 @@ fn pipeline(
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,
-        seal_each_tick: matches!(target, config::Target::Stdout { .. }),
+        seal_each_tick: config.export.prints(),
         first,
     };
     Ok((pipeline, lock))

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    output::Rotate,
     rules::Rules,
     sets::{Events, Groups},
     types::*,
@@ -114,7 +115,11 @@ impl Default for Export {
             batch: Batch::default(),
             retry: Retry::default(),
             tls: Tls::default(),
+            hold: Vec::new(),
             format: Format::Auto,
+            path: None,
+            rotate: Rotate::default(),
+            compress: Compression::None,
         }
     }
 }
@@ -178,6 +183,6 @@ impl Default for Security {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { level: Level::Info, format: LogFormat::Text }
+        Self { level: Level::Info, format: LogFormat::Text, balance: false }
     }
 }

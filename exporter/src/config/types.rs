@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    output::Rotate,
     rules::{Action, Rules},
     sets::{Events, Groups},
     units::{Bytes, Endpoint, Secret, Span},
@@ -298,7 +299,8 @@ pub enum OnFull {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
-    /// `stdout` or `otlp`. When not set: `otlp` where an endpoint is set, else `stdout`. `otlp` without an endpoint
+    /// `stdout`, `otlp`, or `both`. When not set: `otlp` where an endpoint is set, else `stdout`. With `both`, records are
+    /// printed as they come, whether or not the receiver takes them; what isn't printed in time isn't lost. `otlp` without an endpoint
     /// means `http://localhost:4318`, or port 4317 with `grpc`, as the OTLP exporter specification says.
     #[schemars(example = &"otlp")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -349,8 +351,23 @@ pub struct Export {
     pub retry: Retry,
     /// TLS towards the receiver, for `https` endpoints. A client's certificate and key go together.
     pub tls: Tls,
-    /// Form on standard output: `auto` (lines for people on a terminal, OTLP/JSON in a pipe), `text` or `json`.
+    /// HTTP statuses that stop the delivery instead of discarding the batch: records wait in the queue, and flowtel tries again
+    /// every minute. `[401, 403]` is for tokens that expire, `404` for a receiver that is being set up. Of gRPC's, UNAUTHENTICATED
+    /// counts as 401, PERMISSION_DENIED as 403, NOT_FOUND and UNIMPLEMENTED as 404. OTLP itself says to discard them.
+    pub hold: Vec<u16>,
+    /// Form of what is printed: `auto` (lines for people on a terminal, OTLP/JSON in a pipe or a file), `text` (lines for
+    /// people), `json` (OTLP/JSON, one request a line), or `ndjson` (one flat object a record).
     pub format: Format,
+    /// Print into this file instead of on standard output. It is made where it is missing, with its rotated ones beside it,
+    /// and appended to where it isn't. One that another program moves away (logrotate) is opened anew within a second.
+    #[schemars(example = &"/var/log/flowtel/records.jsonl")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// When the file of `path` is put aside and a new one begun.
+    pub rotate: Rotate,
+    /// Compression of what is printed: `none`, `gzip` or `zstd`. Every batch can be unpacked as soon as it is written. Lines on
+    /// a terminal are never compressed.
+    pub compress: Compression,
 }
 
 /// Where records go.
@@ -361,6 +378,8 @@ pub enum ExportKind {
     Stdout,
     /// An OTLP receiver.
     Otlp,
+    /// An OTLP receiver, and standard output beside it.
+    Both,
 }
 
 /// OTLP's transports.
@@ -398,6 +417,8 @@ pub enum Format {
     Text,
     /// One `ExportLogsServiceRequest` a line, as the collector's `otlpjsonfile` receiver reads it.
     Json,
+    /// One flat JSON object a record: its attributes under their own names.
+    Ndjson,
 }
 
 /// When a batch is sealed: at whichever limit comes first.
@@ -565,6 +586,9 @@ pub struct Log {
     pub level: Level,
     /// `text` or `json`. A change needs a restart.
     pub format: LogFormat,
+    /// Print the whole balance at the end, not its last line alone: what became of every kernel event and of every record
+    /// (docs/losses.md).
+    pub balance: bool,
 }
 
 /// How much is logged.
@@ -601,5 +625,17 @@ impl Capture {
     /// Whether the connections that are open at the start are looked for.
     pub fn takes_snapshot(&self) -> bool {
         self.snapshot && (self.events.needs_ends() || self.events.has(Events::OPEN))
+    }
+}
+
+// === impl Export
+
+impl Export {
+    /// Whether records are printed, on standard output or into a file.
+    pub fn prints(&self) -> bool {
+        match self.kind {
+            Some(kind) => kind != ExportKind::Otlp,
+            None => self.endpoint.is_none() && self.logs_endpoint.is_none(),
+        }
     }
 }

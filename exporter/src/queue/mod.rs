@@ -35,11 +35,14 @@ mod lease;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
 use disk::Disk;
 pub use disk::directory::OpenError;
 pub use lease::Lease;
 use memory::Memory;
+use watchers::Watchers;
+pub use watchers::{Seen, Watcher};
 
 /// Batches on their way to the receiver. A clone is another handle of the same queue.
 #[derive(Debug, Clone)]
@@ -136,9 +139,22 @@ impl Queue {
     /// others hold for a map look-up. What the budget has no room for is counted `queue_full`; a batch that comes after
     /// [`Queue::close`] is counted `undelivered`.
     pub fn push(&self, batch: Batch) {
+        self.watchers().show(&batch);
         match self {
             Self::Memory(memory) => memory.push(batch),
             Self::Disk(disk) => disk.push(batch),
+        }
+    }
+
+    /// Shows each batch that is pushed from now on, whatever becomes of it.
+    pub fn watch(&self) -> Watcher {
+        self.watchers().watch()
+    }
+
+    fn watchers(&self) -> &Watchers {
+        match self {
+            Self::Memory(memory) => memory.watchers(),
+            Self::Disk(disk) => disk.watchers(),
         }
     }
 

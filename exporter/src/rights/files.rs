@@ -87,6 +87,7 @@ impl Wanted {
             write.extend(around(&config.queue.path));
             write.push(config.queue.path.clone());
         }
+        write.extend(config.export.path.as_deref().and_then(around));
         for socket in [&config.telemetry.status.socket, &config.telemetry.admin.socket] {
             write.extend(around(socket));
         }

@@ -246,8 +246,9 @@ fn rule() -> impl Strategy<Value = (bool, Rule)> {
     let process = prop::sample::select(vec!["", "", "curl", "ngin?", "/usr/*"]);
     let user = prop::sample::select(vec!["", "", "0", "1000-1999"]);
     let nets = (net.clone(), net.clone(), net);
-    (any::<bool>(), nets, port.clone(), port, way, local, process, user).prop_map(
-        |(include, (source, destination, address), sport, dport, way, local, process, user)| {
+    let ports = (port.clone(), port.clone(), port);
+    (any::<bool>(), nets, ports, way, local, process, user).prop_map(
+        |(include, (source, destination, address), (sport, dport, either), way, local, process, user)| {
             let mut text = if include { "include" } else { "exclude" }.to_owned();
             for (key, value) in [
                 ("source", source),
@@ -255,6 +256,7 @@ fn rule() -> impl Strategy<Value = (bool, Rule)> {
                 ("address", address),
                 ("source_port", sport),
                 ("destination_port", dport),
+                ("port", either),
                 ("direction", way),
                 ("local", local),
                 ("process", process),
@@ -326,6 +328,7 @@ fn model(rule: &Rule, event: &FlowEvent, path: Option<&str>) -> bool {
             "address" => in_net(flow.source.ip(), values) || in_net(flow.destination.ip(), values),
             "source_port" => in_range(flow.source.port().into(), values),
             "destination_port" => in_range(flow.destination.port().into(), values),
+            "port" => [flow.source, flow.destination].iter().any(|end| in_range(end.port().into(), values)),
             "direction" => flow.direction.is_some_and(|d| d.as_str() == values),
             "local" => flow.local.to_string() == values,
             "user" => flow.owner.is_some_and(|o| in_range(o.uid, values)),

@@ -190,9 +190,11 @@ impl Snapshot {
         }
     }
 
-    /// Watches those of its connections that `is_older`; the others are no longer known to the kernel side.
-    pub fn watch(self, is_older: impl Fn(u64) -> bool) -> Older {
-        Older::new(self.namespaces, self.cookies, self.listing, is_older)
+    /// What was there, and what will watch those of the connections that are given to it.
+    pub fn watch(self) -> (Listing, Older) {
+        let Self { listing, namespaces, cookies, .. } = self;
+        let older = Older::new(namespaces, cookies, listing.time);
+        (listing, older)
     }
 }
 
@@ -294,13 +296,13 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         }
         diag.list(connections(), |socket| {
             if !socket.over {
-                known.push((namespace, socket));
+                known.push((namespace, socket.cookie, socket.key));
             }
         })?;
         known.truncate(most);
     }
-    for (_, socket) in &known {
-        cookies.insert(socket.cookie);
+    for (_, cookie, _) in &known {
+        cookies.insert(*cookie);
     }
     // Second reading: what holds from here on.
     let time = KernelTime::now();
@@ -329,11 +331,11 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         })?;
     }
     // A list that changes while it is read may leave one out.
-    for (namespace, socket) in known {
-        if !seen.contains(&socket.cookie)
+    for (namespace, cookie, key) in known {
+        if !seen.contains(&cookie)
             && let Some(diag) = namespaces.get_mut(namespace)
-            && let Ok(Some(socket)) = diag.look(&socket.key)
-            && seen.insert(socket.cookie)
+            && let Ok(Some(socket)) = diag.look(&key)
+            && seen.insert(cookie)
         {
             found.push(Found::new(namespace, id_of(namespace), socket));
         }

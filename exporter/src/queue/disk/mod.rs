@@ -60,7 +60,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Left, Position, Waiting};
+use super::{Left, Position, Waiting, Watchers};
 use crate::{
     config::{self, OnFull},
     ledger::Ledger,
@@ -95,6 +95,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The queue on disk. Dropping it ends its thread after what was pushed is written.
 pub struct Disk {
     shared: Arc<Shared>,
+    watchers: Watchers,
 }
 
 /// What the threads share.
@@ -169,7 +170,11 @@ impl Disk {
             Err(OpenError::Io { .. }) => None,
         };
         let worker = Worker::new(Arc::clone(&shared), store, settings, files);
-        Ok((Self { shared }, worker))
+        Ok((Self { shared, watchers: Watchers::default() }, worker))
+    }
+
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     pub(super) fn push(&self, batch: Batch) {

@@ -45,6 +45,12 @@ pub enum When {
     NoProcess,
     /// It names a process.
     Process,
+    /// It names the network namespace by its inode number or its cookie.
+    Namespace,
+    /// It names the network namespace by its cookie alone.
+    Cookie,
+    /// It names no network namespace.
+    NoNamespace,
 }
 
 /// What a record shows of itself.
@@ -61,7 +67,8 @@ impl When {
     /// Whether the record shows it.
     pub fn holds(self, record: &dyn Facts) -> bool {
         let is = |attribute, value| record.get(attribute) == Some(value);
-        let process = record.get(super::PID).is_some();
+        let has = |attribute| record.get(attribute).is_some();
+        let process = has(super::PID);
         match self {
             Self::Any => true,
             Self::Begin => record.event() == "begin",
@@ -74,6 +81,9 @@ impl When {
             Self::Folded => record.get(super::FOLD_COUNT).is_some(),
             Self::NoProcess => !process,
             Self::Process => process,
+            Self::Namespace => has(super::NETNS_INODE) || has(super::NETNS_COOKIE),
+            Self::Cookie => has(super::NETNS_COOKIE),
+            Self::NoNamespace => !has(super::NETNS_INODE) && !has(super::NETNS_COOKIE),
         }
     }
 
@@ -91,6 +101,9 @@ impl When {
             Self::Folded => "folded",
             Self::NoProcess => "no process",
             Self::Process => "a process is named",
+            Self::Namespace => "a network namespace is named",
+            Self::Cookie => "only its cookie is named",
+            Self::NoNamespace => "no network namespace is named",
         }
     }
 }
@@ -210,6 +223,50 @@ pub const TOPICS: &[Topic] = &[
                 When::Process,
                 "The process's cgroup is in no container that is known by its path; or the cgroup was removed before it \
                  was asked; or owner.container is off.",
+            ),
+        ],
+    },
+    Topic {
+        name: "network namespace",
+        attribute: super::NETNS_INODE,
+        source: None,
+        on: FLOW,
+        how: &[(
+            "",
+            "The kernel reported the namespace of the socket itself. Its inode number was read by BTF; or the kernel reported \
+             the namespace's cookie, and the number belongs to that cookie: in flowtel's own namespace, the host's, and those \
+             that were read at the start.",
+        )],
+        absent: &[
+            (
+                When::Cookie,
+                "flowtel.netns.cookie says which namespace it is. Its inode number isn't known: the kernel has no BTF, and \
+                 the namespace is neither flowtel's own, nor the host's, nor one of those that were read at the start.",
+            ),
+            (
+                When::NoNamespace,
+                "The kernel didn't report the socket's namespace: before Linux 6.1, without BTF, it is not known of an incoming \
+                 connection that nobody was seen to accept.",
+            ),
+            (When::NoNamespace, "The record is of a capture file: packets don't show it."),
+        ],
+    },
+    Topic {
+        name: "the host's network namespace",
+        attribute: super::NETNS_HOST,
+        source: None,
+        on: FLOW,
+        how: &[(
+            "",
+            "The namespace was compared with the host's: the one that the kernel itself reported by BTF, or the one that \
+             /proc shows its own threads in.",
+        )],
+        absent: &[
+            (When::NoNamespace, "The network namespace itself isn't known."),
+            (
+                When::Namespace,
+                "Which namespace is the host's isn't known: the kernel has no BTF, and flowtel can't read the namespace of \
+                 the kernel's threads (/proc/2/ns/net needs CAP_SYS_PTRACE and the host's /proc).",
             ),
         ],
     },
@@ -402,5 +459,19 @@ mod tests {
         assert!(why.len() == 1 && why[0].contains("/proc"), "{why:?}");
         let none: Vec<_> = topic("executable").why_absent(&record("begin", &[])).collect();
         assert_eq!(none, ["No process is named."]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_known_by_its_cookie_alone_is_not_said_to_be_unknown() {
+        let why = |name, attributes| topic(name).why_absent(&record("begin", attributes)).collect::<Vec<_>>();
+        let cookie = why("network namespace", &[("flowtel.netns.cookie", "7")]);
+        assert!(cookie.len() == 1 && cookie[0].starts_with("flowtel.netns.cookie says which"), "{cookie:?}");
+        let none = why("network namespace", &[]);
+        assert!(none.len() == 2 && none[0].contains("before Linux 6.1"), "{none:?}");
+        let host = why("the host's network namespace", &[("flowtel.netns.cookie", "7")]);
+        assert!(host.len() == 1 && host[0].contains("/proc/2/ns/net"), "{host:?}");
+        let known = record("begin", &[("flowtel.netns.inode", "4026531840"), ("flowtel.netns.host", "true")]);
+        assert!(topic("network namespace").how(&known).is_some_and(|how| how.contains("BTF")));
+        assert!(topic("the host's network namespace").how(&known).is_some_and(|how| how.contains("compared")));
     }
 }

@@ -48,6 +48,11 @@ pub fn lines(status: &Status) -> String {
             size(queue.max_bytes)
         ),
     );
+    // What is made and not sealed yet is in no queue: it goes there within `export.batch.max_age`.
+    let waiting = status.records.parts.iter().find(|part| part.name == "waiting").map_or(0, |part| part.count);
+    if waiting > queue.records {
+        line("", format!("{} more in the batch that is being filled", waiting - queue.records));
+    }
     let caches = &status.caches;
     line(
         "tables",
