@@ -34,5 +34,6 @@ pub mod pipeline;
 pub mod queue;
 pub mod record;
 pub mod replay;
+pub mod rights;
 pub mod select;
 pub mod telemetry;

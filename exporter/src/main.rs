@@ -29,7 +29,7 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(sources) => cmd::run::run(load(&sources)?, sources),
         Command::Replay { sources, captures } => cmd::replay::replay(&load(&sources)?, &captures),
-        Command::Check(sources) => cmd::check::check(&load(&sources)?),
+        Command::Check(sources) => cmd::check::check(&load(&sources)?, &sources),
         Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
         Command::Explain { sources, what } => cmd::explain::run(&load(&sources)?, &what),
         Command::Config { sources, json } => {

@@ -134,6 +134,38 @@ impl Pipeline {
         Ok(Running { stop, thread, messages, pulse, alive })
     }
 
+    /// Waits for the threads that look around at the start, reading the rings meanwhile. Returns whether they have ended:
+    /// afterwards nobody has their rights. Ends early where `stop` says so.
+    pub fn gather(&mut self, stop: impl Fn() -> bool) -> bool {
+        let start = KernelTime::now();
+        let mut told = false;
+        let most = self.first.len() + SNAPSHOT_EVENTS;
+        loop {
+            let read = self.first.len();
+            // What there is no more room for stays in the rings, which count what they lose.
+            if read <= most {
+                self.rings.read();
+                self.take_execs();
+                let Self { first, rings, ledger, .. } = self;
+                rings.hand_out(&Clock::measure(), &ledger.kernel, |event| first.push(*event));
+                // Processes may be gone when it is their events' turn.
+                first.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
+            }
+            let looks = self.snapshot.as_mut().is_some_and(|pending| !pending.is_over());
+            let watches = self.watch.as_mut().is_some_and(|watch| !watch.is_over());
+            let waited = u128::from(KernelTime::now().since(start));
+            let late = waited > SNAPSHOT_PATIENCE.as_nanos() || self.first.len() > most;
+            if !looks && !watches || stop() || waited > LONGEST_LOOK.as_nanos() {
+                return !looks && !watches;
+            }
+            if late && !told {
+                told = true;
+                tracing::warn!("listing the open connections takes long: what happens meanwhile may be lost");
+            }
+            thread::park_timeout(SNAPSHOT_TICK);
+        }
+    }
+
     fn run(mut self, wait: &Wait, messages: &mpsc::Receiver<Message>, pulse: &Pulse) {
         let mut events = std::mem::take(&mut self.first);
         let mut stop = false;
@@ -290,6 +322,12 @@ impl Pipeline {
             return false;
         }
         let clock = Clock::measure();
+        let mut batch = Vec::new();
+        if enricher.is_helped() {
+            // One question a round, whatever came.
+            rings.hand_out(&clock, &ledger.kernel, |event| batch.push(*event));
+            enricher.ahead(&batch);
+        }
         let mut on = |event: &KernelEvent| {
             enricher.notice(event);
             if let Some(older) = older {
@@ -299,6 +337,7 @@ impl Pipeline {
         };
         // What waited for the snapshot, once, is not paid for in memory for ever.
         std::mem::take(events).iter().for_each(&mut on);
+        batch.iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
         // What a process ran was looked up meanwhile; what it started in between is known before it is told.
         rings.read_execs();
@@ -414,6 +453,8 @@ fn began(event: &KernelEvent) -> Option<u64> {
 const SNAPSHOT_TICK: Duration = Duration::from_millis(5);
 /// How long a connection that the list shows as established may need to be told as begun: the kernel does both at once.
 const SNAPSHOT_SETTLES: Duration = Duration::from_millis(20);
+/// How long a start waits for those who look around: each has limits of its own.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long a snapshot may take, and how many events may wait for it.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 const SNAPSHOT_EVENTS: usize = 1 << 18;

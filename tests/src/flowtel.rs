@@ -30,6 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// An attribute that every instance is told to add to its Resource.
 pub const RESOURCE_ATTRIBUTE: (&str, &str) = ("deployment.environment.name", "integration test");
 
+/// The user that a flowtel which root has started becomes: `flowtel`, where this machine has it, else 65534.
+pub fn user() -> u32 {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let flowtel = users.lines().find(|line| line.starts_with("flowtel:"));
+    flowtel.and_then(|line| line.split(':').nth(2)?.parse().ok()).unwrap_or(65534)
+}
+
 /// How to start flowtel.
 pub struct Launch {
     program: PathBuf,

@@ -423,8 +423,8 @@ impl Programs {
     }
 
     /// Leaves what is known of open flows to the flowtel after this one. Nothing happens where nothing stays.
-    pub fn leave(&self, notes: impl FnOnce() -> Vec<Note>) {
-        if let Some(pins) = &self.pins {
+    pub fn leave(&mut self, notes: impl FnOnce() -> Vec<Note>) {
+        if let Some(pins) = &mut self.pins {
             pins.leave(&notes());
         }
     }

@@ -23,6 +23,7 @@ const RESTART: &[&str] = &[
     "queue.path",
     "queue.sync_interval",
     "telemetry.group",
+    "security",
     "log.format",
 ];
 
@@ -77,6 +78,7 @@ impl Change {
         new.queue.path.clone_from(&old.queue.path);
         new.queue.sync_interval = old.queue.sync_interval;
         new.telemetry.group.clone_from(&old.telemetry.group);
+        new.security.clone_from(&old.security);
         new.log.format = old.log.format;
         Self { config: new, applied, restart }
     }

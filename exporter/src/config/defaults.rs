@@ -180,6 +180,12 @@ impl Default for Status {
     }
 }
 
+impl Default for Security {
+    fn default() -> Self {
+        Self { drop: true, user: None, seccomp: Seccomp::Enforce, landlock: true, helper: true }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { level: Level::Info, format: LogFormat::Text, balance: false }

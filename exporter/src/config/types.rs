@@ -36,6 +36,8 @@ pub struct Config {
     pub export: Export,
     /// What others may see of flowtel's own state: metrics, an address to ask, a socket for `flowtel status`.
     pub telemetry: Telemetry,
+    /// Which rights flowtel gives up once it has started. A change needs a restart.
+    pub security: Security,
     /// flowtel's own log, on standard error.
     pub log: Log,
 }
@@ -544,6 +546,41 @@ pub struct Status {
     /// A path on this host, for root, flowtel's own user and `telemetry.group`. The directory is made where it is missing.
     /// An empty text: none.
     pub socket: PathBuf,
+}
+
+/// Which rights flowtel gives up once it has started. A change needs a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Give up everything that the start alone needed: the user, all capabilities, the way to get others. docs/operations.md,
+    /// "Rights", says what is left. `false` keeps all rights; it is a way out, not a setting to run with.
+    pub drop: bool,
+    /// The user that flowtel becomes, by name or number, where it is started as root. When not set: `flowtel`, where the
+    /// host has that user, else 65534.
+    #[schemars(example = &"flowtel")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What happens to a system call that flowtel does not need: `enforce` refuses it (EPERM), counts it, and names it
+    /// in the log once; `log` lets it through and has the kernel log it; `off` filters nothing.
+    pub seccomp: Seccomp,
+    /// Confine file access to the directories that the configuration names and the system's own, where the kernel has
+    /// Landlock (Linux 5.13 and newer).
+    pub landlock: bool,
+    /// Keep a small helper process with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, where the start has them. It reads the
+    /// executables of other users' processes and the paths of cgroups, and can do nothing else.
+    pub helper: bool,
+}
+
+/// What happens to a system call that flowtel does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// It is refused.
+    Enforce,
+    /// The kernel logs it and lets it through.
+    Log,
+    /// Nothing.
+    Off,
 }
 
 /// flowtel's own log, on standard error.

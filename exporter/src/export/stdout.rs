@@ -7,7 +7,7 @@
 
 use std::{
     fmt, io,
-    sync::{Arc, mpsc},
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
 };
 
@@ -36,9 +36,10 @@ pub(super) use sink::{Raw, Sink};
 use writer::{Writer, Written};
 
 /// The exporter that writes lines.
-#[derive(Debug)]
 pub(super) struct Stdout {
-    jobs: mpsc::SyncSender<Job>,
+    /// Until its thread is started, by the first job: none may be there before flowtel has given its rights up.
+    writer: Mutex<Option<Box<Writer>>>,
+    jobs: OnceLock<mpsc::SyncSender<Job>>,
     /// `standard output`, or the file's path.
     place: String,
 }
@@ -81,39 +82,28 @@ impl Stdout {
             }
         };
         let pack = if form.is_for_terminal() { None } else { Pack::of(print.compress).map_err(BuildError::Thread)? };
-        Self::start(Writer::new(form, sink, pack), place)
+        Ok(Self::new(Writer::new(form, sink, pack), place))
     }
 
     #[cfg(test)]
-    pub(super) fn with_sink(form: Form, sink: Box<dyn Sink>) -> Result<Self, BuildError> {
-        Self::start(Writer::new(form, sink, None), "a test".into())
+    pub(super) fn with_sink(form: Form, sink: Box<dyn Sink>) -> Self {
+        Self::new(Writer::new(form, sink, None), "a test".into())
     }
 
-    fn start(mut writer: Writer, place: String) -> Result<Self, BuildError> {
-        let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
-        let next = move |writer: &mut Writer| {
-            while writer.holds() {
-                match inbox.recv_timeout(people::HOLD / 2) {
-                    Err(mpsc::RecvTimeoutError::Timeout) => _ = writer.write_held(false),
-                    result => return result.ok(),
-                }
+    fn new(writer: Writer, place: String) -> Self {
+        Self { writer: Mutex::new(Some(Box::new(writer))), jobs: OnceLock::new(), place }
+    }
+
+    /// The way to the writing thread, which is started where it isn't there. `None`: there can't be one.
+    fn jobs(&self) -> Option<&mpsc::SyncSender<Job>> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            match start(*writer) {
+                Ok(jobs) => _ = self.jobs.set(jobs),
+                Err(error) => tracing::error!(%error, "the thread that writes to {} can't be started", self.place),
             }
-            inbox.recv().ok()
-        };
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || {
-                while let Some(Job { what, done }) = next(&mut writer) {
-                    let written = match what {
-                        What::Write(batch) => writer.write(&batch),
-                        What::Finish => writer.write_held(true),
-                    };
-                    // Nobody waits for the answer when flowtel is stopping.
-                    let _ = done.send(written);
-                }
-            })
-            .map_err(BuildError::Thread)?;
-        Ok(Self { jobs, place })
+        }
+        self.jobs.get()
     }
 
     /// Writes until the queue is closed and empty, or until `retired` says so.
@@ -194,12 +184,43 @@ impl Stdout {
     async fn write(&self, what: What) -> Written {
         let (done, answer) = oneshot::channel();
         // One batch at a time, so there is always room; without a thread there is nobody to write.
-        if self.jobs.try_send(Job { what, done }).is_ok()
+        if let Some(jobs) = self.jobs()
+            && jobs.try_send(Job { what, done }).is_ok()
             && let Ok(written) = answer.await
         {
             return written;
         }
         Written { records: 0, error: Some(io::Error::other("the writing thread is gone")) }
+    }
+}
+
+fn start(mut writer: Writer) -> io::Result<mpsc::SyncSender<Job>> {
+    let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
+    let next = move |writer: &mut Writer| {
+        while writer.holds() {
+            match inbox.recv_timeout(people::HOLD / 2) {
+                Err(mpsc::RecvTimeoutError::Timeout) => _ = writer.write_held(false),
+                result => return result.ok(),
+            }
+        }
+        inbox.recv().ok()
+    };
+    thread::Builder::new().name("stdout".into()).spawn(move || {
+        while let Some(Job { what, done }) = next(&mut writer) {
+            let written = match what {
+                What::Write(batch) => writer.write(&batch),
+                What::Finish => writer.write_held(true),
+            };
+            // Nobody waits for the answer when flowtel is stopping.
+            let _ = done.send(written);
+        }
+    })?;
+    Ok(jobs)
+}
+
+impl fmt::Debug for Stdout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdout").field("place", &self.place).finish_non_exhaustive()
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod causes;
 mod delivery;
+#[cfg(target_arch = "x86_64")]
+mod dropped;
 mod execs;
 mod explain;
 mod failed;
@@ -125,7 +127,7 @@ fn main() -> ExitCode {
             queue::sweep();
         }
     }
-    let rooms: [(&str, &[Scenario]); _] = [
+    let rooms: &[(&str, &[Scenario])] = &[
         ("reached", reached::ALL),
         ("handshakes", handshakes::ALL),
         ("lives", lives::ALL),
@@ -150,6 +152,8 @@ fn main() -> ExitCode {
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),
+        #[cfg(target_arch = "x86_64")]
+        ("dropped", dropped::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),

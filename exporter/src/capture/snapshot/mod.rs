@@ -145,7 +145,10 @@ pub struct Reach {
 
 /// What is made of the lists of sockets, in the making.
 #[derive(Debug)]
-pub struct Pending<T>(Receiver<Result<T, Error>>);
+pub struct Pending<T> {
+    made: Receiver<Result<T, Error>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
 
 const READING: &str = "reading the list of TCP sockets (sock_diag)";
 
@@ -208,14 +211,23 @@ impl<T> Pending<T> {
     {
         let (done, pending) = sync_channel(1);
         let system = |what| move |source| Error::System { what, source };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || {
                 // Nobody waits any more: it took too long, or flowtel stops.
                 let _ = done.send(make().map_err(system(READING)));
             })
             .map_err(system("starting a thread that reads the list of TCP sockets"))?;
-        Ok(Self(pending))
+        Ok(Self { made: pending, thread: Some(thread) })
+    }
+
+    /// Whether its thread has ended, and its rights with it.
+    pub fn is_over(&mut self) -> bool {
+        if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
+            // It has said all that it had to say; this waits until the kernel has taken it away.
+            let _ = thread.join();
+        }
+        self.thread.is_none()
     }
 
     /// What was taken, once it is.
@@ -223,7 +235,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// The kernel has no list of sockets.
     pub fn poll(&self) -> Option<Result<T, Error>> {
-        match self.0.try_recv() {
+        match self.made.try_recv() {
             Ok(taken) => Some(taken),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
@@ -239,7 +251,7 @@ impl<T> Pending<T> {
     /// As for [`Self::poll`].
     pub fn wait(self) -> Result<T, Error> {
         let lost = |_| Error::System { what: READING, source: io::Error::other("its thread ended without a word") };
-        self.0.recv().map_err(lost)?
+        self.made.recv().map_err(lost)?
     }
 }
 

@@ -60,7 +60,7 @@ fn export(form: Form) -> (Export, Arc<Pipe>) {
 }
 
 fn export_to(form: Form, sink: impl stdout::Sink + 'static) -> Export {
-    let stdout = Stdout::with_sink(form, Box::new(sink)).unwrap();
+    let stdout = Stdout::with_sink(form, Box::new(sink));
     let exporter = Exporter {
         transport: Transport::Stdout(stdout),
         concurrency: 1,
