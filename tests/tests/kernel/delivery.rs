@@ -99,8 +99,8 @@ fn text(scene: &Scene) -> Result<()> {
     let program = std::env::current_exe()?;
     let owner = format!(" {}[", program.file_name().unwrap_or_default().to_string_lossy());
     for connection in connections {
-        for way in ["→", "←"] {
-            let flow = format!(" begin {way} {} -> {} ", connection.client, connection.server);
+        for way in ["out", "in "] {
+            let flow = format!(" begin  {way} {} → {} ", connection.client, connection.server);
             let lines: Vec<_> = texts(&ended).filter(|line| line.contains(&flow)).collect();
             let owned = lines.iter().all(|line| line.contains(&owner));
             ensure!(lines.len() == 1 && owned, "{flow}: {lines:?}");
