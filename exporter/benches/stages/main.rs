@@ -3,6 +3,7 @@
 
 mod flow;
 mod ids;
+mod json;
 mod open;
 mod packet;
 mod queue;
@@ -20,6 +21,7 @@ criterion_group!(
     open::bench,
     select::bench,
     record::bench,
-    queue::bench
+    queue::bench,
+    json::bench
 );
 criterion_main!(stages);

@@ -48,7 +48,7 @@ pub fn budget(overload: &config::Overload) -> Budget {
 impl Pipeline {
     pub(super) fn apply(&mut self, change: &Change) {
         let Change { old, new, host, target } = change;
-        self.seal_each_tick = matches!(target, Target::Stdout { .. });
+        self.seal_each_tick = new.export.prints();
         let form = Form::of(new, target);
         let renamed = self.host != *host;
         if old.record != new.record || old.export.batch != new.export.batch || *self.encoder.form() != form || renamed {

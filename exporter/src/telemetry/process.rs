@@ -2,17 +2,9 @@
 
 use std::{fs, path::Path};
 
-use rustix::{
-    param::page_size,
-    time::{ClockId, clock_gettime},
-};
+use rustix::time::{ClockId, clock_gettime};
 
-/// Bytes that are resident, from /proc/self/statm (proc(5): pages, the second number).
-pub fn resident() -> Option<u64> {
-    let statm = fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * page_size() as u64)
-}
+pub use crate::pipeline::resident;
 
 /// Seconds of CPU time, of all threads, in user and kernel mode.
 pub fn cpu_seconds() -> f64 {

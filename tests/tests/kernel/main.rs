@@ -6,6 +6,8 @@
 
 mod causes;
 mod delivery;
+#[cfg(target_arch = "x86_64")]
+mod dropped;
 mod execs;
 mod explain;
 mod failed;
@@ -28,6 +30,7 @@ mod rivals;
 mod select;
 mod slow;
 mod telemetry;
+mod updates;
 mod watchdog;
 mod whereabouts;
 
@@ -97,6 +100,7 @@ const PROOFS: &[&str] = &[
     "older connections, closed by either side",
     "older connections that one side has left",
     "older connections reset by either side",
+    "updates: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -123,7 +127,7 @@ fn main() -> ExitCode {
             queue::sweep();
         }
     }
-    let rooms: [(&str, &[Scenario]); _] = [
+    let rooms: &[(&str, &[Scenario])] = &[
         ("reached", reached::ALL),
         ("handshakes", handshakes::ALL),
         ("lives", lives::ALL),
@@ -136,6 +140,7 @@ fn main() -> ExitCode {
         ("whereabouts", whereabouts::ALL),
         ("observers", observers::ALL),
         ("open", open::ALL),
+        ("updates", updates::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
@@ -147,6 +152,8 @@ fn main() -> ExitCode {
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
         ("rights", rights::ALL),
+        #[cfg(target_arch = "x86_64")]
+        ("dropped", dropped::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),

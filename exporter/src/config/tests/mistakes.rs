@@ -109,10 +109,7 @@ fn what_selects_flows_is_checked_word_by_word() {
 #[test]
 fn rules_that_can_not_do_what_they_seem_to_are_told() {
     for (text, warning) in [
-        (
-            "filter = [\"exclude port=22\", \"include port=80\"]",
-            "the last rule, include destination_port=80, changes nothing",
-        ),
+        ("filter = [\"exclude port=22\", \"include port=80\"]", "the last rule, include port=80, changes nothing"),
         ("filter = [\"include\", \"exclude port=22\"]", "rule 1 matches everything"),
         ("filter = [\"exclude cgroup=/a\"]\n[owner]\ncontainer = false", "owner.container is false"),
         ("filter = [\"exclude process=/a\"]\n[owner]\nexecutable = false", "owner.executable is false"),
