@@ -151,8 +151,12 @@ fn pipeline(
     let neighbours = Neighbours::look(&programs, cgroup);
     tracing::info!("{neighbours}");
     let mut first = Vec::new();
-    let own = match selftest::run(&mut rings, &ledger.kernel, &mut first) {
-        Ok(test) => config.capture.exclude_self.then_some(test.tgid),
+    let own = match selftest::run(&mut rings, cgroup, &ledger.kernel, &mut first) {
+        Ok(selftest::Outcome::Proved(test)) => config.capture.exclude_self.then_some(test.tgid),
+        Ok(outside) => {
+            tracing::info!("self-test: {outside}");
+            None
+        }
         Err(e) => {
             tracing::warn!("{e}; going on, but connections may be missing, and flowtel's own are recorded too");
             None
@@ -179,6 +183,10 @@ fn pipeline(
     if let Some(earlier) = &earlier {
         tracing::info!("reading on where process {} stopped, with {open} open flows and attempts of its", earlier.tgid);
     }
+    let mut enricher = Enricher::new(config, ledger);
+    if !cgroup.is_host_root() {
+        enricher = enricher.below(&cgroup.path, &config.owner, ledger);
+    }
     let pipeline = Pipeline {
         programs,
         rings,
@@ -186,7 +194,7 @@ fn pipeline(
         watch,
         flows,
         overload: Overload::new(budget(&config.overload), Arc::clone(ledger)),
-        enricher: Enricher::new(config, ledger),
+        enricher,
         select: Select::new(config, Arc::clone(ledger)),
         encoder: Encoder::new(&resource, (boot, observer.record_salt(&boot)), Form::of(config, target), limits(config)),
         host: host.clone(),

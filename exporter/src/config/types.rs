@@ -43,7 +43,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
-    /// The cgroup whose sockets are watched: `root` for the whole host, or the path of a cgroup v2 directory.
+    /// The cgroup whose sockets are watched: `root` for the whole host; `self` for the group that flowtel runs in, which is its
+    /// pod, or what Compose's `cgroup_parent` names (docs/sidecar.md); or the path of a cgroup v2 directory.
     pub cgroup: String,
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]

@@ -80,8 +80,8 @@ impl Check<'_> {
 
 fn capture(config: &Config, check: &mut Check<'_>) {
     let cgroup = &config.capture.cgroup;
-    let message = format!("expected \"root\" or an absolute path, found \"{cgroup}\"");
-    check.require(cgroup == "root" || cgroup.starts_with('/'), "capture.cgroup", message);
+    let message = format!("expected \"root\", \"self\" or an absolute path, found \"{cgroup}\"");
+    check.require(cgroup == "root" || cgroup == "self" || cgroup.starts_with('/'), "capture.cgroup", message);
     if let Some(pin) = &config.capture.pin {
         let message = format!("expected an absolute path, found \"{}\"", pin.display());
         check.require(pin.is_absolute(), "capture.pin", message);

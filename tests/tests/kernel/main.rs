@@ -27,6 +27,7 @@ mod rights;
 mod rivals;
 mod select;
 mod slow;
+mod sidecar;
 mod telemetry;
 mod watchdog;
 mod whereabouts;
@@ -146,6 +147,7 @@ fn main() -> ExitCode {
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
+        ("sidecar", sidecar::ALL),
         ("rights", rights::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
