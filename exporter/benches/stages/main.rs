@@ -5,6 +5,7 @@ mod flow;
 mod ids;
 mod open;
 mod packet;
+mod privacy;
 mod queue;
 mod record;
 mod sample;
@@ -20,6 +21,7 @@ criterion_group!(
     open::bench,
     select::bench,
     record::bench,
+    privacy::bench,
     queue::bench
 );
 criterion_main!(stages);

@@ -17,6 +17,7 @@ use crate::{
     exit::{Exit, Failure},
     export::{Exporter, Settings},
     ledger::Ledger,
+    record::privacy::Policy,
 };
 
 /// How long the receiver may take for its answer.
@@ -47,6 +48,7 @@ struct Report {
 pub fn check(loaded: &Loaded) -> Result<(), Failure> {
     let mut report = Report::default();
     report.kernel_side(loaded);
+    report.privacy(loaded);
     report.receiver(loaded);
     super::print(report.text.as_bytes())
         .map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
@@ -129,6 +131,15 @@ impl Report {
                 Ok(Err(e)) => self.line("snapshot", &Outcome::Lacks(format!("{e}; open connections are not told"))),
                 Err(e) => self.line("snapshot", &Outcome::Fails(e.to_string())),
             }
+        }
+    }
+
+    /// Nothing is said where the settings change no record.
+    fn privacy(&mut self, loaded: &Loaded) {
+        match Policy::read(&loaded.config.record) {
+            Ok(None) => {}
+            Ok(Some(policy)) => self.line("privacy", &Outcome::Holds(policy.to_string())),
+            Err(e) => self.line("privacy", &Outcome::Fails(e.to_string())),
         }
     }
 

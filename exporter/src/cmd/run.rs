@@ -28,6 +28,7 @@ use crate::{
     queue::Queue,
     record::{
         Encoder, Form, Observer,
+        privacy::Policy,
         resource::{self, Host},
     },
     select::Select,
@@ -43,6 +44,7 @@ use super::reload::Reloader;
 pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     telemetry::start_log(&loaded.config.log);
     let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
+    let privacy = Policy::read(&loaded.config.record).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
     let runtime = super::export_threads(&config.export)?;
     let _guard = runtime.enter();
@@ -63,7 +65,8 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
     let observer = Observer::at(&cgroup, &boot);
     // The lock is held to the end: until then connections are made that the flowtel after this one leaves out.
-    let (pipeline, _pinned) = pipeline(&config, &target, &host, (boot, &cgroup, &observer), &queue, &ledger)?;
+    let (mut pipeline, _pinned) = pipeline(&config, &target, &host, (boot, &cgroup, &observer), &queue, &ledger)?;
+    pipeline.encoder = pipeline.encoder.with_privacy(privacy);
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
     let running = pipeline.start().map_err(refused)?;
@@ -163,7 +166,7 @@ fn pipeline(
         }
     };
     let resource = resource::build(&config.record, host, observer);
-    let resource = resource::sampled(resource, config.capture.sample);
+    let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let watch = if config.capture.takes_audit() {
         let lookouts = Lookouts::start(config.owner.proc.clone()).map_err(refused)?;

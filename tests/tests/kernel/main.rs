@@ -20,14 +20,15 @@ mod neighbours;
 mod observers;
 mod open;
 mod pins;
+mod privacy;
 mod queue;
 mod reached;
 mod replay;
 mod rights;
 mod rivals;
 mod select;
-mod slow;
 mod sidecar;
+mod slow;
 mod telemetry;
 mod watchdog;
 mod whereabouts;
@@ -147,6 +148,7 @@ fn main() -> ExitCode {
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
+        ("privacy", privacy::ALL),
         ("sidecar", sidecar::ALL),
         ("rights", rights::ALL),
         ("rivals", rivals::ALL),

@@ -22,6 +22,8 @@ use crate::{
     record::Observer,
 };
 
+mod privacy;
+
 const BOOT: BootId = BootId::new([3; 16]);
 
 fn encoder(limits: Limits) -> Encoder {
