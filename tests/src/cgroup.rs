@@ -31,6 +31,16 @@ impl Cgroup {
         Ok(Self(path))
     }
 
+    /// A new one of this name, within it.
+    ///
+    /// # Errors
+    /// Skips the scenario: none can be made here.
+    pub fn inner(&self, name: &str) -> Result<Self> {
+        let path = self.0.join(name);
+        fs::create_dir(&path).map_err(|e| skip(format!("cgroups can't be made here: {e}")))?;
+        Ok(Self(path))
+    }
+
     /// Its directory.
     pub fn path(&self) -> &Path {
         &self.0
@@ -64,6 +74,9 @@ pub fn sweep() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else { continue };
         if !Path::new("/proc").join(pid).exists() {
+            for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
+                let _ = fs::remove_dir(inner.path());
+            }
             let _ = fs::remove_dir(entry.path());
         }
     }

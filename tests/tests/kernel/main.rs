@@ -22,12 +22,14 @@ mod neighbours;
 mod observers;
 mod open;
 mod pins;
+mod privacy;
 mod queue;
 mod reached;
 mod replay;
 mod rights;
 mod rivals;
 mod select;
+mod sidecar;
 mod slow;
 mod telemetry;
 mod updates;
@@ -151,6 +153,8 @@ fn main() -> ExitCode {
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
+        ("privacy", privacy::ALL),
+        ("sidecar", sidecar::ALL),
         ("rights", rights::ALL),
         #[cfg(target_arch = "x86_64")]
         ("dropped", dropped::ALL),
