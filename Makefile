@@ -7,6 +7,8 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Arguments for flowtel: make run ARGS="--endpoint http://127.0.0.1:4317"
 ARGS ?=
+# The oldest Rust that builds flowtel. scripts/dist/check-versions.sh compares all the places that name it.
+MSRV := 1.89
 
 .PHONY: help
 help: ## This list
@@ -58,10 +60,21 @@ test-delivery: need-cargo ## Delivery in full: kills, an outage, reloads, 10,000
 	@FLOWTEL_DELIVERY=$(FLOWTEL_DELIVERY) $(CARGO) test --locked -p flowtel-tests --test delivery -- $(ARGS)
 
 .PHONY: test-stores
-test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki and a real Elasticsearch (builds Loki: 6 to 15 minutes)
-	@tests/stack/build.sh otelcol loki elasticsearch
+test-stores: ## What docs/loki.md and docs/elastic.md say, asked of a real Loki, Elasticsearch and OpenSearch (builds Loki: 6 to 15 minutes)
+	@tests/stack/build.sh otelcol loki grafana elasticsearch opensearch prometheus
+	@python3 tests/stack/sample.py
 	@python3 tests/stack/queries.py
+	@python3 tests/stack/boards.py
+	@python3 tests/stack/kibana.py
+	@python3 tests/stack/receivers.py
 	@python3 tests/stack/elastic.py
+	@python3 tests/stack/opensearch.py
+
+.PHONY: bench-stores
+RECORDS ?= 10000000
+bench-stores: ## Bytes a record in Loki and how long queries take over RECORDS=10000000 (half an hour, 2 GB)
+	@tests/stack/build.sh loki
+	@RECORDS=$(RECORDS) python3 tests/stack/volume.py
 
 .PHONY: test-servers
 test-servers: release ## Whom records name: nginx, haproxy, redis, node, Go, Python, 10,000 connections each (root, 5 min); ARGS="nginx"
@@ -116,15 +129,42 @@ ebpf-check: ## Check that the checked-in kernel object belongs to its sources
 	@exporter-ebpf/check.sh
 
 .PHONY: docs
-docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md, docs/metrics.md, config/flowtel.toml
+docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md, docs/metrics.md, config/flowtel.toml, Grafana's and Kibana's files
 	@$(TARGET)/debug/flowtel config --reference > config/flowtel.toml
 	@$(TARGET)/debug/flowtel config --reference-docs > docs/configuration.md
 	@$(TARGET)/debug/flowtel schema > docs/schema.md
 	@$(TARGET)/debug/flowtel schema --metrics > docs/metrics.md
+	@scripts/grafana/build.py
+	@scripts/kibana.py
+	@$(TARGET)/debug/flowtel schema --format weaver-manifest > schema/registry/manifest.yaml
+	@$(TARGET)/debug/flowtel schema --format weaver > schema/registry/flowtel.yaml
+	@$(TARGET)/debug/flowtel schema --format json-schema > schema/log-record.schema.json
 
 .PHONY: image
 image: ## The container image flowtel:latest
 	docker build -t flowtel:latest .
+
+.PHONY: dist
+dist: ## A whole release in target/dist: tar.gz, deb, rpm and image for x86-64 and arm64, sums, SBOM (RELEASING.md)
+	@scripts/dist/check-versions.sh
+	@scripts/dist/dist.sh
+
+.PHONY: test-dist
+test-dist: ## The release again, from another folder, by another user with another umask: the same bytes (root, after make dist)
+	@scripts/dist/test-reproducible.sh
+
+.PHONY: test-packages
+test-packages: ## deb and image used under real systemds, rpm by rpm's tools, lintian (root, after make dist); SUITES="trixie"
+	@tests/packages/run.sh $(SUITES)
+
+.PHONY: test-workflows
+test-workflows: ## The workflows by actionlint, the scripts of a release by shellcheck, and the numbers they share
+	@scripts/dist/check-versions.sh
+	@scripts/dist/check-workflows.sh
+
+.PHONY: msrv
+msrv: need-cargo ## Check that the oldest Rust that README names builds flowtel (rustup fetches it)
+	@CARGO_TARGET_DIR=$(TARGET)/msrv cargo +$(MSRV) check --locked -p flowtel
 
 .PHONY: need-cargo
 need-cargo:

@@ -73,19 +73,29 @@ pub fn binary() -> Result<PathBuf> {
 impl Flowtel {
     /// Starts it at the root of the cgroup tree, and returns when it watches.
     pub fn start(binary: &Path, output: &Output) -> Result<Self> {
+        Self::with(binary, output, &[])
+    }
+
+    /// The same with settings of its own, each `key=value`.
+    pub fn with(binary: &Path, output: &Output, settings: &[&str]) -> Result<Self> {
         let mut command = Command::new(binary);
         // Nothing of the surroundings may change what is measured.
-        command.env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .env_clear()
+            .env("FLOWTEL_LOG__BALANCE", "true")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         match output {
             Output::Otlp { endpoint, protocol } => {
                 command.args(["--output", "otlp", "--endpoint", endpoint, "--protocol", protocol]);
                 command.args(["--compression", "none"]);
             }
             Output::Null => {
-                command.args(["--output", "stdout", "--format", "json"]);
+                command.args(["--output", "json"]);
             }
             Output::Pipe => {
-                command.args(["--output", "stdout", "--format", "json"]).stdout(Stdio::piped());
+                command.args(["--output", "json"]).stdout(Stdio::piped());
             }
         }
         if mode() == Mode::Begins {
@@ -98,6 +108,9 @@ impl Flowtel {
             ] {
                 command.args(["--set", setting]);
             }
+        }
+        for setting in settings {
+            command.args(["--set", setting]);
         }
         let mut child = with_us(&mut command).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let mut log = BufReader::new(child.stderr.take().context("no standard error")?);

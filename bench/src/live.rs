@@ -1,7 +1,12 @@
 //! Live load: connections between two namespaces, flat out, with flowtel at the root of the cgroup tree. It sees both
 //! ends, so each connection is two records.
 
-use std::{fmt::Write as _, fs::File, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    fs::File,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -64,9 +69,9 @@ impl Variant {
     }
 }
 
-/// Alternates runs without and with flowtel. Returns the table, and what of it others have, too.
+/// Alternates runs without flowtel and with each of `binaries`. Returns the table, and what of it others have, too.
 pub fn agent(
-    binary: &Path,
+    binaries: &[PathBuf],
     connections: usize,
     pairs: usize,
     variants: &[Variant],
@@ -78,44 +83,57 @@ pub fn agent(
          |---|---|---|---|---|---|---|---|---|---|---|\n",
     );
     for variant in variants {
-        let (mut without, mut runs) = (Vec::new(), Vec::new());
+        let mut without = Vec::new();
+        let mut all: Vec<(&Path, Vec<Run>)> = binaries.iter().map(|path| (path.as_path(), Vec::new())).collect();
         for pair in 0..pairs {
             // Now one first, now the other.
             if pair % 2 == 0 {
                 without.push(per_second(connections)?);
-                runs.push(with_flowtel(binary, *variant, connections)?);
-            } else {
-                runs.push(with_flowtel(binary, *variant, connections)?);
+            }
+            for (path, runs) in &mut all {
+                runs.push(with_flowtel(path, *variant, connections)?);
+            }
+            if pair % 2 == 1 {
                 without.push(per_second(connections)?);
             }
+            all.reverse();
         }
-        let with: Vec<f64> = runs.iter().map(|run| run.per_second).collect();
-        let ratios: Vec<f64> = with.iter().zip(&without).map(|(w, o)| w / o).collect();
-        let agent: Vec<f64> = runs.iter().map(|run| run.agent).collect();
-        let record: Vec<f64> = agent.iter().map(|a| a / flowtel::mode().records()).collect();
-        writeln!(
-            table,
-            "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.1} | {} |",
-            variant.name(),
-            median(without),
-            median(with),
-            spread(&ratios, 2),
-            spread(&agent, 2),
-            median(runs.iter().map(|run| run.capture)),
-            spread(&record, 2),
-            median(runs.iter().map(|run| run.idle_mib)),
-            median(runs.iter().map(|run| run.peak_mib)),
-            recorded(&runs, connections),
-        )?;
-        if *variant != Variant::Stdout {
-            rows.push(peers::Row {
-                program: format!("**flowtel**, {}, {}", flowtel::mode().name(), variant.name()),
-                agent: median(agent),
-                peak: median(runs.iter().map(|run| run.peak_mib)),
-                recorded: 100.0 * recorded_share(&runs, connections),
-            });
+        if pairs % 2 == 1 {
+            all.reverse();
         }
-        stolen.extend(runs.iter().map(|run| run.stolen.as_secs_f64() * 1000.0));
+        for (i, (path, runs)) in all.iter().enumerate() {
+            let name = match i {
+                0 => variant.name().to_owned(),
+                _ => format!("{}: {}", variant.name(), path.display()),
+            };
+            let with: Vec<f64> = runs.iter().map(|run| run.per_second).collect();
+            let ratios: Vec<f64> = with.iter().zip(&without).map(|(w, o)| w / o).collect();
+            let agent: Vec<f64> = runs.iter().map(|run| run.agent).collect();
+            let record: Vec<f64> = agent.iter().map(|a| a / flowtel::mode().records()).collect();
+            writeln!(
+                table,
+                "| {} | {pairs} | {:.0} | {:.0} | {} | {} | {:.2} | {} | {:.1} | {:.1} | {} |",
+                name,
+                median(without.iter().copied()),
+                median(with),
+                spread(&ratios, 2),
+                spread(&agent, 2),
+                median(runs.iter().map(|run| run.capture)),
+                spread(&record, 2),
+                median(runs.iter().map(|run| run.idle_mib)),
+                median(runs.iter().map(|run| run.peak_mib)),
+                recorded(runs, connections),
+            )?;
+            if *variant != Variant::Stdout && i == 0 {
+                rows.push(peers::Row {
+                    program: format!("**flowtel**, {}, {}", flowtel::mode().name(), variant.name()),
+                    agent: median(agent),
+                    peak: median(runs.iter().map(|run| run.peak_mib)),
+                    recorded: 100.0 * recorded_share(runs, connections),
+                });
+            }
+            stolen.extend(runs.iter().map(|run| run.stolen.as_secs_f64() * 1000.0));
+        }
     }
     writeln!(table, "\nTaken by the hypervisor while the load ran, of all CPUs together: {} ms", spread(&stolen, 0))?;
     Ok((table, rows))
@@ -179,36 +197,43 @@ fn with_flowtel(binary: &Path, variant: Variant, connections: usize) -> Result<R
 
 /// The kernel's side, by its own count of runs and their time. A run with flowtel alone, and one with empty programs
 /// alone in its places: the difference is what its instructions cost, and not what it costs to count.
-pub fn kernel(binary: &Path, connections: usize, runs: usize) -> Result<String> {
-    let mut all: Vec<[Spent; PLACES]> = Vec::new();
+pub fn kernel(binaries: &[PathBuf], connections: usize, runs: usize) -> Result<String> {
+    let mut all: Vec<Vec<[Spent; PLACES]>> = vec![Vec::new(); binaries.len()];
     let mut none: Vec<[Spent; PLACES]> = Vec::new();
     for _ in 0..runs {
         none.push(kernel_empty(connections)?);
-        all.push(kernel_flowtel(binary, connections)?);
+        for (binary, all) in binaries.iter().zip(&mut all) {
+            all.push(kernel_flowtel(binary, connections)?);
+        }
     }
     let mut table = String::from(
         "| programs | runs a connection | ns a run | ns a run, empty program | µs a connection | µs a connection over empty |\n\
          |---|---|---|---|---|---|\n",
     );
     let per = 1.0 / connections as f64;
-    let (mut sums, mut overs) = (vec![0.0; runs], vec![0.0; runs]);
-    for (i, name) in NAMES.into_iter().enumerate() {
-        let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs.max(1.0)));
-        let spent: Vec<Spent> = all.iter().map(|spent| spent[i]).collect();
-        let sum: Vec<f64> = spent.iter().map(|s| s.time * per / 1000.0).collect();
-        let over: Vec<f64> = spent.iter().map(|s| (s.time - s.runs * empty) * per / 1000.0).collect();
-        sums.iter_mut().zip(&sum).for_each(|(all, x)| *all += x);
-        overs.iter_mut().zip(&over).for_each(|(all, x)| *all += x);
-        writeln!(
-            table,
-            "| {name} | {:.2} | {:.0} | {empty:.0} | {} | {} |",
-            median(spent.iter().map(|s| s.runs * per)),
-            median(spent.iter().map(|s| s.time / s.runs.max(1.0))),
-            spread(&sum, 2),
-            spread(&over, 2)
-        )?;
+    for (binary, all) in binaries.iter().zip(&all) {
+        if binaries.len() > 1 {
+            writeln!(table, "| **{}** | | | | | |", binary.display())?;
+        }
+        let (mut sums, mut overs) = (vec![0.0; runs], vec![0.0; runs]);
+        for (i, name) in NAMES.into_iter().enumerate() {
+            let empty = median(none.iter().map(|spent| spent[i].time / spent[i].runs.max(1.0)));
+            let spent: Vec<Spent> = all.iter().map(|spent| spent[i]).collect();
+            let sum: Vec<f64> = spent.iter().map(|s| s.time * per / 1000.0).collect();
+            let over: Vec<f64> = spent.iter().map(|s| (s.time - s.runs * empty) * per / 1000.0).collect();
+            sums.iter_mut().zip(&sum).for_each(|(all, x)| *all += x);
+            overs.iter_mut().zip(&over).for_each(|(all, x)| *all += x);
+            writeln!(
+                table,
+                "| {name} | {:.2} | {:.0} | {empty:.0} | {} | {} |",
+                median(spent.iter().map(|s| s.runs * per)),
+                median(spent.iter().map(|s| s.time / s.runs.max(1.0))),
+                spread(&sum, 2),
+                spread(&over, 2)
+            )?;
+        }
+        writeln!(table, "| all | | | | {} | {} |", spread(&sums, 2), spread(&overs, 2))?;
     }
-    writeln!(table, "| all | | | | {} | {} |", spread(&sums, 2), spread(&overs, 2))?;
     Ok(table)
 }
 

@@ -36,8 +36,9 @@ struct End(Child);
 
 impl End {
     fn start(namespace: &str, arguments: &[String]) -> Result<Self> {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", namespace]).arg(std::env::current_exe()?).args(arguments);
+        // Not `ip netns exec`: that makes a mount namespace of its own, and every record would have to say so.
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/run/netns/{namespace}")).arg(std::env::current_exe()?).args(arguments);
         Ok(Self(with_us(&mut command).stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?))
     }
 

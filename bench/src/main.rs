@@ -1,15 +1,17 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [--begins] [--connections N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [--begins] [--connections N] [--execs N] [--pairs N]
+//!     [--against OTHER/flowtel]
 //! ```
 //!
-//! Without a name, all of them. `--begins`: flowtel records begins only (`capture.events = "begins"`, no look-ups). Needs root, and the release binary of flowtel beside its own. Reading order: [`packet`]
+//! Without a name, all of them. `--against`: another flowtel takes turns with this one in each pair, and has rows of its own. `--begins`: flowtel records begins only (`capture.events = "begins"`, no look-ups). Needs root, and the release binary of flowtel beside its own. Reading order: [`packet`]
 //! and [`live`] measure, [`flowtel`](mod@flowtel), [`load`], [`sink`] and [`namespaces`] are what they measure with.
 
 mod bpf;
 mod delay;
 mod ending;
+mod exec;
 mod flowtel;
 mod live;
 mod load;
@@ -19,6 +21,7 @@ mod packet;
 mod peers;
 mod sink;
 mod stolen;
+mod updates;
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
 
@@ -30,7 +33,7 @@ use crate::{
     numbers::pause,
 };
 
-const PARTS: [&str; 6] = ["packet", "kernel", "grpc", "http", "stdout", "delay"];
+const PARTS: [&str; 8] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -51,25 +54,30 @@ fn main() -> ExitCode {
 }
 
 fn bench(arguments: &[&str]) -> Result<()> {
-    let (mut connections, mut pairs, mut parts) = (40_000, 5, BTreeSet::new());
+    let (mut connections, mut execs, mut pairs, mut parts) = (40_000, 5_000, 5, BTreeSet::new());
+    let mut binaries = vec![flowtel::binary()?];
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         let mut number = || -> Result<usize> { Ok(rest.next().context("a number is missing")?.parse()?) };
         match *argument {
             "--connections" => connections = number()?,
+            "--execs" => execs = number()?,
+            "--against" => binaries.push(rest.next().context("a path is missing")?.into()),
             "--pairs" => pairs = number()?,
             "--begins" => _ = flowtel::MODE.set(Mode::Begins),
             part if PARTS.contains(&part) => _ = parts.insert(part),
-            other => bail!("{other:?} is none of {}, --begins, --connections, --pairs", PARTS.join(", ")),
+            other => {
+                bail!("{other:?} is none of {}, --begins, --connections, --execs, --pairs, --against", PARTS.join(", "))
+            }
         }
     }
     let wanted = |part| parts.is_empty() || parts.contains(part);
     ending::watch()?;
-    let binary = flowtel::binary()?;
-    about(&binary)?;
+    let [binary, ..] = binaries.as_slice() else { bail!("there is no flowtel") };
+    about(binary)?;
 
     if wanted("packet") {
-        let flowtel = Flowtel::start(&binary, &Output::Null)?;
+        let flowtel = Flowtel::start(binary, &Output::Null)?;
         println!(
             "## A packet (BPF_PROG_TEST_RUN, 1,000,000 runs, medians of 11, one CPU)\n\n{}",
             packet::measure(&flowtel)?
@@ -77,21 +85,27 @@ fn bench(arguments: &[&str]) -> Result<()> {
         flowtel.stop()?;
     }
     if wanted("kernel") {
-        let table = live::kernel(&binary, connections, pairs)?;
+        let table = live::kernel(&binaries, connections, pairs)?;
         println!("## A connection, kernel programs ({connections} connections, {pairs} runs)\n\n{table}");
     }
     let variants: Vec<Variant> =
         ["grpc", "http", "stdout"].into_iter().zip(Variant::ALL).filter(|(n, _)| wanted(n)).map(|(_, v)| v).collect();
     if !variants.is_empty() {
-        let (table, rows) = live::agent(&binary, connections, pairs, &variants)?;
+        let (table, rows) = live::agent(&binaries, connections, pairs, &variants)?;
         println!("## A connection, user space ({connections} connections flat out, alternating)\n\n{table}");
         println!(
             "## Beside other programs (theirs on 2 CPUs of an AMD EPYC, in runs of their own: docs/performance.md)\n\n{}",
             peers::table(&rows)
         );
     }
+    if wanted("updates") {
+        println!("## Updates of open flows\n\n{}\n", updates::measure(binary)?);
+    }
     if wanted("delay") {
-        println!("## Delay\n\n{}\n", delay::measure(&binary, 400)?);
+        println!("## Delay\n\n{}\n", delay::measure(binary, 400)?);
+    }
+    if wanted("exec") {
+        println!("## The start of a program ({execs} starts, alternating)\n\n{}", exec::measure(binary, execs, pairs)?);
     }
     Ok(())
 }

@@ -90,6 +90,14 @@ fn ipv6(next: u8, body: &[u8]) -> Vec<u8> {
     packet
 }
 
+/// Runs `job` on CPU 0.
+pub fn pinned<T>(job: impl FnOnce() -> Result<T>) -> Result<T> {
+    pin()?;
+    let result = job();
+    unpin()?;
+    result
+}
+
 /// Keeps this thread on CPU 0.
 fn pin() -> std::io::Result<()> {
     affinity(&[0])

@@ -38,6 +38,8 @@ pub const USED_AGAIN: u32 = 13;
 pub const LISTEN: u32 = 14;
 /// First word of an [`Instant`]: a listening socket is closed. Ring: owners.
 pub const UNLISTEN: u32 = 15;
+/// First word of an event: [`Update`].
+pub const UPDATE: u32 = 16;
 
 /// First word of an event: [`Netns`].
 pub const NETNS: u32 = 40;
@@ -328,6 +330,37 @@ pub struct Close {
     pub netns_inode: u32,
 }
 
+/// What an open connection has counted so far (cgroup_skb egress, where the configured interval is over). Ring: flows.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Update {
+    /// [`UPDATE`].
+    pub kind: u32,
+    /// The socket's [`state`]: ESTABLISHED, CLOSE_WAIT or FIN_WAIT2.
+    pub state: u32,
+    /// When.
+    pub time: u64,
+    /// The socket (SO_COOKIE).
+    pub cookie: u64,
+    /// The socket's own address.
+    pub local: Address,
+    /// The peer's address.
+    pub remote: Address,
+    /// The socket's own port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// As [`Established::interface`].
+    pub interface: u32,
+    /// What it has counted, the segment that leaves included.
+    pub counters: Counters,
+    /// The inode number of its network namespace; 0 where this kernel does not say it.
+    pub netns_inode: u32,
+    /// [`UNCOUNTED`] or 0.
+    pub marks: u32,
+}
+
 /// A SYN to a port where nobody listens was answered with a reset (cgroup_skb egress: RST and ACK with sequence number 0
 /// from the kernel's own socket; IPv4 only). Ring: flows.
 #[repr(C)]
@@ -485,6 +518,7 @@ pub enum Event {
     Reset(Segment),
     Close(Close),
     Refused(Refused),
+    Update(Update),
     Netns(Netns),
 }
 
@@ -522,6 +556,7 @@ impl Event {
             RESET => Segment::read_from_bytes(record).ok().map(Self::Reset),
             CLOSE => Close::read_from_bytes(record).ok().map(Self::Close),
             REFUSED => Refused::read_from_bytes(record).ok().map(Self::Refused),
+            UPDATE => Update::read_from_bytes(record).ok().map(Self::Update),
             NETNS => Netns::read_from_bytes(record).ok().map(Self::Netns),
             _ => None,
         }
@@ -547,6 +582,7 @@ impl Event {
             Self::Reset(e) => e.time,
             Self::Close(e) => e.time,
             Self::Refused(e) => e.time,
+            Self::Update(e) => e.time,
             Self::Netns(e) => e.time,
         }
     }
@@ -593,6 +629,7 @@ mod tests {
         assert_eq!(size_of::<Segment>(), 112);
         assert_eq!(size_of::<Close>(), 104);
         assert_eq!(size_of::<Refused>(), 56);
+        assert_eq!(size_of::<Update>(), 104);
         assert_eq!(size_of::<Dns>(), 56 + DNS_ASKED);
         assert_eq!(size_of::<Instant>(), 24);
         assert_eq!(size_of::<Established>(), 96);

@@ -31,8 +31,10 @@ pub const LISTEN: u32 = 12;
 pub const UNLISTEN: u32 = 13;
 /// Index of [`crate::event::Netns`]'s tally.
 pub const NETNS: u32 = 14;
+/// Index of [`crate::event::Update`]'s tally.
+pub const UPDATE: u32 = 15;
 /// How many tallies there are.
-pub const LEN: u32 = 15;
+pub const LEN: u32 = 16;
 
 /// What happened on one CPU, by kind of event. What was met and not lost is in the ring: a counter of that would cost
 /// every event a locked instruction, and say nothing new.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts flowtel's index templates into Elasticsearch 8.12 or newer: before the first record, because the first document of a
+# Puts flowtel's index templates into Elasticsearch 8.18 or newer, or OpenSearch 2.19 or newer: before the first record, because the first document of a
 # data stream fixes the mapping. Docker compose runs it (service elastic-setup). By hand:
 #   ELASTICSEARCH=http://127.0.0.1:9200 config/elastic/setup.sh
 #
@@ -7,6 +7,7 @@
 #
 #   ELASTICSEARCH      where it is
 #   FLOWTEL_RETENTION  how long documents are kept, such as 30d; not set: for ever
+#   FLOWTEL_STORE      elasticsearch (when not set) or opensearch
 #   CURL_CONFIG        a curl configuration file, for a key (header = "authorization: ApiKey …") or a CA (cacert = …)
 set -euo pipefail
 
@@ -32,7 +33,21 @@ put() { # kind, name; the body comes from standard input
     echo "setup: $2: in place"
 }
 
+store=${FLOWTEL_STORE:-elasticsearch}
 retention=${FLOWTEL_RETENTION:-}
+case $store in
+    elasticsearch) ;;
+    opensearch)
+        if [ -n "$retention" ]; then
+            echo "setup: OpenSearch has no FLOWTEL_RETENTION: it deletes by an ISM policy of yours (docs/elastic.md)" >&2
+            exit 64
+        fi
+        put _index_template logs-flowtel.otel <"$here/template-opensearch.json"
+        echo "setup: done; documents are kept until a policy of yours deletes them"
+        exit 0
+        ;;
+    *) echo "setup: FLOWTEL_STORE is '$store'; expected elasticsearch or opensearch" >&2; exit 64 ;;
+esac
 case $retention in
     "") lifecycle='{}' ;;
     *[!0-9a-z]* | [!0-9]*) echo "setup: FLOWTEL_RETENTION is '$retention'; expected a time such as 30d" >&2; exit 64 ;;

@@ -195,9 +195,8 @@ pub fn taken(cookie: u64, ports: u32, acknowledged: u32) {
 pub fn taken_by(ports: u32, acknowledged: u32) -> u64 {
     let Some(on_cpu) = TALLIES.get_ptr_mut(0) else { return 0 };
     // SAFETY: as above.
-    let (cookie, of) = unsafe {
-        ((&raw const (*on_cpu).taken[0]).read_volatile(), (&raw const (*on_cpu).taken[1]).read_volatile())
-    };
+    let (cookie, of) =
+        unsafe { ((&raw const (*on_cpu).taken[0]).read_volatile(), (&raw const (*on_cpu).taken[1]).read_volatile()) };
     if of == u64::from(ports) << 32 | u64::from(acknowledged) { cookie } else { 0 }
 }
 

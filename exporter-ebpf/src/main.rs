@@ -1,10 +1,11 @@
-//! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer, and which
-//! network namespaces were reported.
+//! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer, which network
+//! namespaces were reported, and on request when an open flow is reported next.
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
 //! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs, and what comes to listeners |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
+//! | [`flowtel_out_updates`] | cgroup_skb egress | the same, and `Update` |
 //! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain`, `UsedAgain`, `Listen`, `Unlisten` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
 //! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
@@ -38,12 +39,11 @@ mod ops;
 mod packets;
 mod socket;
 mod task;
+mod updates;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, raw_tracepoint, sock_ops, tracepoint},
-    programs::{
-        RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext,
-    },
+    programs::{RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext, TracePointContext},
 };
 
 use crate::calls::Family;
@@ -82,14 +82,21 @@ pub fn flowtel_in_takers(ctx: SkBuffContext) -> i32 {
 /// Sees every packet that leaves a socket below the cgroup.
 #[cgroup_skb(egress)]
 pub fn flowtel_out(ctx: SkBuffContext) -> i32 {
-    packets::leaves::<true>(&ctx);
+    packets::leaves::<true, false>(&ctx);
+    ALLOW
+}
+
+/// The same with updates of open flows.
+#[cgroup_skb(egress)]
+pub fn flowtel_out_updates(ctx: SkBuffContext) -> i32 {
+    packets::leaves::<true, true>(&ctx);
     ALLOW
 }
 
 /// The same for names.
 #[cgroup_skb(egress)]
 pub fn flowtel_out_names(ctx: SkBuffContext) -> i32 {
-    packets::leaves::<false>(&ctx);
+    packets::leaves::<false, false>(&ctx);
     ALLOW
 }
 

@@ -17,7 +17,7 @@ use crate::{
     direct::{Direct, load},
     dns,
     emit::{Count, FLOWS, answered, emit_counted, taken},
-    netns, socket,
+    netns, socket, updates,
 };
 
 /// A packet that arrives: an answer to a SYN, what completes a handshake (where `TAKERS` are wanted), an end (where `ENDS`
@@ -66,9 +66,10 @@ pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &Sk
     }
 }
 
-/// A packet that leaves: an end or a refusal (where `ENDS` are wanted), or a query.
+/// A packet that leaves: an end or a refusal (where `ENDS` are wanted), a query, or an occasion to report an open flow (where
+/// `UPDATES` are).
 #[inline(always)]
-pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
+pub fn leaves<const ENDS: bool, const UPDATES: bool>(ctx: &SkBuffContext) {
     let bytes = Direct::of(ctx);
     let Some(transport) = packet::transport(&bytes) else { return };
     if transport.protocol == UDP {
@@ -78,7 +79,13 @@ pub fn leaves<const ENDS: bool>(ctx: &SkBuffContext) {
     if !ENDS {
         return;
     }
-    let Some(flags) = flags(&bytes, &transport).filter(|flags| !flags.says_nothing()) else { return };
+    let Some(flags) = flags(&bytes, &transport) else { return };
+    if flags.says_nothing() {
+        if UPDATES {
+            updates::look(ctx);
+        }
+        return;
+    }
     // A FIN that leaves, too, is told by the socket's states and end, but for sockets whose states are not.
     if flags.0 & Flags::RST == 0 && (flags.0 & Flags::FIN == 0 || !any_older()) {
         return;
@@ -110,7 +117,7 @@ fn stream(ctx: &SkBuffContext) -> Option<*mut bpf_sock> {
 
 /// The packet's socket (SO_COOKIE).
 #[inline(always)]
-fn cookie(ctx: &SkBuffContext) -> u64 {
+pub fn cookie(ctx: &SkBuffContext) -> u64 {
     // SAFETY: the program's context.
     unsafe { bpf_get_socket_cookie(ctx.skb.skb.cast()) }
 }

@@ -112,19 +112,25 @@ pub unsafe fn remote_port(sk: *const bpf_sock) -> u16 {
 #[map(name = "ADDRESS")]
 static ADDRESS: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 
+/// The address of the kernel's own socket, for programs at packets, where [`of_kernel`] can't be asked.
+#[inline(always)]
+pub fn address(sk: *mut bpf_sock) -> Option<*const u8> {
+    let slot = ADDRESS.get_ptr_mut(0)?;
+    // SAFETY: the map's value lives as long as the program. Volatile, or there would be no write and no read. A program that
+    // interrupts this one on the same CPU writes the address of another socket of the same kind.
+    unsafe {
+        slot.write_volatile(sk as u64);
+        Some(slot.read_volatile() as *const u8)
+    }
+}
+
 /// Whether a process holds this socket, or held it: the kernel's own have no file. `None` where this kernel does not say.
 #[inline(always)]
 pub fn is_a_process_s(sk: *mut bpf_sock) -> Option<bool> {
     // Where it is not known nothing of this is reached, and so the verifier asks for no right to it.
     kernel::offset(SOCK_SOCKET)?;
     kernel::offset(SOCKET_FILE)?;
-    let slot = ADDRESS.get_ptr_mut(0)?;
-    // SAFETY: the map's value lives as long as the program. Volatile, or there would be no write and no read. A program that
-    // interrupts this one on the same CPU writes the address of another socket of the same kind.
-    let address = unsafe {
-        slot.write_volatile(sk as u64);
-        slot.read_volatile() as *const u8
-    };
+    let address = address(sk)?;
     let socket: u64 = kernel::member(address, SOCK_SOCKET)?;
     // It was closed after it sent this.
     if socket == 0 {

@@ -12,10 +12,14 @@ use clap::{
 use clap_complete::Shell;
 use ipnet::IpNet;
 
+mod quick;
+
+use quick::Quick;
+
 use crate::{
     capture::pcap::Decapsulate,
     cmd::{self, queue::Form, replay::Captures},
-    config::{Compression, ExportKind, Format, Key, Level, Override, Protocol, Sources},
+    config::{Compression, Format, Key, Level, Override, Protocol, Sources},
     flow::FlowId,
     telemetry::status::request::flow_id,
 };
@@ -73,8 +77,9 @@ Examples:
     name = "flowtel",
     version,
     about = "Watches TCP connections begin and ships each as an OpenTelemetry log record",
-    after_help = EXAMPLES,
-    args_conflicts_with_subcommands = true
+    max_term_width = 80,
+    after_help = "flowtel --help says more, and has examples.",
+    after_long_help = EXAMPLES,
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -99,9 +104,6 @@ enum Typed {
         /// Of a packet in a tunnel (GRE, VXLAN, GTP-U, ...), which one counts
         #[arg(long, value_enum, value_name = "WHICH", default_value_t)]
         decapsulate: Decapsulate,
-        /// No progress bar and no summary
-        #[arg(long, short)]
-        quiet: bool,
         #[command(flatten)]
         settings: Settings,
     },
@@ -118,6 +120,8 @@ enum Typed {
     /// Look into the directory of a queue on disk, of this host or a copy; changes nothing
     #[command(after_help = QUEUE_EXAMPLES)]
     Queue {
+        #[command(flatten)]
+        settings: Settings,
         #[command(subcommand)]
         command: TypedQueue,
     },
@@ -146,11 +150,14 @@ enum Typed {
         #[command(flatten)]
         settings: Settings,
     },
-    /// Print every attribute of a record, as Markdown
+    /// Print every attribute of a record
     Schema {
         /// Print every metric of flowtel itself instead
-        #[arg(long)]
+        #[arg(long, conflicts_with = "format")]
         metrics: bool,
+        /// For people or for machines
+        #[arg(long, value_enum, default_value_t = SchemaForm::Markdown)]
+        format: SchemaForm,
     },
     /// Print the completion script of a shell
     #[command(after_help = "Example:\n  flowtel completions bash > /etc/bash_completion.d/flowtel")]
@@ -158,30 +165,52 @@ enum Typed {
         /// The shell
         shell: Shell,
     },
+    /// Write the manual pages into a directory: flowtel.1 and one for each command
+    #[command(hide = true, after_help = "Example:\n  flowtel man ~/.local/share/man/man1")]
+    Man {
+        /// The directory, which must exist
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+}
+
+/// A form of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SchemaForm {
+    /// A page for people
+    Markdown,
+    /// JSON Schema of one log record in OTLP/JSON
+    JsonSchema,
+    /// A registry of semantic conventions: records and metrics
+    Weaver,
+    /// Its manifest
+    WeaverManifest,
+    /// A request with a record of each event, in OTLP/JSON
+    OtlpExample,
 }
 
 #[derive(Subcommand)]
 enum TypedQueue {
     /// Print segments, batches, records, bytes and times
     Inspect {
-        /// The queue's directory
+        /// The queue's directory; without it, queue.path of the settings
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
+        directory: Option<PathBuf>,
         /// Print JSON, for machines
         #[arg(long)]
         json: bool,
     },
     /// Check every checksum; ends with 1 where something is damaged
     Verify {
-        /// The queue's directory
+        /// The queue's directory; without it, queue.path of the settings
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
+        directory: Option<PathBuf>,
     },
     /// Write the batches that wait to standard output, oldest first
     Export {
-        /// The queue's directory
+        /// The queue's directory; without it, queue.path of the settings
         #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
-        directory: PathBuf,
+        directory: Option<PathBuf>,
         /// Their form
         #[arg(long, value_name = "FORM", default_value = "json")]
         format: Form,
@@ -203,27 +232,27 @@ struct ConfigForm {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Settings")]
 struct Settings {
     /// Read this file too, after those of /etc/flowtel
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     config: Option<PathBuf>,
-    /// Where records go; without it, to the endpoint where one is set
-    #[arg(long, value_name = "WHERE")]
-    output: Option<ExportKind>,
+    #[command(flatten)]
+    quick: Quick,
     /// The OTLP receiver, such as http://collector:4317
     #[arg(long, value_name = "URL", value_hint = ValueHint::Url)]
     endpoint: Option<String>,
     /// OTLP's transport; without it, gRPC on port 4317, else HTTP
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     protocol: Option<Protocol>,
     /// Form of the records on standard output
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     format: Option<Format>,
     /// Compression of requests
-    #[arg(long)]
+    #[arg(long, hide_short_help = true)]
     compression: Option<Compression>,
     /// The cgroup to watch: root, or the path of a cgroup v2 directory
-    #[arg(long, value_name = "PATH", value_hint = ValueHint::DirPath)]
+    #[arg(long, hide_short_help = true, value_name = "PATH", value_hint = ValueHint::DirPath)]
     cgroup: Option<String>,
     /// Record these flows: 'dst=10.0.0.0/8 port=443'; with --exclude in any number, the first that matches decides
     #[arg(long, value_name = "CONDITIONS")]
@@ -232,10 +261,10 @@ struct Settings {
     #[arg(long, value_name = "CONDITIONS")]
     exclude: Vec<String>,
     /// How much flowtel says about itself on standard error
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, hide_short_help = true, value_name = "LEVEL")]
     log_level: Option<Level>,
     /// Send this header with each request; other users of this host can see it here, but not in a file
-    #[arg(long, value_name = "NAME=VALUE")]
+    #[arg(long, hide_short_help = true, value_name = "NAME=VALUE")]
     header: Vec<String>,
     /// Set any key, such as export.batch.max_age=2s; wins over all other flags
     #[arg(long, value_name = "KEY=VALUE")]
@@ -283,26 +312,32 @@ pub enum Command {
     ReferenceDocs,
     /// Print what is in a queue's directory.
     InspectQueue {
+        /// What says where it is, unless the directory does.
+        sources: Sources,
         /// The directory.
-        directory: PathBuf,
+        directory: Option<PathBuf>,
         /// Whether for machines.
         json: bool,
     },
     /// Check a queue's directory.
-    VerifyQueue(PathBuf),
+    VerifyQueue(Sources, Option<PathBuf>),
     /// Print the batches of a queue's directory.
     ExportQueue {
+        /// What says where it is, unless the directory does.
+        sources: Sources,
         /// The directory.
-        directory: PathBuf,
+        directory: Option<PathBuf>,
         /// The form of the batches.
         form: Form,
     },
     /// Print the record's attributes.
-    Schema,
+    Schema(SchemaForm),
     /// Print flowtel's own metrics.
     Metrics,
     /// Print a completion script.
     Completions(Shell),
+    /// Write the manual pages into this directory.
+    Man(PathBuf),
 }
 
 /// Reads the arguments, the program's name first, and takes the environment along for the configuration.
@@ -315,12 +350,21 @@ pub fn parse(
 ) -> Result<Command, clap::Error> {
     let matches = Cli::command().try_get_matches_from(args)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    let rules = rules(matches.subcommand().map_or(&matches, |(_, within)| within))?;
-    let sources = |settings: Settings| settings.sources(Sources::new(env), rules);
+    let within = matches.subcommand().map(|(_, within)| within);
+    let typed = cli.settings;
+    let quick = typed.quick.rule();
+    let quiet = typed.quick.quiet();
+    // What stands before the command holds for it, too; what stands behind it wins.
+    let before = typed.sources(Sources::new(env), rules(&matches, quick)?)?;
+    let sources = |settings: Settings| {
+        let rule = settings.quick.rule();
+        settings.sources(before.clone(), rules(within.unwrap_or(&matches), rule)?)
+    };
     Ok(match cli.command {
-        None => Command::Run(sources(cli.settings)?),
+        None => Command::Run(before),
         Some(Typed::Run(settings)) => Command::Run(sources(settings)?),
-        Some(Typed::Replay { files, local, decapsulate, quiet, settings }) => {
+        Some(Typed::Replay { files, local, decapsulate, settings }) => {
+            let quiet = quiet || settings.quick.quiet();
             Command::Replay { sources: sources(settings)?, captures: Captures { files, local, decapsulate, quiet } }
         }
         Some(Typed::Check(settings)) => Command::Check(sources(settings)?),
@@ -339,14 +383,18 @@ pub fn parse(
             };
             Command::Explain { sources: sources(settings)?, what }
         }
-        Some(Typed::Schema { metrics: false }) => Command::Schema,
-        Some(Typed::Schema { metrics: true }) => Command::Metrics,
-        Some(Typed::Queue { command }) => match command {
-            TypedQueue::Inspect { directory, json } => Command::InspectQueue { directory, json },
-            TypedQueue::Verify { directory } => Command::VerifyQueue(directory),
-            TypedQueue::Export { directory, format } => Command::ExportQueue { directory, form: format },
-        },
+        Some(Typed::Schema { metrics: false, format }) => Command::Schema(format),
+        Some(Typed::Schema { metrics: true, .. }) => Command::Metrics,
+        Some(Typed::Queue { settings, command }) => {
+            let sources = sources(settings)?;
+            match command {
+                TypedQueue::Inspect { directory, json } => Command::InspectQueue { sources, directory, json },
+                TypedQueue::Verify { directory } => Command::VerifyQueue(sources, directory),
+                TypedQueue::Export { directory, format } => Command::ExportQueue { sources, directory, form: format },
+            }
+        }
         Some(Typed::Completions { shell }) => Command::Completions(shell),
+        Some(Typed::Man { directory }) => Command::Man(directory),
     })
 }
 
@@ -357,15 +405,21 @@ pub fn completions(shell: Shell) -> Vec<u8> {
     script
 }
 
+/// The definition of all commands, for the manual pages.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
 // === impl Settings
 
 impl Settings {
     fn sources(self, mut sources: Sources, rules: Option<Override>) -> Result<Sources, clap::Error> {
-        sources.config_file = self.config;
+        sources.config_file = self.config.or(sources.config_file);
         sources.overrides.extend(rules);
+        sources.overrides.extend(self.quick.overrides());
         let texts = [("--endpoint", "export.endpoint", self.endpoint), ("--cgroup", "capture.cgroup", self.cgroup)];
         let words = [
-            ("--output", "export.kind", self.output.as_ref().and_then(word)),
             ("--protocol", "export.protocol", self.protocol.as_ref().and_then(word)),
             ("--format", "export.format", self.format.as_ref().and_then(word)),
             ("--compression", "export.compression", self.compression.as_ref().and_then(word)),
@@ -388,9 +442,9 @@ impl Settings {
     }
 }
 
-/// The rules of `--include` and `--exclude`, in the order in which they were typed.
-fn rules(matches: &ArgMatches) -> Result<Option<Override>, clap::Error> {
-    let mut typed = Vec::new();
+/// The rules of `--include` and `--exclude`, in the order in which they were typed, behind the one of `--pid`.
+fn rules(matches: &ArgMatches, pid: Option<String>) -> Result<Option<Override>, clap::Error> {
+    let mut typed: Vec<_> = pid.into_iter().map(|rule| (0, rule)).collect();
     for action in ["include", "exclude"] {
         // Not every command has them.
         let (Ok(Some(values)), Some(places)) = (matches.try_get_many::<String>(action), indices(matches, action))
@@ -445,7 +499,7 @@ fn word(choice: &impl ValueEnum) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config;
+    use crate::config::{self, Loaded};
 
     fn parsed(args: &[&str]) -> Result<Command, clap::Error> {
         parse(["flowtel"].iter().chain(args).map(OsString::from), [])
@@ -464,6 +518,21 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_fits_80_columns_and_says_what_it_said() {
+        let mut root = Cli::command();
+        root.build();
+        let mut all = vec![root.clone()];
+        all.extend(root.get_subcommands().filter(|command| command.get_name() != "help").cloned());
+        let texts = all.iter_mut().map(|command| {
+            let help = command.render_help();
+            format!("=== {} -h\n\n{help}", command.get_name())
+        });
+        let text = texts.collect::<Vec<_>>().join("\n");
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        insta::assert_snapshot!(text);
     }
 
     #[test]
@@ -501,7 +570,6 @@ mod tests {
     #[test]
     fn the_words_of_flags_are_the_words_of_the_configuration() {
         for (flag, key) in [
-            ("--output", "export.kind"),
             ("--protocol", "export.protocol"),
             ("--format", "export.format"),
             ("--compression", "export.compression"),
@@ -529,12 +597,36 @@ mod tests {
             sources.etc = "/nonexistent".into();
             let loaded = config::load(&sources).unwrap_or_else(|e| panic!("{e}"));
             let rules: Vec<_> = loaded.config.capture.filter.0.iter().map(ToString::to_string).collect();
-            let expected = ["exclude destination_port=22", "include address=10.0.0.0/8", "exclude process=\"a b\""];
+            let expected = ["exclude port=22", "include address=10.0.0.0/8", "exclude process=\"a b\""];
             assert_eq!(rules, expected);
             let origin = loaded.origins.get(&Key::new("capture.filter")).to_string();
             assert_eq!(origin, "flag --include, --exclude");
         }
         assert!(parsed(&["--include", " "]).is_err());
+    }
+
+    #[test]
+    fn flags_that_people_try_set_their_keys() {
+        let args =
+            ["-o", "text,otlp", "--events", "begins", "--sample=0.5", "--pid", "7,8", "-v", "--exclude", "port=ssh"];
+        let Loaded { config, .. } = loaded(&args);
+        assert_eq!((config.export.kind, config.export.format), (Some(config::ExportKind::Both), Format::Text));
+        assert!((config.capture.sample, config.log.balance) == (0.5, true));
+        let rules: Vec<_> = config.capture.filter.0.iter().map(ToString::to_string).collect();
+        assert_eq!(rules, ["include pid=7,8", "exclude port=22"]);
+        assert_eq!(loaded(&["-q"]).config.log.level, Level::Error);
+        assert_eq!(loaded(&["-vv"]).config.log.level, Level::Debug);
+        assert!(parsed(&["-q", "-v"]).is_err());
+    }
+
+    #[test]
+    fn flags_before_the_command_hold_for_it_and_those_behind_it_win() {
+        let args = ["--endpoint", "http://a:4317", "--sample", "0.5", "config", "--endpoint", "http://b:4317"];
+        let Ok(Command::Config { mut sources, .. }) = parsed(&args) else { panic!("{args:?}") };
+        sources.etc = "/nonexistent".into();
+        let config = config::load(&sources).unwrap_or_else(|e| panic!("{e}")).config;
+        assert_eq!(config.export.endpoint, Some(config::Endpoint::new("http://b:4317")));
+        assert!(config.capture.sample == 0.5);
     }
 
     #[test]

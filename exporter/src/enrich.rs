@@ -15,7 +15,7 @@ use crate::{
     flow::{Direction, FlowEvent, Fold, Owner, What},
     ledger::Ledger,
     netns::{Interfaces, Namespace, Namespaces, is_link_local},
-    owner::{Executable, Hierarchies, Place, Places, Process, Processes},
+    owner::{Executable, Helper, Hierarchies, Place, Places, Process, Processes},
 };
 
 /// A flow event with everything that is known beside it.
@@ -51,6 +51,7 @@ pub struct Enricher {
     hierarchies: Option<Hierarchies>,
     namespaces: Namespaces,
     interfaces: Interfaces,
+    helper: Option<Helper>,
 }
 
 // === impl Enriched
@@ -80,22 +81,23 @@ impl<'a> Enriched<'a> {
 
 impl Enricher {
     /// A fresh stage. It reads the hosts file, and opens /proc and the tree of cgroups.
-    pub fn new(config: &config::Config, ledger: &Arc<Ledger>) -> Self {
+    pub fn new(config: &config::Config, ledger: &Arc<Ledger>, helper: Option<Helper>) -> Self {
         Self {
             names: config.dns.enabled.then(|| Dns::new(&config.dns, Arc::clone(ledger))),
-            processes: Processes::new(&config.owner, Arc::clone(ledger)),
-            places: Places::new(&config.owner, Arc::clone(ledger)),
+            processes: Processes::new(&config.owner, Arc::clone(ledger)).helped(helper.clone()),
+            places: Places::new(&config.owner, Arc::clone(ledger)).helped(helper.clone()),
             below: None,
             hierarchies: Hierarchies::new(&config.owner),
             namespaces: Namespaces::new(&config.owner.proc),
-            interfaces: Interfaces::new(&config.owner.proc),
+            interfaces: Interfaces::new(&config.owner.proc).helped(helper.clone()),
+            helper,
         }
     }
 
     /// The same, where only what happens in this cgroup and below it is asked about.
     #[must_use]
     pub fn below(mut self, cgroup: &Path, config: &config::Owner, ledger: &Arc<Ledger>) -> Self {
-        self.places = Places::below(config, Some(cgroup), Arc::clone(ledger));
+        self.places = Places::below(config, Some(cgroup), Arc::clone(ledger)).helped(self.helper.clone());
         self.below = Some(cgroup.to_owned());
         self
     }
@@ -126,6 +128,20 @@ impl Enricher {
     /// Takes network namespaces that are known for certain: cookie and inode number of each.
     pub fn learn_namespaces(&mut self, namespaces: &[(u64, u32)]) {
         namespaces.iter().for_each(|(cookie, inode)| self.namespaces.learn(*cookie, *inode));
+    }
+
+    /// Whether questions go to the helper: then they are better asked [ahead](Self::ahead).
+    pub fn is_helped(&self) -> bool {
+        self.helper.is_some()
+    }
+
+    /// Asks the helper, once for all of these events, for what [`Self::notice`] and [`Self::enrich`] will ask.
+    pub fn ahead(&mut self, events: &[KernelEvent]) {
+        self.processes.ahead(events.iter().filter_map(|event| match &event.event {
+            Event::Connect(call) => Some((call.caller.tgid, event.time)),
+            Event::Accept(accept) => Some((accept.tgid, event.time)),
+            _ => None,
+        }));
     }
 
     /// Looks at a kernel event as soon as it is read: a process that asks for a connection may be gone a moment later.
@@ -204,7 +220,8 @@ impl Enricher {
         }
         if old.owner != new.owner {
             self.processes.reconfigure(&new.owner);
-            self.places = Places::below(&new.owner, self.below.as_deref(), Arc::clone(ledger));
+            let places = Places::below(&new.owner, self.below.as_deref(), Arc::clone(ledger));
+            self.places = places.helped(self.helper.clone());
             self.hierarchies = Hierarchies::new(&new.owner);
         }
     }

@@ -21,9 +21,11 @@ use std::{
 
 mod audit;
 mod losses;
+mod summary;
 
 pub use audit::Audit;
 pub use losses::{LOSSES, Loss};
+pub use summary::Summary;
 
 /// A count that only goes up.
 #[derive(Debug, Default)]
@@ -95,6 +97,8 @@ pub struct KernelEvents {
     pub close: Kind,
     /// A SYN at a closed port was answered with a reset.
     pub refused: Kind,
+    /// What an open flow had counted so far.
+    pub update: Kind,
     /// A name server answered.
     pub dns: Kind,
     /// A process started a program.
@@ -319,7 +323,7 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 19] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 20] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
@@ -335,6 +339,7 @@ impl KernelEvents {
             ("release", &self.release),
             ("close", &self.close),
             ("refused", &self.refused),
+            ("update", &self.update),
             ("dns", &self.dns),
             ("exec", &self.exec),
             ("fork", &self.fork),

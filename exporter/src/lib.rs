@@ -6,6 +6,14 @@
 //!
 //! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
 
+// Events are read as the kernel side wrote them, in the host's byte order; the object that is built in is little-endian,
+// and what the verifier of a big-endian machine makes of it nobody has seen.
+#[cfg(target_endian = "big")]
+compile_error!(
+    "flowtel runs on little-endian machines only: its kernel programs (exporter/bpf/flowtel.bpf.o) are built for \
+     bpfel, and a big-endian kernel refuses them."
+);
+
 pub mod capture;
 pub mod cli;
 pub mod cmd;
@@ -26,5 +34,6 @@ pub mod pipeline;
 pub mod queue;
 pub mod record;
 pub mod replay;
+pub mod rights;
 pub mod select;
 pub mod telemetry;

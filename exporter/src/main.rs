@@ -1,9 +1,9 @@
 //! flowtel, the program: arguments become a command, the command an exit code. Holds no logic of its own.
 
-use std::{env, io::Write as _, process::ExitCode};
+use std::{env, io::Write as _, path::PathBuf, process::ExitCode};
 
 use flowtel::{
-    cli::{self, Command},
+    cli::{self, Command, SchemaForm},
     cmd,
     config::{self, Loaded, Sources},
     escape::Escaped,
@@ -29,21 +29,41 @@ fn dispatch(command: Command) -> Result<(), Failure> {
     match command {
         Command::Run(sources) => cmd::run::run(load(&sources)?, sources),
         Command::Replay { sources, captures } => cmd::replay::replay(&load(&sources)?, &captures),
-        Command::Check(sources) => cmd::check::check(&load(&sources)?),
+        Command::Check(sources) => cmd::check::check(&load(&sources)?, &sources),
         Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
         Command::Explain { sources, what } => cmd::explain::run(&load(&sources)?, &what),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;
             print(if json { cmd::config::json(&loaded) } else { cmd::config::toml(&loaded) })
         }
-        Command::InspectQueue { directory, json } => cmd::queue::inspect(&directory, json),
-        Command::VerifyQueue(directory) => cmd::queue::verify(&directory),
-        Command::ExportQueue { directory, form } => cmd::queue::export(&directory, form),
+        Command::InspectQueue { sources, directory, json } => cmd::queue::inspect(&queue(&sources, directory)?, json),
+        Command::VerifyQueue(sources, directory) => cmd::queue::verify(&queue(&sources, directory)?),
+        Command::ExportQueue { sources, directory, form } => cmd::queue::export(&queue(&sources, directory)?, form),
         Command::Reference => print(config::reference_file()),
         Command::ReferenceDocs => print(config::reference_docs()),
-        Command::Schema => print(record::schema::markdown()),
+        Command::Schema(form) => print(schema(form)),
         Command::Metrics => print(telemetry::metrics::markdown()),
         Command::Completions(shell) => print(cli::completions(shell)),
+        Command::Man(directory) => cmd::man::write(&directory),
+    }
+}
+
+/// The queue's directory: the one that was named, or the configured one.
+fn queue(sources: &Sources, named: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    match named {
+        Some(directory) => Ok(directory),
+        None => Ok(load(sources)?.config.queue.path),
+    }
+}
+
+fn schema(form: SchemaForm) -> String {
+    use record::schema::{json_schema, markdown, registry};
+    match form {
+        SchemaForm::Markdown => markdown(),
+        SchemaForm::JsonSchema => format!("{:#}\n", json_schema::json_schema()),
+        SchemaForm::Weaver => registry::registry() + &telemetry::metrics::registry(),
+        SchemaForm::WeaverManifest => registry::manifest(),
+        SchemaForm::OtlpExample => format!("{}\n", json_schema::example()),
     }
 }
 

@@ -134,6 +134,38 @@ impl Pipeline {
         Ok(Running { stop, thread, messages, pulse, alive })
     }
 
+    /// Waits for the threads that look around at the start, reading the rings meanwhile. Returns whether they have ended:
+    /// afterwards nobody has their rights. Ends early where `stop` says so.
+    pub fn gather(&mut self, stop: impl Fn() -> bool) -> bool {
+        let start = KernelTime::now();
+        let mut told = false;
+        let most = self.first.len() + SNAPSHOT_EVENTS;
+        loop {
+            let read = self.first.len();
+            // What there is no more room for stays in the rings, which count what they lose.
+            if read <= most {
+                self.rings.read();
+                self.take_execs();
+                let Self { first, rings, ledger, .. } = self;
+                rings.hand_out(&Clock::measure(), &ledger.kernel, |event| first.push(*event));
+                // Processes may be gone when it is their events' turn.
+                first.get(read..).unwrap_or_default().iter().for_each(|event| self.enricher.notice(event));
+            }
+            let looks = self.snapshot.as_mut().is_some_and(|pending| !pending.is_over());
+            let watches = self.watch.as_mut().is_some_and(|watch| !watch.is_over());
+            let waited = u128::from(KernelTime::now().since(start));
+            let late = waited > SNAPSHOT_PATIENCE.as_nanos() || self.first.len() > most;
+            if !looks && !watches || stop() || waited > LONGEST_LOOK.as_nanos() {
+                return !looks && !watches;
+            }
+            if late && !told {
+                told = true;
+                tracing::warn!("listing the open connections takes long: what happens meanwhile may be lost");
+            }
+            thread::park_timeout(SNAPSHOT_TICK);
+        }
+    }
+
     fn run(mut self, wait: &Wait, messages: &mpsc::Receiver<Message>, pulse: &Pulse) {
         let mut events = std::mem::take(&mut self.first);
         let mut stop = false;
@@ -234,8 +266,17 @@ impl Pipeline {
                 tracing::info!("found {}", snapshot.reach);
                 let began: HashSet<u64> = events.iter().filter_map(began).collect();
                 self.enricher.learn_namespaces(&snapshot.listing.namespaces);
-                self.flows.found(&snapshot.listing, &Clock::measure(), |cookie| began.contains(&cookie));
-                let older = snapshot.watch(|cookie| self.flows.is_older(cookie));
+                let (mut listing, mut older) = snapshot.watch();
+                older.reserve(listing.connections.len());
+                let Self { flows, overload, enricher, select, encoder, queue, .. } = self;
+                flows.found(
+                    &mut listing,
+                    &Clock::measure(),
+                    |cookie| began.contains(&cookie),
+                    |event| take(event, select, enricher, overload, encoder, queue),
+                    |found, is_older| older.add(found, is_older),
+                );
+                older.all_added();
                 return (!older.is_empty()).then_some(older);
             }
             if taken.is_none() {
@@ -273,7 +314,7 @@ impl Pipeline {
         self.take_execs();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
         self.note();
-        let Self { rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
+        let Self { programs, rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
         let audits = watch.as_ref().is_some_and(|watch| !watch.is_quiet());
         let waits = audits || older.is_some() || !flows.is_quiet() || !overload.is_quiet() || !encoder.is_empty();
         if round == Round::Usual && !any && !waits {
@@ -281,6 +322,12 @@ impl Pipeline {
             return false;
         }
         let clock = Clock::measure();
+        let mut batch = Vec::new();
+        if enricher.is_helped() {
+            // One question a round, whatever came.
+            rings.hand_out(&clock, &ledger.kernel, |event| batch.push(*event));
+            enricher.ahead(&batch);
+        }
         let mut on = |event: &KernelEvent| {
             enricher.notice(event);
             if let Some(older) = older {
@@ -290,12 +337,17 @@ impl Pipeline {
         };
         // What waited for the snapshot, once, is not paid for in memory for ever.
         std::mem::take(events).iter().for_each(&mut on);
+        batch.iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
         // What a process ran was looked up meanwhile; what it started in between is known before it is told.
         rings.read_execs();
         let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
         enricher.reaches(reach);
         if let Some(watched) = older {
+            if watched.has_gone() {
+                // Whether what would say how they ended was lost is to be known first.
+                programs.count(&ledger.kernel);
+            }
             watched.gone(|gone| flows.gone(gone, &clock));
             watched.look(now);
         }
@@ -312,28 +364,14 @@ impl Pipeline {
         overload.tell(now, false, |event, fold| {
             push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
         });
-        let mut take = |event: &FlowEvent| {
-            let look = select.look(event);
-            if look == select::Look::LeaveOut {
-                return;
-            }
-            enricher.count(event);
-            // What is folded need not be looked up: there is too much of it as it is.
-            if look == select::Look::Record && overload.folds(event) {
-                return;
-            }
-            let enriched = enricher.enrich(event);
-            if look == select::Look::Record || select.decide(&enriched) && !overload.folds(event) {
-                push(queue, encoder.write(&enriched));
-            }
-        };
+        let mut told = |event: &FlowEvent| take(event, select, enricher, overload, encoder, queue);
         if last {
-            flows.flush(&mut take);
+            flows.flush(&mut told);
             overload.tell(now, true, |event, fold| {
                 push(queue, encoder.write(&Enriched { fold, ..enricher.enrich(&event) }));
             });
         } else {
-            flows.settle(now, &mut take);
+            flows.settle(now, &mut told);
         }
         let sealed = if last || self.seal_each_tick { encoder.seal() } else { encoder.seal_if_old(clock.wall(now)) };
         push(queue, sealed);
@@ -374,6 +412,30 @@ impl Pipeline {
     }
 }
 
+/// Takes what the flow stage tells to the queue, if it is to be a record.
+fn take(
+    event: &FlowEvent,
+    select: &mut Select,
+    enricher: &mut Enricher,
+    overload: &mut Overload,
+    encoder: &mut Encoder,
+    queue: &Queue,
+) {
+    let look = select.look(event);
+    if look == select::Look::LeaveOut {
+        return;
+    }
+    enricher.count(event);
+    // What is folded need not be looked up: there is too much of it as it is.
+    if look == select::Look::Record && overload.folds(event) {
+        return;
+    }
+    let enriched = enricher.enrich(event);
+    if look == select::Look::Record || select.decide(&enriched) && !overload.folds(event) {
+        push(queue, encoder.write(&enriched));
+    }
+}
+
 /// Whether all that the programs tell of a snapshot's connections is there, where the rings were handed out up to `cut`.
 fn settled(snapshot: &Snapshot, cut: KernelTime) -> bool {
     u128::from(cut.since(snapshot.listing.time)) > SNAPSHOT_SETTLES.as_nanos()
@@ -391,6 +453,8 @@ fn began(event: &KernelEvent) -> Option<u64> {
 const SNAPSHOT_TICK: Duration = Duration::from_millis(5);
 /// How long a connection that the list shows as established may need to be told as begun: the kernel does both at once.
 const SNAPSHOT_SETTLES: Duration = Duration::from_millis(20);
+/// How long a start waits for those who look around: each has limits of its own.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// How long a snapshot may take, and how many events may wait for it.
 const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(5);
 const SNAPSHOT_EVENTS: usize = 1 << 18;

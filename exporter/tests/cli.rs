@@ -34,6 +34,22 @@ fn help_and_version_end_with_0_on_standard_output() {
 }
 
 #[test]
+fn manual_pages_are_written_for_each_command_that_help_shows() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let output = output(&["man", path]);
+    assert_eq!(output.status.code(), Some(0), "{}", texts(&output).1);
+    for page in ["flowtel.1", "flowtel-run.1", "flowtel-queue-inspect.1", "flowtel-explain.1"] {
+        let text = std::fs::read_to_string(folder.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
+        assert!(text.contains(".TH ") && text.contains(env!("CARGO_PKG_VERSION")), "{page}: {text}");
+    }
+    // A hidden command has no page.
+    assert!(!folder.path().join("flowtel-man.1").exists());
+    let gone = folder.path().join("gone");
+    assert_eq!(self::output(&["man", gone.to_str().expect("UTF-8")]).status.code(), Some(69));
+}
+
+#[test]
 fn wrong_arguments_end_with_64() {
     for args in [
         &["--nonsense"][..],
@@ -42,7 +58,6 @@ fn wrong_arguments_end_with_64() {
         &["--header", "nonsense"],
         &["--set", "nonsense"],
         &["config", "--json", "--reference"],
-        &["--endpoint", "http://h:4317", "config"],
         &["completions"],
     ] {
         let output = output(args);

@@ -74,6 +74,7 @@ fn replay(args: &[&str], input: &[u8]) -> Output {
         .arg("replay")
         .args(args)
         .env_clear()
+        .env("FLOWTEL_LOG__BALANCE", "true")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

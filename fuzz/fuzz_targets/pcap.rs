@@ -17,7 +17,7 @@ fuzz_target!(|data: &[u8]| {
     let Ok(mut reader) = Reader::new(Cursor::new(data.to_vec())) else { return };
     let ledger = Arc::new(Ledger::default());
     let local = "10.0.0.0/8".parse().into_iter().collect();
-    let settings = Settings { attempts: 8, flows: 8, local };
+    let settings = Settings { attempts: 8, flows: 8, local, update: Some(Duration::from_millis(1)) };
     let mut flows = FlagFlows::new(settings, Arc::clone(&ledger));
     let mut queries = Queries::default();
     let mut told = HashSet::new();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// What the kernel's programs report.
-const KINDS: [&str; 19] = [
+const KINDS: [&str; 20] = [
     "connect",
     "syn again",
     "used again",
@@ -20,6 +20,7 @@ const KINDS: [&str; 19] = [
     "release",
     "close",
     "refused",
+    "update",
     "dns",
     "exec",
     "fork",

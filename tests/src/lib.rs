@@ -24,6 +24,8 @@ pub mod expect;
 pub mod flowtel;
 pub mod forge;
 pub mod hoard;
+#[cfg(target_arch = "x86_64")]
+pub mod inject;
 pub mod listening;
 pub mod load;
 pub mod machine;

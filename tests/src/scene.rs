@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    os::unix::fs::PermissionsExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
     sync::{
@@ -121,6 +122,8 @@ impl Scene {
     fn new(belongings: Arc<Belongings>) -> Result<Self> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let directory = tempfile::Builder::new().prefix("flowtel-test-").tempdir().context("making a directory")?;
+        // A flowtel that is started as root becomes another user, who has to go through.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))?;
         Ok(Self { number: COUNT.fetch_add(1, Relaxed), directory, belongings })
     }
 

@@ -4,6 +4,7 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt as _,
     os::unix::net::{UnixDatagram, UnixStream},
     path::{Path, PathBuf},
     time::Duration,
@@ -66,6 +67,8 @@ impl Manager {
     pub fn start(directory: &Path) -> Result<Self> {
         let path = directory.join("notify");
         let socket = UnixDatagram::bind(&path)?;
+        // As systemd's: whoever it started may tell it something.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))?;
         socket.set_nonblocking(true)?;
         Ok(Self { socket, path, heard: Vec::new() })
     }

@@ -15,6 +15,7 @@ use crate::{
 const GAP: &str = "flowtel.gap";
 const BEGIN: &str = "flowtel.tcp.flow.begin";
 const FAILED: &str = "flowtel.tcp.flow.failed";
+const UPDATE: &str = "flowtel.tcp.flow.update";
 
 /// Both, running.
 pub struct Watching {
@@ -127,6 +128,10 @@ impl Told {
                     FAILED => BEGIN,
                     name => name,
                 };
+                // A flow may have any number of them.
+                if record.event_name == UPDATE && key == "flowtel.flow.id" {
+                    continue;
+                }
                 let without = record.attributes.contains_key("flowtel.fold.count") || record.event_name == GAP;
                 ensure!(
                     without && !event.is_empty() || ids.insert((event, record.text(key))),

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the third-party servers that the tests talk to, from Go modules pinned by a committed go.sum.
-#   tests/stack/build.sh otelcol [loki] [elasticsearch]     (or: all)
-# Elasticsearch is not built: Maven has its minimal distribution (no Kibana, no x-pack but its core).
+#   tests/stack/build.sh otelcol [loki] [grafana] [elasticsearch] [opensearch] [prometheus]     (or: all)
+# Of Elasticsearch and OpenSearch Maven has minimal distributions (no Kibana or Dashboards, few modules); Prometheus is Debian's.
 # Each lands in target/stack/NAME-HASH, HASH being that of everything it is built from; target/stack/NAME points at it.
 # Up to date means: nothing is done, and Go is not needed.
 set -euo pipefail
@@ -18,8 +18,11 @@ package() {
     case $1 in
         otelcol) echo . ;;
         loki) echo github.com/grafana/loki/v3/cmd/loki ;;
+        grafana) echo . ;; # no Grafana, but what reads its files by its published types
         elasticsearch) echo org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.0:zip ;;
-        *) die "unknown server '$1': otelcol, loki, elasticsearch or all" ;;
+        prometheus) echo prometheus ;; # a package of Debian
+        opensearch) echo org.opensearch.distribution.integ-test-zip:opensearch:2.19.1:zip ;;
+        *) die "unknown server '$1': otelcol, loki, grafana, elasticsearch, opensearch, prometheus or all" ;;
     esac
 }
 # -mod=readonly: what is not in go.mod and go.sum is not built. So the checksum database has nothing to add (GOSUMDB=off),
@@ -72,13 +75,13 @@ build() {
 
 # Takes a distribution from Maven Central and unpacks it.
 fetch() {
-    local artifact dest
-    artifact=$(package elasticsearch)
-    dest=$out/elasticsearch-$(cut -d: -f3 <<<"$artifact")
-    if [ ! -x "$dest/bin/elasticsearch" ]; then
+    local name=$1 artifact dest
+    artifact=$(package "$name")
+    dest=$out/$name-$(cut -d: -f3 <<<"$artifact")
+    if [ ! -x "$dest/bin/$name" ]; then
         if ! command -v mvn >/dev/null || ! command -v java >/dev/null; then
             if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-                die "Java 17 and Maven are needed for Elasticsearch. Debian: apt-get install maven openjdk-17-jre-headless"
+                die "Java 17 and Maven are needed for $name. Debian: apt-get install maven openjdk-17-jre-headless"
             fi
             apt-get update -q >&2
             DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends maven openjdk-17-jre-headless unzip >&2
@@ -87,23 +90,38 @@ fetch() {
         rm -rf "$dest.part"
         mkdir -p "$dest.part"
         mvn -q -B dependency:copy -Dartifact="$artifact" -DoutputDirectory="$dest.part" >&2 || die "Maven could not fetch $artifact"
-        (cd "$dest.part" && unzip -q ./*.zip && mv elasticsearch-*/ unpacked) || die "the archive of Elasticsearch can't be unpacked"
+        (cd "$dest.part" && unzip -q ./*.zip && mv "$name"-*/ unpacked) || die "the archive of $name can't be unpacked"
         chmod -R a+rX "$dest.part/unpacked"
         rm -rf "$dest"
         mv "$dest.part/unpacked" "$dest"
         rm -rf "$dest.part"
     else
-        say "elasticsearch is up to date"
+        say "$name is up to date"
     fi
-    ln -sfn "$(basename "$dest")" "$out/elasticsearch"
+    ln -sfn "$(basename "$dest")" "$out/$name"
 }
 
-[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|elasticsearch|all …"
+# Unpacks Debian's package of Prometheus, without installing it: an installed one would be started.
+unpack_prometheus() {
+    if [ ! -x "$out/prometheus" ]; then
+        command -v apt-get >/dev/null || die "Prometheus is taken from Debian's package, and there is no apt-get here"
+        rm -rf "$out/prometheus.part"
+        mkdir -p "$out/prometheus.part"
+        (cd "$out/prometheus.part" && apt-get -q download prometheus >&2 && dpkg -x prometheus_*.deb .) || die "apt-get could not fetch prometheus"
+        mv "$out/prometheus.part/usr/bin/prometheus" "$out/prometheus"
+        rm -rf "$out/prometheus.part"
+    else
+        say "prometheus is up to date"
+    fi
+}
+
+[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|grafana|elasticsearch|opensearch|prometheus|all …"
 for name; do [ "$name" = all ] || package "$name" >/dev/null; done # a wrong name is told before minutes of building
 for name; do
     case $name in
-        all) build otelcol; build loki; fetch ;;
-        elasticsearch) fetch ;;
+        all) for each in otelcol loki grafana; do build "$each"; done; fetch elasticsearch; fetch opensearch; unpack_prometheus ;;
+        prometheus) unpack_prometheus ;;
+        elasticsearch | opensearch) fetch "$name" ;;
         *) build "$name" ;;
     esac
 done

@@ -1,6 +1,6 @@
 """What the tests of stores share: free ports, servers that are started and ended, records as OTLP/JSON. Needs only Python's
 library."""
-import collections, json, os, pathlib, socket, subprocess, sys, time
+import collections, json, os, pathlib, shutil, socket, subprocess, tempfile, time
 import urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -10,6 +10,7 @@ STACK = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "sta
 def otlp(records):
     def value(v):
         if isinstance(v, list): return {"arrayValue": {"values": [value(x) for x in v]}}
+        if isinstance(v, bool): return {"boolValue": v}
         if isinstance(v, int): return {"intValue": str(v)}
         return {"doubleValue": v} if isinstance(v, float) else {"stringValue": v}
     def pairs(d): return [{"key": k, "value": value(v)} for k, v in d.items()]
@@ -27,7 +28,7 @@ def send(port, records, step=100):
     for i in range(0, len(records), step):
         request = urllib.request.Request(f"http://127.0.0.1:{port}/v1/logs", json.dumps(otlp(records[i:i + step])).encode(),
                                          {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as r: assert r.status == 200, r.status
+        with urllib.request.urlopen(request, timeout=120) as r: assert r.status == 200, r.status
 
 
 def free_ports(n):
@@ -90,3 +91,22 @@ class Checks:
 
 def equal(got, want):
     assert got == want, f"found {got}\n        wanted {want}"
+
+
+def program(main, *needs):
+    """Runs a test in a folder of its own, ends its servers, and keeps the folder where something failed. `main` gets the
+    folder, a list for what it starts (anything with a `child`), and the checks."""
+    for name in needs:
+        if not (STACK / name).exists():
+            print(f"skipped: {STACK / name} is not there (tests/stack/build.sh {name})\n0 passed, 0 failed, 1 skipped")
+            return 0
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="flowtel-stack-"))
+    servers, checks, whole = [], Checks(), False
+    try:
+        main(folder, servers, checks)
+        whole = True
+    finally:
+        end([s.child for s in servers])
+        if whole and checks.failed == 0: shutil.rmtree(folder)
+        else: print(f"logs: {folder}")
+    return checks.close()

@@ -33,6 +33,7 @@ expect() { # expect COUNT PATTERN: so many lines of the output match
 
 flowtel check </dev/null || failures=$((failures + 1))
 # The programs of leaner configurations: without failures, begins with names, begins alone.
+flowtel check --set flow.update=5m </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=flows </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=begins </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=begins --set dns.enabled=false --set owner.acceptor=false </dev/null ||
@@ -61,29 +62,93 @@ kill -INT $flowtel
 wait $flowtel || failures=$((failures + 1))
 cat /tmp/out /tmp/err
 
-for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
-    expect 1 "begin → $end (wget|busybox)"
-    expect 1 "begin ← $end busybox"
-    expect 1 "end → $end (wget|busybox).* fin "
-    expect 1 "end ← $end busybox.* fin "
-done
-expect 1 'failed → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 (wget|busybox).* refused'
-expect 1 'failed ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 refused'
-if [ $records = 14 ]; then
+# Each row says whether one thing works here.
+row() { # row NAME COMMAND...: the command finds no failure
+    before=$failures
+    name=$1
+    shift
+    "$@"
+    if [ "$failures" = "$before" ]; then echo "row: $name: pass"; else echo "row: $name: FAIL"; fi
+}
+begins() {
+    for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
+        expect 1 "begin → $end"
+        expect 1 "begin ← $end"
+    done
+}
+ends() {
+    for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
+        expect 1 "end → $end .* fin "
+        expect 1 "end ← $end .* fin "
+    done
+}
+failed() {
+    expect 1 'failed → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 .* refused'
+    expect 1 'failed ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 refused'
+}
+owners() {
+    expect 2 '(begin) → .*:808[01] (wget|busybox)'
+    expect 2 '(begin) ← .*:808[01] busybox'
+    expect 2 '(end) → .*:808[01] (wget|busybox)'
+    expect 2 '(end) ← .*:808[01] busybox'
+    expect 1 'failed → .*:9 (wget|busybox)'
+}
+older() {
     expect 1 'open → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox)'
     expect 1 'open ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox)'
     expect 1 'end → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox).* fin'
     expect 1 'end ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox).* fin'
-fi
-expect $records '.'
-if ! grep -q "^records: $records made = $records delivered\$" /tmp/err; then
-    echo "the records don't balance"
-    failures=$((failures + 1))
-fi
-if grep -E '^kernel events:' /tmp/err | grep -E 'ring full|unread|evicted'; then
-    echo "events were lost"
-    failures=$((failures + 1))
-fi
+}
+balance() {
+    expect $records '.'
+    if ! grep -q "^records: $records made = $records delivered\$" /tmp/err; then
+        echo "the records don't balance"
+        failures=$((failures + 1))
+    fi
+    if grep -E '^kernel events:' /tmp/err | grep -E 'ring full|unread|evicted'; then
+        echo "events were lost"
+        failures=$((failures + 1))
+    fi
+}
+row begin begins
+row end ends
+row failed failed
+row owner owners
+[ $records != 14 ] || row older older
+row balance balance
+
+# Starts flowtel, its output added to /tmp/out, and waits until it watches: watch SETTING...
+watch() {
+    : >/tmp/err
+    flowtel --format text --set capture.snapshot=false "$@" >>/tmp/out 2>/tmp/err &
+    flowtel=$!
+    for _ in $(seq 90); do grep -q 'watching TCP' /tmp/err && break; sleep 1; done
+    sleep 1
+}
+stop() {
+    sleep 3
+    kill -INT $flowtel
+    wait $flowtel || { cat /tmp/err; failures=$((failures + 1)); }
+}
+# Programs stay when flowtel goes, and the next one reads on: no flow of the time between is missed, none is told twice.
+pins() {
+    : >/tmp/out
+    mount -t bpf bpf /sys/fs/bpf
+    watch --set capture.pin=/sys/fs/bpf/flowtel --set dns.enabled=false
+    wget -q -O /dev/null http://127.0.0.1:8080/
+    stop
+    wget -q -O /dev/null http://127.0.0.1:8080/
+    watch --set capture.pin=/sys/fs/bpf/flowtel --set dns.enabled=false
+    wget -q -O /dev/null http://127.0.0.1:8080/
+    stop
+    cat /tmp/out
+    expect 3 'begin → .*:8080'
+    expect 3 'end → .*:8080 .* fin '
+    expect 3 'begin ← .*:8080'
+    expect 3 'end ← .*:8080 .* fin '
+    rm -rf /sys/fs/bpf/flowtel
+}
+row pins pins
 if [ "$failures" = 0 ]; then echo "guest: pass"; else echo "guest: FAIL"; fi
 
 if [ "$failures" = 0 ] && [ -f /table ]; then

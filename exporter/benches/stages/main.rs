@@ -3,6 +3,7 @@
 
 mod flow;
 mod ids;
+mod json;
 mod open;
 mod packet;
 mod privacy;
@@ -22,6 +23,7 @@ criterion_group!(
     select::bench,
     record::bench,
     privacy::bench,
-    queue::bench
+    queue::bench,
+    json::bench
 );
 criterion_main!(stages);

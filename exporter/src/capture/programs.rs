@@ -50,6 +50,8 @@ pub struct Program {
 struct Wants {
     /// Ends of flows.
     ends: bool,
+    /// What open flows have counted so far. It comes with ends.
+    updates: bool,
     /// Attempts that led to nothing.
     failures: bool,
     /// Names of addresses.
@@ -66,7 +68,7 @@ struct Wants {
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 23] = [
+pub const PROGRAMS: [Program; 24] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
@@ -173,7 +175,13 @@ pub const PROGRAMS: [Program; 23] = [
         name: "flowtel_out",
         attach: "cgroup_inet_egress",
         purpose: "ends, refusals and queries that leave",
-        when: |wants| wants.ends,
+        when: |wants| wants.ends && !wants.updates,
+    },
+    Program {
+        name: "flowtel_out_updates",
+        attach: "cgroup_inet_egress",
+        purpose: "ends, refusals and queries that leave, and what open flows have counted",
+        when: |wants| wants.updates,
     },
     Program {
         name: "flowtel_out_names",
@@ -241,6 +249,7 @@ impl Wants {
         let events = config.capture.events;
         Self {
             ends: events.needs_ends(),
+            updates: config.updates().is_some(),
             failures: events.has(Events::FAILED),
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
@@ -272,6 +281,9 @@ impl Programs {
         let arguments = u8::from(owner.arguments == config::Arguments::First);
         let offsets = kernel_types::offsets();
         let ports = pack(ports);
+        // Where there are to be none no program that reads it is loaded.
+        let update_every =
+            config.updates().map_or(u64::MAX >> 1, |every| u64::try_from(every.as_nanos()).unwrap_or(u64::MAX >> 1));
         let mut loader = EbpfLoader::new();
         if let Some(pins) = &pins {
             for name in pins::MAPS {
@@ -282,6 +294,7 @@ impl Programs {
             .override_global("OFFSETS", &offsets, false)
             .override_global("ARGUMENTS", &arguments, true)
             .override_global("DNS_PORTS", &ports, true)
+            .override_global("UPDATE_EVERY", &update_every, true)
             .map_max_entries("OLDER", older)
             .map_max_entries("FLOWS", size(rings.flows))
             .map_max_entries("OWNERS", size(rings.owners))
@@ -410,8 +423,8 @@ impl Programs {
     }
 
     /// Leaves what is known of open flows to the flowtel after this one. Nothing happens where nothing stays.
-    pub fn leave(&self, notes: impl FnOnce() -> Vec<Note>) {
-        if let Some(pins) = &self.pins {
+    pub fn leave(&mut self, notes: impl FnOnce() -> Vec<Note>) {
+        if let Some(pins) = &mut self.pins {
             pins.leave(&notes());
         }
     }
@@ -514,6 +527,7 @@ fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
         (tally::RELEASE, &ledger.release),
         (tally::CLOSE, &ledger.close),
         (tally::REFUSED, &ledger.refused),
+        (tally::UPDATE, &ledger.update),
         (tally::DNS, &ledger.dns),
     ]
 }

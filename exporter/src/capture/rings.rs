@@ -227,6 +227,7 @@ pub fn kind_of<'a>(event: &Event, ledger: &'a KernelEvents) -> &'a Kind {
         Event::Reset(_) => &ledger.reset,
         Event::Close(_) => &ledger.close,
         Event::Refused(_) => &ledger.refused,
+        Event::Update(_) => &ledger.update,
     }
 }
 

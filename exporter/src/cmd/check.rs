@@ -12,12 +12,14 @@ use crate::{
         clock, pins, rights, selftest,
         snapshot::Pending,
     },
-    config::{self, Loaded},
+    config::{self, Loaded, Sources},
     escape::Escaped,
     exit::{Exit, Failure},
     export::{Exporter, Settings},
     ledger::Ledger,
+    owner::Helper,
     record::privacy::Policy,
+    rights::Plan,
 };
 
 /// How long the receiver may take for its answer.
@@ -45,9 +47,11 @@ struct Report {
 ///
 /// # Errors
 /// With 77 where rights are missing, with 69 where anything else doesn't hold; the lines say what.
-pub fn check(loaded: &Loaded) -> Result<(), Failure> {
+pub fn check(loaded: &Loaded, sources: &Sources) -> Result<(), Failure> {
     let mut report = Report::default();
-    report.kernel_side(loaded);
+    // First, for it forks, and what follows starts threads.
+    let user = report.given_up(loaded, sources);
+    report.kernel_side(loaded, user);
     report.privacy(loaded);
     report.receiver(loaded);
     super::print(report.text.as_bytes())
@@ -65,7 +69,41 @@ pub fn check(loaded: &Loaded) -> Result<(), Failure> {
 // === impl Report
 
 impl Report {
-    fn kernel_side(&mut self, loaded: &Loaded) {
+    /// What `flowtel run` gives up, tried in a process of its own. Returns the user that it becomes.
+    fn given_up(&mut self, loaded: &Loaded, sources: &Sources) -> Option<u32> {
+        let plan = match Plan::of(&loaded.config, &sources.files()) {
+            Ok(plan) => plan,
+            Err(e) => {
+                self.line("user", &Outcome::Fails(e.to_string()));
+                return None;
+            }
+        };
+        for hint in plan.hints() {
+            self.line("user", &Outcome::Lacks(hint));
+        }
+        match plan.try_out() {
+            Ok(state) => self.line("afterwards", &Outcome::Holds(state)),
+            Err(e) => self.line("afterwards", &Outcome::Fails(e.to_string())),
+        }
+        let helper = Helper::start(&loaded.config.owner, &plan).map_err(|e| e.to_string());
+        let outcome = match helper {
+            Ok(Some(helper)) => match helper.state() {
+                Some(state) => Outcome::Holds(state.to_string()),
+                None => Outcome::Lacks("it ended at once: executables of other users are not known".into()),
+            },
+            Ok(None) if !plan.wants_helper() => Outcome::Lacks("not wanted (security.helper, security.drop)".into()),
+            Ok(None) => Outcome::Lacks(
+                "CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH are missing: executables of other users' older processes are not \
+                 known, new cgroups are found late"
+                    .into(),
+            ),
+            Err(e) => Outcome::Lacks(e),
+        };
+        self.line("helper", &outcome);
+        plan.user().map(|user| user.uid)
+    }
+
+    fn kernel_side(&mut self, loaded: &Loaded, user: Option<u32>) {
         const NO_PROGRAMS: Outcome = Outcome::NotTried("needs the lines above");
         let capture = &loaded.config.capture;
         let (major, minor) = rights::NEEDED_KERNEL;
@@ -94,7 +132,7 @@ impl Report {
             return;
         };
         if let Some(pin) = &capture.pin {
-            self.result("pins", pins::look(pin), String::clone);
+            self.result("pins", pins::look(pin, user), String::clone);
         }
         let ledger = Ledger::default();
         let rings = self.result("rings", Rings::take(&mut programs), |_| {

@@ -10,7 +10,9 @@ use crate::exit::{Exit, Failure};
 
 pub mod check;
 pub mod config;
+mod ending;
 pub mod explain;
+pub mod man;
 pub mod queue;
 mod reload;
 pub mod replay;

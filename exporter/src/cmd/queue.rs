@@ -49,7 +49,7 @@ struct Sum {
 /// Prints segments, batches, records, bytes, times and the oldest batch's age.
 ///
 /// # Errors
-/// With 69 where there is no such directory.
+/// With 69 where there is no such directory, with 66 where it is no queue's.
 pub fn inspect(directory: &Path, json: bool) -> Result<(), Failure> {
     let survey = survey(directory)?;
     let mut total = Sum::default();
@@ -159,6 +159,10 @@ fn survey(directory: &Path) -> Result<Survey, Failure> {
         let context = format!("cannot read the queue's directory {}", shown(directory));
         Exit::Unavailable.with(anyhow::Error::new(e).context(context))
     })?;
+    if !survey.is_queue() {
+        let error = anyhow!("{} is not the directory of a queue: it holds none of its files", shown(directory));
+        return Err(Exit::NoInput.with(error));
+    }
     if let Some(holder) = &survey.holder {
         // On standard error: standard output is for programs.
         let note = format!("flowtel: {} is in use by {holder}: what is told may change meanwhile", shown(directory));

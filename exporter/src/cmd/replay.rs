@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use ipnet::IpNet;
 use tokio::sync::oneshot;
 
-use super::run::{nth, signals};
+use super::run::{heard, nth};
 use crate::{
     capture::pcap::{self, Decapsulate, Reader, Undecoded},
     config::{self, Config, Loaded, Target},
@@ -27,6 +27,7 @@ use crate::{
     queue::Queue,
     record::{Encoder, Form, Observer, privacy::Policy, resource},
     replay::Replay,
+    rights::Plan,
     telemetry,
 };
 
@@ -75,9 +76,14 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&config.record).map_err(|e| Exit::Config.with(e))?;
     let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
+    // What comes now was written by others. The files are open, and no thread is there yet.
+    let given_up = Plan::of(config, &[]).and_then(|plan| plan.change_user_alone().and_then(|()| plan.drop()));
+    if let Err(error) = given_up {
+        tracing::warn!("{error}; the captures are read with all rights");
+    }
     let runtime = super::export_threads(&config.export)?;
     let _guard = runtime.enter();
-    let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
+    let signals = heard().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
 
     let ledger = Arc::new(Ledger::default());
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));
@@ -121,7 +127,12 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     bar.finish_and_clear();
     if !captures.quiet && !matches!(config.log.level, config::Level::Off) {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(io::stderr(), "{}\n{ledger}", summary(&ledger, started.elapsed()));
+        let _ = writeln!(
+            io::stderr(),
+            "{}\n{}",
+            summary(&ledger, started.elapsed()),
+            super::ending::text(&ledger, &config.log)
+        );
     }
     match ended {
         Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger),
@@ -143,6 +154,7 @@ fn stage(
         attempts: config.flow.max_attempts as usize,
         flows: config.flow.max_flows as usize,
         local: captures.local.clone(),
+        update: config.updates(),
     };
     let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
     let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);

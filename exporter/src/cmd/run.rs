@@ -23,7 +23,7 @@ use crate::{
     gap::Gaps,
     ledger::Ledger,
     overload::Overload,
-    owner::{Lives, Processes, holders},
+    owner::{Helper, Lives, Processes, holders},
     pipeline::{Pipeline, Watch, budget, limits},
     queue::Queue,
     record::{
@@ -31,6 +31,7 @@ use crate::{
         privacy::Policy,
         resource::{self, Host},
     },
+    rights::{Plan, State, signals},
     select::Select,
     telemetry::{self, Instance, Prepared, Service, notify},
 };
@@ -43,20 +44,26 @@ use super::reload::Reloader;
 /// Something that is needed is missing or refused: nothing was recorded then.
 pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     telemetry::start_log(&loaded.config.log);
+    // From here on a signal is a stop and no death: what is recorded by then is delivered.
+    signals::hold();
+    let plan = Plan::of(&loaded.config, &sources.files()).map_err(|e| Exit::Config.with(e))?;
+    // Before anything else: it gets a copy of what there is.
+    let helper = Helper::start(&loaded.config.owner, &plan).unwrap_or_else(|error| {
+        tracing::warn!("no helper process: {error}");
+        None
+    });
+    for hint in plan.hints() {
+        tracing::warn!("{hint}");
+    }
     let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&loaded.config.record).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
-    let runtime = super::export_threads(&config.export)?;
-    let _guard = runtime.enter();
-    // From here on a signal is a stop and no death: what is recorded by then is delivered.
-    let signals = signals().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
-
     let on_terminal = is_on_terminal();
-    let mut hangups = unix::signal(unix::SignalKind::hangup())
-        .map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("SIGHUP")))?;
+    plan.change_user().map_err(|e| Exit::NoPermission.with(e))?;
 
+    // Nothing starts a thread that lasts before the rights are gone: it would keep them.
     let ledger = Arc::new(Ledger::default());
-    let queue = Queue::open(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
+    let queue = Queue::prepare(&config.queue, Arc::clone(&ledger)).map_err(|e| Exit::Unavailable.with(e))?;
     let host = Host::read();
     let beside =
         Prepared::new(None, &config, host.clone(), false).map_err(|e| Exit::Unavailable.with(anyhow::anyhow!(e)))?;
@@ -65,8 +72,27 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let cgroup = Cgroup::open(&config.capture.cgroup).map_err(refused)?;
     let observer = Observer::at(&cgroup, &boot);
     // The lock is held to the end: until then connections are made that the flowtel after this one leaves out.
-    let (mut pipeline, _pinned) = pipeline(&config, &target, &host, (boot, &cgroup, &observer), &queue, &ledger)?;
+    let (mut pipeline, _pinned) =
+        pipeline(&config, &target, &host, (boot, &cgroup, &observer), (&queue.queue(), &ledger), helper.clone())?;
     pipeline.encoder = pipeline.encoder.with_privacy(privacy);
+    if !pipeline.gather(signals::stop_waits) && plan.drops() && !signals::stop_waits() {
+        return Err(Exit::Unavailable.with(anyhow::anyhow!(
+            "the list of open connections can't be read in time, and its thread would keep rights that flowtel gives up; \
+             capture.snapshot = false leaves it out"
+        )));
+    }
+    plan.drop().map_err(|e| Exit::NoPermission.with(e))?;
+    if let Some(state) = State::own() {
+        tracing::info!("rights: {state}");
+    }
+
+    let runtime = super::export_threads(&config.export)?;
+    let _guard = runtime.enter();
+    let signals = heard().map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("preparing for signals")))?;
+    let mut hangups = unix::signal(unix::SignalKind::hangup())
+        .map_err(|e| Exit::Failure.with(anyhow::Error::new(e).context("SIGHUP")))?;
+    signals::release();
+    let queue = queue.start().map_err(|e| Exit::Unavailable.with(e))?;
     let state = Arc::<export::State>::default();
     let mut export = exporter.spawn_telling(queue.clone(), Arc::clone(&ledger), runtime.handle(), Arc::clone(&state));
     let running = pipeline.start().map_err(refused)?;
@@ -74,7 +100,8 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let instance = Arc::new(
         Instance::new(Arc::clone(&ledger), queue, state, running.pulse(), batch_bytes)
             .observing(observer)
-            .asking(running.asker()),
+            .asking(running.asker())
+            .helped(helper),
     );
     let mut service = Service::start(beside, Arc::clone(&instance));
     let mut reloader = Reloader { sources, config, target, host, instance: Arc::clone(&instance) };
@@ -102,16 +129,17 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         notify::stopping(grace);
         // The thread needs a tick at most; nothing else is to be done meanwhile.
         died = running.stop().err();
+        super::ending::say_what_waits(&instance.queue, &reloader.config.queue, &reloader.target, grace);
         export.drain(grace, nth(signals, 2)).await;
         service.stop().await;
     });
     telemetry::tell_folded();
     if !matches!(reloader.config.log.level, config::Level::Off) {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(std::io::stderr(), "{ledger}");
+        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, &reloader.config.log));
     }
     match died {
-        None => Ok(()),
+        None => super::ending::outcome(&ledger),
         Some(message) => Err(anyhow::anyhow!("the capture thread panicked: {message}").into()),
     }
 }
@@ -122,15 +150,18 @@ fn pipeline(
     target: &config::Target,
     host: &Host,
     (boot, cgroup, observer): (BootId, &Cgroup, &Observer),
-    queue: &Queue,
-    ledger: &Arc<Ledger>,
+    (queue, ledger): (&Queue, &Arc<Ledger>),
+    helper: Option<Helper>,
 ) -> Result<(Pipeline, Option<pins::Lock>), Failure> {
     capture::clock::settle_in().map_err(refused)?;
     let start = KernelTime::now();
     let wanted = config.capture.events.has(config::Events::GAPS);
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
     let mut pins = match &config.capture.pin {
-        Some(path) => Some(Pins::take(path, pins::Layout::of(&config.capture, cgroup)).map_err(refused)?),
+        Some(path) => {
+            let most = config.flow.max_flows.saturating_add(config.flow.max_attempts);
+            Some(Pins::take(path, pins::Layout::of(&config.capture, cgroup), most).map_err(refused)?)
+        }
         None => None,
     };
     let lock = pins.as_ref().map(Pins::lock);
@@ -186,7 +217,7 @@ fn pipeline(
     if let Some(earlier) = &earlier {
         tracing::info!("reading on where process {} stopped, with {open} open flows and attempts of its", earlier.tgid);
     }
-    let mut enricher = Enricher::new(config, ledger);
+    let mut enricher = Enricher::new(config, ledger, helper);
     if !cgroup.is_host_root() {
         enricher = enricher.below(&cgroup.path, &config.owner, ledger);
     }
@@ -207,7 +238,7 @@ fn pipeline(
         queue: queue.clone(),
         ledger: Arc::clone(ledger),
         tick: config.capture.tick.0,
-        seal_each_tick: matches!(target, config::Target::Stdout { .. }),
+        seal_each_tick: config.export.prints(),
         first,
     };
     Ok((pipeline, lock))
@@ -251,7 +282,7 @@ fn is_on_terminal() -> bool {
 }
 
 /// How many of SIGINT and SIGTERM came so far.
-pub(super) fn signals() -> std::io::Result<watch::Receiver<u32>> {
+pub(super) fn heard() -> std::io::Result<watch::Receiver<u32>> {
     let mut interrupt = unix::signal(unix::SignalKind::interrupt())?;
     let mut terminate = unix::signal(unix::SignalKind::terminate())?;
     // Once it is caught, a write that would make a file longer than RLIMIT_FSIZE allows fails instead of killing: that is a

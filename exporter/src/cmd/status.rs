@@ -1,6 +1,6 @@
 //! `flowtel status`: asks a running flowtel over its socket how it is doing.
 
-use std::{path::Path, time::Duration};
+use std::{io::IsTerminal as _, path::Path, time::Duration};
 
 use rustix::thread::{Timespec, nanosleep};
 
@@ -20,6 +20,13 @@ pub struct Form {
     pub watch: Option<Duration>,
 }
 
+impl Form {
+    /// Whether each answer takes the place of the last one.
+    fn redraws(self) -> bool {
+        self.watch.is_some() && !self.json && std::io::stdout().is_terminal()
+    }
+}
+
 /// Asks and prints.
 ///
 /// # Errors
@@ -32,14 +39,18 @@ pub fn status(loaded: &Loaded, form: Form) -> Result<(), Failure> {
         );
     }
     loop {
-        let text = ask(path, form.json)?;
+        let mut text = ask(path, form.json)?;
+        if form.redraws() {
+            // Home, and clear what is below: the lines stay in their places.
+            text.splice(0..0, *b"\x1b[H\x1b[J");
+        }
         super::print(&text).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
         let Some(every) = form.watch else { return Ok(()) };
         // A signal ends the program, not the wait.
         let seconds = i64::try_from(every.as_secs()).unwrap_or(i64::MAX);
         let _ = nanosleep(&Timespec { tv_sec: seconds, tv_nsec: every.subsec_nanos().into() });
         // A line between one and the next; JSON has a line each anyway.
-        let between: &[u8] = if form.json { b"" } else { b"\n" };
+        let between: &[u8] = if form.json || form.redraws() { b"" } else { b"\n" };
         super::print(between).map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
     }
 }

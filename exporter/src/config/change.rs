@@ -18,10 +18,12 @@ const RESTART: &[&str] = &[
     "owner.arguments",
     "dns.enabled",
     "dns.ports",
+    "flow.update",
     "queue.kind",
     "queue.path",
     "queue.sync_interval",
     "telemetry.group",
+    "security",
     "log.format",
 ];
 
@@ -71,10 +73,12 @@ impl Change {
         new.owner.arguments = old.owner.arguments;
         new.dns.enabled = old.dns.enabled;
         new.dns.ports.clone_from(&old.dns.ports);
+        new.flow.update = old.flow.update;
         new.queue.kind = old.queue.kind;
         new.queue.path.clone_from(&old.queue.path);
         new.queue.sync_interval = old.queue.sync_interval;
         new.telemetry.group.clone_from(&old.telemetry.group);
+        new.security.clone_from(&old.security);
         new.log.format = old.log.format;
         Self { config: new, applied, restart }
     }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::{
+    output::Rotate,
     rules::Rules,
     sets::{Events, Groups},
     types::*,
@@ -35,7 +36,12 @@ impl Default for Rings {
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { max_attempts: 131_072, max_flows: 131_072, attempt_age: Span(Duration::from_secs(600)) }
+        Self {
+            max_attempts: 131_072,
+            max_flows: 131_072,
+            attempt_age: Span(Duration::from_secs(600)),
+            update: Span(Duration::ZERO),
+        }
     }
 }
 
@@ -117,7 +123,11 @@ impl Default for Export {
             batch: Batch::default(),
             retry: Retry::default(),
             tls: Tls::default(),
+            hold: Vec::new(),
             format: Format::Auto,
+            path: None,
+            rotate: Rotate::default(),
+            compress: Compression::None,
         }
     }
 }
@@ -173,8 +183,14 @@ impl Default for Status {
     }
 }
 
+impl Default for Security {
+    fn default() -> Self {
+        Self { drop: true, user: None, seccomp: Seccomp::Enforce, landlock: true, helper: true }
+    }
+}
+
 impl Default for Log {
     fn default() -> Self {
-        Self { level: Level::Info, format: LogFormat::Text }
+        Self { level: Level::Info, format: LogFormat::Text, balance: false }
     }
 }

@@ -161,6 +161,14 @@ impl Sources {
         let env = env.into_iter().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect();
         Self { etc: ETC.into(), config_file: None, env, overrides: Vec::new() }
     }
+
+    /// Whole paths of the files that there may be. (Each load reads them anew.)
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = vec![self.etc.join("flowtel.toml")];
+        files.extend(conf_d(&self.etc.join("conf.d"), &mut Vec::new()));
+        files.extend(self.config_file.clone());
+        files.into_iter().map(|path| std::path::absolute(&path).unwrap_or(path)).collect()
+    }
 }
 
 impl fmt::Debug for Sources {

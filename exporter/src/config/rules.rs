@@ -9,6 +9,7 @@
 //! Rules are written as texts. What a rule does is the select stage's to know.
 
 mod parse;
+mod services;
 
 use std::{borrow::Cow, fmt, ops::RangeInclusive};
 
@@ -43,12 +44,16 @@ pub struct Rule {
     pub source_port: Vec<RangeInclusive<u16>>,
     /// Ports of the responder.
     pub destination_port: Vec<RangeInclusive<u16>>,
+    /// Ports of either.
+    pub port: Vec<RangeInclusive<u16>>,
     /// Which side initiated it.
     pub direction: Vec<Way>,
     /// Whether both ends are on this host.
     pub local: Option<bool>,
     /// Executables by base name, or by path where the pattern begins with `/`; threads by name.
     pub process: Vec<Pattern>,
+    /// Process ids, in the host's numbering.
+    pub pid: Vec<RangeInclusive<u32>>,
     /// User ids.
     pub user: Vec<RangeInclusive<u32>>,
     /// Paths of cgroups; without a wildcard, those below it too.
@@ -91,7 +96,11 @@ impl Rule {
 
     /// Whether it asks for something that only the look-ups of the process know.
     pub fn asks_owner(&self) -> bool {
-        !(self.process.is_empty() && self.user.is_empty() && self.cgroup.is_empty() && self.container.is_empty())
+        !(self.process.is_empty()
+            && self.pid.is_empty()
+            && self.user.is_empty()
+            && self.cgroup.is_empty()
+            && self.container.is_empty())
     }
 }
 
@@ -107,9 +116,11 @@ impl fmt::Display for Rule {
             (parse::ADDRESS, nets(&self.address)),
             (parse::SOURCE_PORT, ranges(&self.source_port)),
             (parse::DESTINATION_PORT, ranges(&self.destination_port)),
+            (parse::PORT, ranges(&self.port)),
             (parse::DIRECTION, self.direction.iter().map(|way| way.as_str().to_owned()).collect()),
             (parse::LOCAL, self.local.iter().map(bool::to_string).collect()),
             (parse::PROCESS, texts(&self.process)),
+            (parse::PID, ranges(&self.pid)),
             (parse::USER, ranges(&self.user)),
             (parse::CGROUP, texts(&self.cgroup)),
             (parse::CONTAINER, texts(&self.container)),

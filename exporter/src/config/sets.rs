@@ -80,6 +80,7 @@ set_of_words!(
         ("flowtel.tcp.flow.end", Self::ENDS.0),
         ("flowtel.tcp.flow.failed", Self::FAILED.0),
         ("flowtel.tcp.flow.open", Self::OPEN.0),
+        ("flowtel.tcp.flow.update", Self::UPDATES.0),
         ("flowtel.gap", Self::GAPS.0),
         ("net_flow_tcp_begin", Self::BEGINS.0),
         ("net_flow_tcp_end", Self::ENDS.0),
@@ -99,14 +100,17 @@ impl Events {
     pub const OPEN: Self = Self(8);
     /// `flowtel.gap`.
     pub const GAPS: Self = Self(16);
+    /// `flowtel.tcp.flow.update`, where `flow.update` asks for them.
+    pub const UPDATES: Self = Self(32);
     /// The set `flows`.
-    pub const FLOWS: Self = Self::BEGINS.and(Self::ENDS).and(Self::OPEN);
+    pub const FLOWS: Self = Self::BEGINS.and(Self::ENDS).and(Self::OPEN).and(Self::UPDATES);
     /// The set `network_events`: all.
     pub const NETWORK_EVENTS: Self = Self::FLOWS.and(Self::FAILED).and(Self::GAPS);
 
-    /// Whether ends have to be watched for: a failure is the end of a socket, too.
+    /// Whether ends have to be watched for: a failure is the end of a socket, too, and an update is of a flow that has not
+    /// ended.
     pub const fn needs_ends(self) -> bool {
-        self.has_any(Self::ENDS.and(Self::FAILED))
+        self.has_any(Self::ENDS.and(Self::FAILED).and(Self::UPDATES))
     }
 }
 
@@ -145,7 +149,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(bits in 0u8..32) {
+        fn what_is_written_is_read_again(bits in 0u8..64) {
             let text = serde_json::to_string(&Events(bits)).expect("words");
             prop_assert_eq!(events(&text), Ok(Events(bits)), "{}", text);
         }

@@ -83,7 +83,7 @@ impl Export {
         }
         let mut headers = self.header_map()?;
         let otlp = match self.kind {
-            Some(kind) => kind == ExportKind::Otlp,
+            Some(kind) => kind != ExportKind::Stdout,
             None => address.is_some(),
         };
         if !otlp {
@@ -310,6 +310,7 @@ impl fmt::Display for Target {
             }
             Self::Stdout { format: Format::Text } => f.write_str("standard output, as lines for people"),
             Self::Stdout { format: Format::Json } => f.write_str("standard output, as OTLP/JSON"),
+            Self::Stdout { format: Format::Ndjson } => f.write_str("standard output, as a JSON object a record"),
             Self::Otlp(otlp) => {
                 let protocol = match otlp.protocol {
                     Protocol::Grpc => "OTLP/gRPC",

@@ -1,7 +1,7 @@
 //! The settings as types. Their documentation comments are the reference: `config/flowtel.toml` and
 //! docs/configuration.md are generated from them, so the words cannot drift from the code.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::ValueEnum;
 use schemars::JsonSchema;
@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     attributes::{AttributeNames, HashedNames},
+    output::Rotate,
     rules::{Action, Rules},
     sets::{Events, Groups},
     units::{Bytes, Endpoint, Secret, Span},
@@ -36,6 +37,8 @@ pub struct Config {
     pub export: Export,
     /// What others may see of flowtel's own state: metrics, an address to ask, a socket for `flowtel status`.
     pub telemetry: Telemetry,
+    /// Which rights flowtel gives up once it has started. A change needs a restart.
+    pub security: Security,
     /// flowtel's own log, on standard error.
     pub log: Log,
 }
@@ -118,6 +121,11 @@ pub struct Flow {
     /// How long an attempt is remembered.
     #[schemars(extend("x-min" = "1s", "x-max" = "1day"))]
     pub attempt_age: Span,
+    /// How often an open flow is recorded, if anything passed (`flowtel.tcp.flow.update`): what passed so far, and what of it
+    /// is new. So a connection that lives for months is seen before it is over, and its bytes are spread over time
+    /// (docs/updates.md). `0s`: never; then it costs nothing. `capture.events` must include it. A change needs a restart.
+    #[schemars(extend("x-min" = "0s", "x-max" = "1day"))]
+    pub update: Span,
 }
 
 /// What becomes of more than there is room for: docs/losses.md has the order.
@@ -350,7 +358,8 @@ pub enum OnFull {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
-    /// `stdout` or `otlp`. When not set: `otlp` where an endpoint is set, else `stdout`. `otlp` without an endpoint
+    /// `stdout`, `otlp`, or `both`. When not set: `otlp` where an endpoint is set, else `stdout`. With `both`, records are
+    /// printed as they come, whether or not the receiver takes them; what isn't printed in time isn't lost. `otlp` without an endpoint
     /// means `http://localhost:4318`, or port 4317 with `grpc`, as the OTLP exporter specification says.
     #[schemars(example = &"otlp")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -401,8 +410,23 @@ pub struct Export {
     pub retry: Retry,
     /// TLS towards the receiver, for `https` endpoints. A client's certificate and key go together.
     pub tls: Tls,
-    /// Form on standard output: `auto` (lines for people on a terminal, OTLP/JSON in a pipe), `text` or `json`.
+    /// HTTP statuses that stop the delivery instead of discarding the batch: records wait in the queue, and flowtel tries again
+    /// every minute. `[401, 403]` is for tokens that expire, `404` for a receiver that is being set up. Of gRPC's, UNAUTHENTICATED
+    /// counts as 401, PERMISSION_DENIED as 403, NOT_FOUND and UNIMPLEMENTED as 404. OTLP itself says to discard them.
+    pub hold: Vec<u16>,
+    /// Form of what is printed: `auto` (lines for people on a terminal, OTLP/JSON in a pipe or a file), `text` (lines for
+    /// people), `json` (OTLP/JSON, one request a line), or `ndjson` (one flat object a record).
     pub format: Format,
+    /// Print into this file instead of on standard output. It is made where it is missing, with its rotated ones beside it,
+    /// and appended to where it isn't. One that another program moves away (logrotate) is opened anew within a second.
+    #[schemars(example = &"/var/log/flowtel/records.jsonl")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// When the file of `path` is put aside and a new one begun.
+    pub rotate: Rotate,
+    /// Compression of what is printed: `none`, `gzip` or `zstd`. Every batch can be unpacked as soon as it is written. Lines on
+    /// a terminal are never compressed.
+    pub compress: Compression,
 }
 
 /// Where records go.
@@ -413,6 +437,8 @@ pub enum ExportKind {
     Stdout,
     /// An OTLP receiver.
     Otlp,
+    /// An OTLP receiver, and standard output beside it.
+    Both,
 }
 
 /// OTLP's transports.
@@ -450,6 +476,8 @@ pub enum Format {
     Text,
     /// One `ExportLogsServiceRequest` a line, as the collector's `otlpjsonfile` receiver reads it.
     Json,
+    /// One flat JSON object a record: its attributes under their own names.
+    Ndjson,
 }
 
 /// When a batch is sealed: at whichever limit comes first.
@@ -574,6 +602,41 @@ pub struct Status {
     pub socket: PathBuf,
 }
 
+/// Which rights flowtel gives up once it has started. A change needs a restart.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Security {
+    /// Give up everything that the start alone needed: the user, all capabilities, the way to get others. docs/operations.md,
+    /// "Rights", says what is left. `false` keeps all rights; it is a way out, not a setting to run with.
+    pub drop: bool,
+    /// The user that flowtel becomes, by name or number, where it is started as root. When not set: `flowtel`, where the
+    /// host has that user, else 65534.
+    #[schemars(example = &"flowtel")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// What happens to a system call that flowtel does not need: `enforce` refuses it (EPERM), counts it, and names it
+    /// in the log once; `log` lets it through and has the kernel log it; `off` filters nothing.
+    pub seccomp: Seccomp,
+    /// Confine file access to the directories that the configuration names and the system's own, where the kernel has
+    /// Landlock (Linux 5.13 and newer).
+    pub landlock: bool,
+    /// Keep a small helper process with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, where the start has them. It reads the
+    /// executables of other users' processes and the paths of cgroups, and can do nothing else.
+    pub helper: bool,
+}
+
+/// What happens to a system call that flowtel does not need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// It is refused.
+    Enforce,
+    /// The kernel logs it and lets it through.
+    Log,
+    /// Nothing.
+    Off,
+}
+
 /// flowtel's own log, on standard error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -582,6 +645,9 @@ pub struct Log {
     pub level: Level,
     /// `text` or `json`. A change needs a restart.
     pub format: LogFormat,
+    /// Print the whole balance at the end, not its last line alone: what became of every kernel event and of every record
+    /// (docs/losses.md).
+    pub balance: bool,
 }
 
 /// How much is logged.
@@ -607,6 +673,16 @@ pub enum LogFormat {
     Json,
 }
 
+// === impl Config
+
+impl Config {
+    /// How often open flows are recorded; `None`: never.
+    pub fn updates(&self) -> Option<Duration> {
+        let every = self.flow.update.0;
+        (!every.is_zero() && self.capture.events.has(Events::UPDATES)).then_some(every)
+    }
+}
+
 // === impl Capture
 
 impl Capture {
@@ -618,5 +694,17 @@ impl Capture {
     /// Whether the connections that are open at the start are looked for.
     pub fn takes_snapshot(&self) -> bool {
         self.snapshot && (self.events.needs_ends() || self.events.has(Events::OPEN))
+    }
+}
+
+// === impl Export
+
+impl Export {
+    /// Whether records are printed, on standard output or into a file.
+    pub fn prints(&self) -> bool {
+        match self.kind {
+            Some(kind) => kind != ExportKind::Otlp,
+            None => self.endpoint.is_none() && self.logs_endpoint.is_none(),
+        }
     }
 }

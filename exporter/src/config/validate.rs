@@ -27,6 +27,7 @@ pub(super) fn validate(config: &Config, origins: &Origins) -> Result<(Target, Ve
     record(config, &mut check);
     queue(config, &mut check);
     export(config, &mut check);
+    output(config, &mut check);
     telemetry(config, &mut check);
     if let Err(e) = config.telemetry.metrics.resolve(&config.export)
         && e.key.starts_with("telemetry.")
@@ -266,10 +267,21 @@ fn telemetry(config: &Config, check: &mut Check<'_>) {
     check.require(admin.as_os_str().is_empty() || status != admin, "telemetry.admin.socket", message);
 }
 
+/// What is printed, and into which file.
+fn output(config: &Config, check: &mut Check<'_>) {
+    if let Some(path) = &config.export.path {
+        let message = format!("expected an absolute path of a file, found \"{}\"", path.display());
+        check.require(path.is_absolute() && path.file_name().is_some(), "export.path", message);
+    }
+}
+
 fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
     filter(config, warn);
     privacy(config, warn);
     let export = &config.export;
+    if export.path.is_some() && !export.prints() {
+        warn.require(false, "export.path", "not used, because export.kind is otlp: set it to stdout or both");
+    }
     let Target::Otlp(otlp) = target else {
         // Not said of variables: they are often set for a whole system, of which flowtel is one part.
         if matches!(warn.origins.get(&Key::new("export.endpoint")), Origin::Flag(_)) {

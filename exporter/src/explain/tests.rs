@@ -43,6 +43,22 @@ fn what_a_record_lacks_is_explained_by_the_reasons_that_fit_it() {
 }
 
 #[test]
+fn an_update_explains_what_passed_and_what_of_it_is_new() {
+    let update = |more: &str| {
+        format!(
+            r#"{{"event_name":"flowtel.tcp.flow.update","attributes":{{"flowtel.source.bytes":1000,"flowtel.destination.bytes":7{more}}}}}"#
+        )
+    };
+    let text = one(&update(r#","flowtel.delta.source.bytes":10"#));
+    assert!(about(&text, "bytes").contains("what was acknowledged by then"), "{text}");
+    assert!(about(&text, "bytes since the last update").starts_with("bytes since the last update: 10. What"), "{text}");
+    let text = one(&update(""));
+    assert!(about(&text, "bytes since the last update").contains("its begin was lost"), "{text}");
+    assert!(about(&text, "duration").contains("older than flowtel"), "{text}");
+    assert!(about(&text, "cause of the end").is_empty(), "it has not ended: {text}");
+}
+
+#[test]
 fn every_line_fits_eighty_columns() {
     assert!(one(BEGIN).lines().all(|line| line.chars().count() <= 80), "{}", one(BEGIN));
 }

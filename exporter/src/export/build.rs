@@ -87,6 +87,14 @@ pub enum BuildError {
     /// Metrics can't be sent so.
     #[error("metrics: {0}")]
     Metrics(String),
+    /// The file for records can't be opened.
+    #[error("export.path {}: {why}", path.display())]
+    OutputFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The thread that writes to standard output can't be started.
     #[error("cannot start the thread that writes to standard output: {0}")]
     Thread(#[source] io::Error),
@@ -97,7 +105,7 @@ pub enum BuildError {
 impl Transport {
     pub(super) fn build(settings: &Settings) -> Result<Self, BuildError> {
         Ok(match &settings.target {
-            Target::Stdout { format } => Self::Stdout(Stdout::build(*format)?),
+            Target::Stdout => Self::Stdout(Stdout::build(&settings.print)?),
             Target::Grpc { url } => {
                 let (url, tls) = checked(url, settings)?;
                 Self::Otlp(Arc::new(Otlp::Grpc(Box::new(Grpc::build(&url, tls, settings)?))))

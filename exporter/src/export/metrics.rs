@@ -37,7 +37,7 @@ pub struct MetricsClient {
 // === impl MetricsClient
 
 impl MetricsClient {
-    /// A client towards `to`, with the timeout, compression and TLS of `export`. Has to be called on tokio.
+    /// A client towards `to`, with the timeout, compression and TLS of `export`.
     ///
     /// # Errors
     /// As of [`super::Exporter::build`].

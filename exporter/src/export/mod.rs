@@ -26,6 +26,7 @@ mod cause;
 mod grpc;
 mod headers;
 mod http;
+pub mod json;
 mod metrics;
 mod outage;
 mod packed;
@@ -77,16 +78,32 @@ pub struct Settings {
     pub retry: Backoff,
     /// TLS for `https` URLs.
     pub tls: config::Tls,
+    /// What is printed, beside whatever the target is where `beside` says so.
+    pub print: Print,
+    /// HTTP statuses of refusals after which batches are kept and tried again.
+    pub hold: Vec<u16>,
+    /// Print, too, where records go to a receiver.
+    pub beside: bool,
+}
+
+/// What is printed, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Print {
+    /// The form.
+    pub format: Format,
+    /// A file instead of standard output.
+    pub path: Option<PathBuf>,
+    /// When that file is put aside.
+    pub rotate: config::Rotate,
+    /// Compression of what is printed.
+    pub compress: Compression,
 }
 
 /// Where records go.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// Standard output.
-    Stdout {
-        /// Its form.
-        format: Format,
-    },
+    /// Standard output, or a file ([`Settings::print`]).
+    Stdout,
     /// OTLP/gRPC.
     Grpc {
         /// `http://host:port` or `https://host:port`; without a port it is the scheme's own. A path is ignored, for
@@ -104,8 +121,11 @@ pub enum Target {
 #[derive(Debug)]
 pub struct Exporter {
     transport: Transport,
+    /// Prints what is delivered.
+    beside: Option<stdout::Stdout>,
     concurrency: usize,
     retry: Backoff,
+    hold: Vec<u16>,
 }
 
 /// A running exporter.
@@ -115,6 +135,14 @@ pub struct ExportHandle {
     queue: Queue,
     closed: watch::Receiver<bool>,
     retire: watch::Sender<bool>,
+    printer: Option<Printer>,
+}
+
+/// What prints beside the export.
+#[derive(Debug)]
+struct Printer {
+    task: JoinHandle<()>,
+    stop: watch::Sender<bool>,
 }
 
 // === impl Settings
@@ -135,6 +163,14 @@ impl Settings {
                 longest_silence: export.retry.longest_silence.0,
             },
             tls: export.tls.clone(),
+            hold: export.hold.clone(),
+            print: Print {
+                format: export.format,
+                path: export.path.clone(),
+                rotate: export.rotate.clone(),
+                compress: export.compress,
+            },
+            beside: export.kind == Some(config::ExportKind::Both),
         }
     }
 }
@@ -147,10 +183,14 @@ impl Exporter {
     /// # Errors
     /// Whatever would make each request fail: the error names the file, header or URL and says what to do.
     pub fn build(settings: &Settings) -> Result<Self, BuildError> {
+        let beside =
+            (settings.beside && settings.target != Target::Stdout).then(|| stdout::Stdout::build(&settings.print));
         Ok(Self {
             transport: Transport::build(settings)?,
+            beside: beside.transpose()?,
             concurrency: settings.concurrency.max(1).into(),
             retry: settings.retry,
+            hold: settings.hold.clone(),
         })
     }
 
@@ -170,16 +210,18 @@ impl Exporter {
         let closed = watch::Sender::new(false);
         let receiver = closed.subscribe();
         let (retire, retired) = watch::channel(false);
+        let printer = self.beside.map(|stdout| Printer::start(stdout, &queue, runtime));
         let task = match self.transport {
             Transport::Stdout(stdout) => {
-                state.begin("standard output", "flowtel.stdout_log_exporter");
+                state.begin(&stdout.to_string(), "flowtel.stdout_log_exporter");
                 // What can't be written is lost and counted; nothing waits for it.
                 state.up();
                 runtime.spawn(stdout.run(queue.clone(), ledger, closed, retired))
             }
             Transport::Otlp(otlp) => {
                 state.begin(otlp.endpoint(), otlp.component());
-                let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger, state);
+                let pool = pool::Pool::new(otlp, self.concurrency, self.retry, queue.clone(), ledger, state)
+                    .holding(self.hold);
                 runtime.spawn(async move {
                     pool.run(retired).await;
                     // Kept till here: to be dropped would read as closed.
@@ -187,7 +229,27 @@ impl Exporter {
                 })
             }
         };
-        ExportHandle { task, queue, closed: receiver, retire }
+        ExportHandle { task, queue, closed: receiver, retire, printer }
+    }
+}
+
+// === impl Printer
+
+impl Printer {
+    /// How long the end waits for the last lines: a reader that doesn't read must not hold it up.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
+    fn start(stdout: stdout::Stdout, queue: &Queue, runtime: &runtime::Handle) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { task: runtime.spawn(stdout.show(queue.watch(), stopped)), stop }
+    }
+
+    /// Ends it, once what was shown so far is printed.
+    async fn stop(mut self) {
+        self.stop.send_replace(true);
+        if tokio::time::timeout(Self::PATIENCE, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
     }
 }
 
@@ -215,6 +277,9 @@ impl ExportHandle {
             self.task.abort();
             let _ = self.task.await;
         }
+        if let Some(printer) = self.printer {
+            printer.stop().await;
+        }
     }
 
     /// Ends the export: closes the queue and goes on delivering until it is empty, `grace` is over, or `cancel`
@@ -229,6 +294,9 @@ impl ExportHandle {
         }
         let left = self.queue.abandon();
         self.task.abort();
+        if let Some(printer) = self.printer {
+            printer.stop().await;
+        }
         if left.queued > 0 {
             tracing::info!(
                 records = left.queued,

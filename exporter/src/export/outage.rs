@@ -17,6 +17,8 @@ pub(super) struct Link {
     backoff: Backoff,
     outage: Option<Outage>,
     lines: Seldom,
+    /// The receiver has judged a request before.
+    answered: bool,
 }
 
 /// The time from the first request that is to be retried to the next answer that isn't.
@@ -43,7 +45,7 @@ pub(super) struct Seldom {
 
 impl Link {
     pub(super) fn new(endpoint: &str, backoff: Backoff) -> Self {
-        Self { endpoint: endpoint.into(), backoff, outage: None, lines: Seldom::default() }
+        Self { endpoint: endpoint.into(), backoff, outage: None, lines: Seldom::default(), answered: false }
     }
 
     pub(super) fn is_down(&self) -> bool {
@@ -57,7 +59,12 @@ impl Link {
 
     /// The receiver judged a request: it is there.
     pub(super) fn up(&mut self, queue: &Queue) {
-        let Some(outage) = self.outage.take() else { return };
+        let first = !std::mem::replace(&mut self.answered, true);
+        let outage = self.outage.take();
+        if first && outage.as_ref().is_none_or(|outage| !outage.announced) {
+            tracing::info!(endpoint = self.endpoint, "the receiver answers: records are delivered");
+        }
+        let Some(outage) = outage else { return };
         if outage.announced {
             tracing::info!(
                 endpoint = self.endpoint,

@@ -24,6 +24,9 @@ use crate::{
     queue::{Lease, Queue},
 };
 
+/// How long a batch that was refused with a status of `export.hold` waits for the next try: a person has to mend something.
+const HELD: Duration = Duration::from_secs(60);
+
 /// The requests to one receiver.
 pub(super) struct Pool {
     otlp: Arc<Otlp>,
@@ -35,6 +38,8 @@ pub(super) struct Pool {
     rejections: Seldom,
     partials: Seldom,
     flights: JoinSet<Landed>,
+    /// Statuses of refusals that are no end (`export.hold`).
+    hold: Vec<u16>,
 }
 
 /// A request that came to its end.
@@ -66,7 +71,13 @@ impl Pool {
             rejections: Seldom::default(),
             partials: Seldom::default(),
             flights: JoinSet::new(),
+            hold: Vec::new(),
         }
+    }
+
+    /// Keeps batches that are refused with one of these statuses.
+    pub(super) fn holding(self, hold: Vec<u16>) -> Self {
+        Self { hold, ..self }
     }
 
     /// Delivers until the queue is closed and empty, or until `retired` says so and what is in flight has landed.
@@ -124,6 +135,11 @@ impl Pool {
             Verdict::Retry { after, reason } => {
                 lease.give_back();
                 self.down(probe, after, &reason);
+                return;
+            }
+            Verdict::Rejected { reason } if reason.status.is_some_and(|status| self.hold.contains(&status)) => {
+                lease.give_back();
+                self.down(probe, Some(HELD), &reason);
                 return;
             }
             Verdict::Delivered => self.ledger.records.delivered.add(lease.done().into()),

@@ -42,9 +42,17 @@ impl Exporter {
         let (reason, retryable) = match verdict.unwrap_or_else(no_answer) {
             // Nothing was sent, so a warning about nothing is no fault.
             Verdict::Delivered | Verdict::Partial { .. } => return Ok(endpoint),
+            // It has read the request, and found what is true: that nothing is in it.
+            Verdict::Rejected { reason } if misses_records_only(&reason) => return Ok(endpoint),
             Verdict::Rejected { reason } | Verdict::TooLarge { reason } => (reason, false),
             Verdict::Retry { reason, .. } => (reason, true),
         };
         Err(ProbeError { endpoint, reason, retryable })
     }
+}
+
+/// Whether a refusal says no more than that the request holds no record. Loki answers an empty request with status 422
+/// and these words (`MissingStreamsErrorMsg` in its pkg/validation/validate.go).
+fn misses_records_only(reason: &Reason) -> bool {
+    reason.text.starts_with("HTTP 422") && reason.text.contains("at least one valid stream is required")
 }

@@ -11,7 +11,7 @@ impl Settings {
     pub fn resolved(loaded: &config::Loaded) -> Self {
         let export = &loaded.config.export;
         match &loaded.target {
-            config::Target::Stdout { format } => Self::new(export, Target::Stdout { format: *format }),
+            config::Target::Stdout { .. } => Self::new(export, Target::Stdout),
             config::Target::Otlp(otlp) => {
                 let url = otlp.url.to_string();
                 let target = match otlp.protocol {

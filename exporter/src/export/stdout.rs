@@ -1,73 +1,66 @@
-//! Batches in, lines on standard output out: OTLP/JSON for programs, or a line a record for people.
+//! Batches in, lines out, on standard output or into a file: OTLP/JSON or flat JSON for programs, or a line a record for
+//! people.
 //!
-//! A thread of its own does the writing, so that a reader who doesn't read holds up nothing but the export; the queue
-//! takes what comes meanwhile. Each batch is written at once, as whole lines. When the reader goes away, all that can't
-//! be written any more is counted `write_failed`, and whoever holds the handle is told, to stop flowtel.
+//! A thread of its own does the writing, so a reader who doesn't read holds up nothing but the export. The queue takes what
+//! comes meanwhile. Each batch is written at once, as whole lines. When the reader goes away, everything that can't be written
+//! any more is counted `write_failed`, and whoever holds the handle is told, to stop flowtel.
 
 use std::{
-    io::{self, IsTerminal, Write},
-    os::fd::AsFd,
-    sync::{Arc, mpsc},
+    fmt, io,
+    sync::{Arc, Mutex, OnceLock, PoisonError, mpsc},
     thread,
 };
 
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use prost::Message;
-use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::{oneshot, watch};
 
-use super::{BuildError, outage::Seldom};
-use crate::{config::Format, ledger::Ledger, queue::Queue, record::Batch};
+use super::{BuildError, Print, json::Transcoder, outage::Seldom};
+use crate::{
+    ledger::Ledger,
+    queue::{Queue, Watcher},
+    record::Batch,
+};
 
-mod json;
-mod lines;
+mod file;
+mod form;
+mod pack;
+mod people;
+mod sink;
+mod writer;
 
-/// The exporter to standard output.
-#[derive(Debug)]
+use file::File;
+pub(super) use form::Form;
+use pack::Pack;
+#[cfg(test)]
+pub(super) use people::Place;
+pub(super) use sink::{Raw, Sink};
+use writer::{Writer, Written};
+
+/// The exporter that writes lines.
 pub(super) struct Stdout {
-    jobs: mpsc::SyncSender<Job>,
+    /// Until its thread is started, by the first job: none may be there before flowtel has given its rights up.
+    writer: Mutex<Option<Box<Writer>>>,
+    jobs: OnceLock<mpsc::SyncSender<Job>>,
+    /// `standard output`, or the file's path.
+    place: String,
 }
 
 struct Job {
-    batch: Batch,
+    what: What,
     done: oneshot::Sender<Written>,
 }
 
-/// How far a batch got.
-struct Written {
-    /// Records whose line is out in whole.
-    records: u32,
-    error: Option<io::Error>,
+enum What {
+    Write(Batch),
+    /// Write what is held back.
+    Finish,
 }
-
-/// The form of the output, decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// One request a line.
-    Json,
-    /// One record a line.
-    Lines { colour: bool },
-}
-
-/// The writing thread's own.
-struct Writer {
-    form: Form,
-    sink: Box<dyn Write + Send>,
-    line: Vec<u8>,
-    /// The last write broke off within a line.
-    torn: bool,
-}
-
-/// A file descriptor without std's buffer, which would write line by line.
-pub(super) struct Raw<F>(pub(super) F);
 
 /// Adds a batch to `out` as it is written on standard output: one line of OTLP/JSON.
 ///
 /// # Errors
 /// It is no valid request.
 pub fn json_line(batch: &Batch, out: &mut Vec<u8>) -> io::Result<()> {
-    let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).map_err(io::Error::other)?;
-    json::write(&request, out)?;
+    Transcoder::default().write(&batch.bytes, out, &mut |_| Ok(()))?;
     out.push(b'\n');
     Ok(())
 }
@@ -75,23 +68,42 @@ pub fn json_line(batch: &Batch, out: &mut Vec<u8>) -> io::Result<()> {
 // === impl Stdout
 
 impl Stdout {
-    pub(super) fn build(format: Format) -> Result<Self, BuildError> {
-        Self::with_sink(Form::of(format), Box::new(Raw(rustix::stdio::stdout())))
+    /// What prints as these settings say.
+    ///
+    /// # Errors
+    /// The file can't be opened, or there can't be a thread.
+    pub(super) fn build(print: &Print) -> Result<Self, BuildError> {
+        let form = Form::of(print);
+        let (place, sink): (_, Box<dyn Sink>) = match &print.path {
+            None => ("standard output".into(), Box::new(Raw(rustix::stdio::stdout()))),
+            Some(path) => {
+                let error = |e: io::Error| BuildError::OutputFile { path: path.clone(), why: e.to_string() };
+                (path.display().to_string(), Box::new(File::open(path, print.rotate.clone()).map_err(error)?))
+            }
+        };
+        let pack = if form.is_for_terminal() { None } else { Pack::of(print.compress).map_err(BuildError::Thread)? };
+        Ok(Self::new(Writer::new(form, sink, pack), place))
     }
 
-    pub(super) fn with_sink(form: Form, sink: Box<dyn Write + Send>) -> Result<Self, BuildError> {
-        let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
-        let mut writer = Writer { form, sink, line: Vec::new(), torn: false };
-        thread::Builder::new()
-            .name("stdout".into())
-            .spawn(move || {
-                for job in inbox {
-                    // Nobody waits for the answer when flowtel is stopping.
-                    let _ = job.done.send(writer.write(&job.batch));
-                }
-            })
-            .map_err(BuildError::Thread)?;
-        Ok(Self { jobs })
+    #[cfg(test)]
+    pub(super) fn with_sink(form: Form, sink: Box<dyn Sink>) -> Self {
+        Self::new(Writer::new(form, sink, None), "a test".into())
+    }
+
+    fn new(writer: Writer, place: String) -> Self {
+        Self { writer: Mutex::new(Some(Box::new(writer))), jobs: OnceLock::new(), place }
+    }
+
+    /// The way to the writing thread, which is started where it isn't there. `None`: there can't be one.
+    fn jobs(&self) -> Option<&mpsc::SyncSender<Job>> {
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(writer) = writer {
+            match start(*writer) {
+                Ok(jobs) => _ = self.jobs.set(jobs),
+                Err(error) => tracing::error!(%error, "the thread that writes to {} can't be started", self.place),
+            }
+        }
+        self.jobs.get()
     }
 
     /// Writes until the queue is closed and empty, or until `retired` says so.
@@ -106,12 +118,15 @@ impl Stdout {
         loop {
             let lease = tokio::select! {
                 biased;
-                Ok(_) = retired.wait_for(|retired| *retired) => return,
+                Ok(_) = retired.wait_for(|retired| *retired) => None,
                 lease = queue.lease() => lease,
             };
-            let Some(lease) = lease else { return };
-            let written =
-                if *closed.borrow() { Written { records: 0, error: None } } else { self.write(lease.batch()).await };
+            let Some(lease) = lease else { break };
+            let written = if *closed.borrow() {
+                Written { records: 0, error: None }
+            } else {
+                self.write(What::Write(lease.batch().clone())).await
+            };
             let records = u64::from(lease.done());
             let out = u64::from(written.records).min(records);
             ledger.records.delivered.add(out);
@@ -122,20 +137,55 @@ impl Stdout {
                     tracing::info!("standard output was closed by its reader");
                     closed.send_replace(true);
                 }
+                Some(error) => self.complain(&error, records - out, &mut failures),
+            }
+        }
+        self.write(What::Finish).await;
+    }
+
+    /// Writes what `watcher` sees, until `stopped` says so and all is written, or nobody reads any more. Nothing is counted:
+    /// what isn't printed is not lost.
+    pub(super) async fn show(self, mut watcher: Watcher, mut stopped: watch::Receiver<bool>) {
+        let mut failures = Seldom::default();
+        loop {
+            let seen = tokio::select! {
+                biased;
+                seen = watcher.next() => seen,
+                _ = stopped.wait_for(|stopped| *stopped) => watcher.try_next(),
+            };
+            let Some(seen) = seen else { break };
+            if seen.missed > 0 {
+                tracing::warn!(records = seen.missed, "{} is too slow: records were not printed", self.place);
+            }
+            let records = seen.batch.records;
+            let written = self.write(What::Write(seen.batch)).await;
+            match written.error {
+                None => {}
+                Some(e) if e.kind() == io::ErrorKind::BrokenPipe => {
+                    tracing::info!(
+                        "nobody reads standard output any more: records are delivered, and no longer printed"
+                    );
+                    return;
+                }
                 Some(error) => {
-                    if let Some(held) = failures.pass() {
-                        let records = records - out;
-                        tracing::error!(%error, records, more_such_errors = held, "cannot write to standard output");
-                    }
+                    self.complain(&error, records.saturating_sub(written.records).into(), &mut failures);
                 }
             }
         }
+        self.write(What::Finish).await;
     }
 
-    async fn write(&self, batch: &Batch) -> Written {
+    fn complain(&self, error: &io::Error, records: u64, failures: &mut Seldom) {
+        if let Some(held) = failures.pass() {
+            tracing::error!(%error, records, more_such_errors = held, "cannot write to {}", self.place);
+        }
+    }
+
+    async fn write(&self, what: What) -> Written {
         let (done, answer) = oneshot::channel();
         // One batch at a time, so there is always room; without a thread there is nobody to write.
-        if self.jobs.try_send(Job { batch: batch.clone(), done }).is_ok()
+        if let Some(jobs) = self.jobs()
+            && jobs.try_send(Job { what, done }).is_ok()
             && let Ok(written) = answer.await
         {
             return written;
@@ -144,89 +194,39 @@ impl Stdout {
     }
 }
 
-// === impl Form
-
-impl Form {
-    fn of(format: Format) -> Self {
-        let terminal = io::stdout().is_terminal();
-        match format {
-            Format::Auto if !terminal => Self::Json,
-            Format::Json => Self::Json,
-            Format::Auto | Format::Text => {
-                let choice = anstream::AutoStream::choice(&io::stdout());
-                Self::Lines { colour: choice != anstream::ColorChoice::Never }
+fn start(mut writer: Writer) -> io::Result<mpsc::SyncSender<Job>> {
+    let (jobs, inbox) = mpsc::sync_channel::<Job>(1);
+    let next = move |writer: &mut Writer| {
+        while writer.holds() {
+            match inbox.recv_timeout(people::HOLD / 2) {
+                Err(mpsc::RecvTimeoutError::Timeout) => _ = writer.write_held(false),
+                result => return result.ok(),
             }
         }
+        inbox.recv().ok()
+    };
+    thread::Builder::new().name("stdout".into()).spawn(move || {
+        while let Some(Job { what, done }) = next(&mut writer) {
+            let written = match what {
+                What::Write(batch) => writer.write(&batch),
+                What::Finish => writer.write_held(true),
+            };
+            // Nobody waits for the answer when flowtel is stopping.
+            let _ = done.send(written);
+        }
+    })?;
+    Ok(jobs)
+}
+
+impl fmt::Debug for Stdout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stdout").field("place", &self.place).finish_non_exhaustive()
     }
 }
 
-// === impl Writer
-
-impl Writer {
-    fn write(&mut self, batch: &Batch) -> Written {
-        let request = match ExportLogsServiceRequest::decode(batch.bytes.clone()) {
-            Ok(request) => request,
-            Err(e) => return Written { records: 0, error: Some(io::Error::other(e)) },
-        };
-        self.line.clear();
-        if self.torn {
-            self.line.push(b'\n');
-        }
-        let torn = usize::from(self.torn);
-        match self.form {
-            Form::Json => {
-                if let Err(e) = json::write(&request, &mut self.line) {
-                    return Written { records: 0, error: Some(e.into()) };
-                }
-                self.line.push(b'\n');
-            }
-            Form::Lines { colour } => lines::write(&request, colour, &mut self.line),
-        }
-        let (bytes, error) = self.write_all();
-        let out = &self.line[..bytes];
-        self.torn = out.last().map_or(self.torn, |last| *last != b'\n');
-        let lines = out.iter().filter(|b| **b == b'\n').count().saturating_sub(torn);
-        let records = match self.form {
-            _ if error.is_none() => batch.records,
-            Form::Json => 0,
-            Form::Lines { .. } => u32::try_from(lines).unwrap_or(u32::MAX),
-        };
-        Written { records, error }
-    }
-
-    /// Writes the line buffer, and says how far it came.
-    fn write_all(&mut self) -> (usize, Option<io::Error>) {
-        let _whole_lines = io::stdout().lock();
-        let mut at = 0;
-        while at < self.line.len() {
-            match self.sink.write(&self.line[at..]) {
-                Ok(0) => return (at, Some(io::ErrorKind::WriteZero.into())),
-                Ok(n) => at += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return (at, Some(e)),
-            }
-        }
-        (at, self.sink.flush().err())
-    }
-}
-
-// === impl Raw
-
-impl<F: AsFd> Write for Raw<F> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match rustix::io::write(&self.0, bytes) {
-                // Whoever shares the terminal or pipe may have made it non-blocking.
-                Err(rustix::io::Errno::AGAIN) => match poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None) {
-                    Ok(_) | Err(rustix::io::Errno::INTR) => {}
-                    Err(e) => return Err(e.into()),
-                },
-                result => return Ok(result?),
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+impl fmt::Display for Stdout {
+    /// Where it writes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)
     }
 }

@@ -62,6 +62,8 @@ pub struct Reason {
     pub text: String,
     /// What to do about it.
     pub remedy: Option<&'static str>,
+    /// The HTTP status of a refusal, or the one that a gRPC status stands for.
+    pub status: Option<u16>,
 }
 
 /// What an HTTP answer is judged by.
@@ -88,7 +90,13 @@ pub fn of_grpc(code: Code, message: &str, details: &[u8]) -> Verdict {
             format!("gRPC {code:?}: {}", printable(message, WORDS))
         },
         grpc_remedy(code),
-    );
+    )
+    .of_status(match code {
+        Code::Unauthenticated => Some(401),
+        Code::PermissionDenied => Some(403),
+        Code::NotFound | Code::Unimplemented => Some(404),
+        _ => None,
+    });
     let after = retry_info(details);
     match code {
         Code::Ok => Verdict::Delivered,
@@ -133,7 +141,7 @@ pub fn of_http(answer: &HttpAnswer<'_>, now: SystemTime) -> Verdict {
     } else if !words.is_empty() {
         text = format!("{text}: {words}");
     }
-    let reason = Reason::new(text, http_remedy(status));
+    let reason = Reason::new(text, http_remedy(status)).of_status(Some(status));
     match status {
         429 | 502 | 503 | 504 => {
             Verdict::Retry { after: answer.retry_after.and_then(|value| retry_after(value, now)), reason }
@@ -333,7 +341,11 @@ struct ProtoDuration {
 
 impl Reason {
     pub(super) fn new(text: impl Into<String>, remedy: Option<&'static str>) -> Self {
-        Self { text: text.into(), remedy }
+        Self { text: text.into(), remedy, status: None }
+    }
+
+    fn of_status(self, status: Option<u16>) -> Self {
+        Self { status, ..self }
     }
 }
 

@@ -45,6 +45,11 @@ impl Vanished {
         since.is_some_and(|since| u128::from(now.since(since)) < REMEMBERED.as_nanos())
     }
 
+    /// Whether the end of a flow on this socket was found.
+    pub fn holds(&self, cookie: u64) -> bool {
+        !self.by_cookie.is_empty() && self.by_cookie.contains_key(&cookie)
+    }
+
     /// The socket has another flow.
     pub fn forget(&mut self, cookie: u64) {
         if !self.by_cookie.is_empty() {

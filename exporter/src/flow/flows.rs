@@ -7,7 +7,7 @@ use hashbrown::{HashMap, hash_map::Entry};
 
 use super::{
     BootId, CommunityId, FlowEvent, Owner, Role, Stamp, What,
-    attempts::Attempts,
+    attempts::{Attempt, Attempts},
     audited::Vanished,
     early::Early,
     listeners::Listeners,
@@ -16,6 +16,7 @@ use super::{
     own::{Own, OwnSockets},
     refusals::{self, Refusal, Refusals},
     settle::{Place, Settling},
+    updates::Untied,
     waits::Waits,
 };
 use crate::{
@@ -39,6 +40,10 @@ pub struct Flows {
     pub(super) waits: Waits,
     pub(super) open: OpenFlows,
     pub(super) older: OlderFlows,
+    /// What was told of open flows that are in neither.
+    pub(super) untied: Untied,
+    /// Open flows are told now and then.
+    pub(super) updated: bool,
     pub(super) listeners: Listeners,
     pub(super) vanished: Vanished,
     /// Where the audit goes on in the table of open flows.
@@ -97,6 +102,8 @@ impl Flows {
             waits: Waits::default(),
             open: OpenFlows::new(config.flow.max_flows as usize),
             older: OlderFlows::default(),
+            untied: Untied::new(config.flow.max_flows as usize),
+            updated: config.updates().is_some(),
             listeners: Listeners::default(),
             vanished: Vanished::default(),
             audited: 0,
@@ -174,6 +181,7 @@ impl Flows {
             Event::Fin(fin) => self.fin(event, fin),
             Event::Reset(segment) => self.reset(event, segment),
             Event::Close(close) => self.closes(event, close),
+            Event::Update(update) => self.updates(event, update),
             // Who knows namespaces has noticed it.
             Event::Netns(_) => self.ledger.kernel.netns.joined.add(1),
             Event::Refused(refused) => {
@@ -224,6 +232,7 @@ impl Flows {
     pub fn set_limits(&mut self, config: &config::Flow) {
         self.attempts.set_limits(config.max_attempts as usize, config.attempt_age.0, &self.ledger.kernel);
         self.ledger.flows_forgotten.add(self.open.set_limit(config.max_flows as usize));
+        self.untied.set_limit(config.max_flows as usize);
     }
 
     /// Whether nothing waits to be told.
@@ -244,6 +253,14 @@ impl Flows {
     fn release(&mut self, now: Option<KernelTime>, mut out: impl FnMut(&FlowEvent)) {
         while let Some((place, held)) = self.settling.next(now) {
             match held.event.what {
+                What::Update { .. } => {
+                    let (event, cookie, own) = (held.event.clone(), held.cookie, held.own);
+                    self.settling.told();
+                    if let Some(event) = self.told_update(&event, cookie).filter(|_| !own) {
+                        out(&event);
+                    }
+                    continue;
+                }
                 What::Begin { .. } => {
                     if held.unmatched
                         && let Some(id) = held.event.flow.community_id
@@ -306,6 +323,11 @@ impl Flows {
         for flow in flows.into_iter().flatten() {
             flow.owner = flow.owner.filter(|owner| owner.role != Role::Listener);
         }
+    }
+
+    /// Whether an attempt is flowtel's own.
+    pub(super) fn is_own(&self, attempt: &Attempt) -> bool {
+        self.own.asked(attempt)
     }
 
     pub(super) fn count(&self, kind: &Kind, own: bool) {

@@ -11,6 +11,7 @@
 //! - `shares`: the table of both, which is bounded for each cgroup;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
+//! - `updates`: what has passed so far over a flow that is open;
 //! - `waits`: attempts that are over unless something of them comes soon;
 //! - [`reason`]: why a flow ended, or an attempt failed: pure functions; [`cause`]: its words;
 //! - [`flags`]: the same from packets alone, for captures;
@@ -38,6 +39,7 @@ pub mod reason;
 mod refusals;
 mod settle;
 mod shares;
+mod updates;
 mod waits;
 
 use std::{net::SocketAddr, num::NonZeroU32, time::Duration};
@@ -109,6 +111,13 @@ pub enum What {
     },
     /// It was there when flowtel started; its begin was not seen.
     Open,
+    /// It is open, and this is what has passed so far.
+    Update {
+        /// Since its begin; `None` where that was not seen.
+        duration: Option<Duration>,
+        /// What passed.
+        traffic: Traffic,
+    },
     /// It is over.
     End {
         /// Why; `None` where nothing says so.
@@ -148,6 +157,25 @@ pub struct Traffic {
     pub rtt: Option<Duration>,
     /// The bytes are all that passed. Otherwise others than TCP may have moved some (SOCKMAP), and the numbers mean nothing.
     pub counted: bool,
+    /// What of it passed since it was told last; `None` where that is not known, and of ends where there are no updates
+    /// (`flow.update`).
+    pub delta: Option<Delta>,
+}
+
+/// What passed over a connection since that was told last. Below zero only where too much was told before (a capture whose
+/// packets are not in order).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// As [`Traffic::source_bytes`].
+    pub source_bytes: i64,
+    /// As [`Traffic::destination_bytes`].
+    pub destination_bytes: i64,
+    /// As [`Traffic::source_segments`].
+    pub source_segments: i32,
+    /// As [`Traffic::destination_segments`].
+    pub destination_segments: i32,
+    /// As [`Traffic::retransmits`].
+    pub retransmits: i32,
 }
 
 /// What one side of a connection sent and the other one acknowledged: payload bytes, and segments.
@@ -273,6 +301,23 @@ impl Traffic {
             retransmits,
             rtt: (!rtt.is_zero()).then_some(rtt),
             counted: true,
+            delta: None,
+        }
+    }
+}
+
+// === impl Delta
+
+impl Delta {
+    /// What both say together.
+    #[must_use]
+    pub fn saturating_add(&self, other: &Self) -> Self {
+        Self {
+            source_bytes: self.source_bytes.saturating_add(other.source_bytes),
+            destination_bytes: self.destination_bytes.saturating_add(other.destination_bytes),
+            source_segments: self.source_segments.saturating_add(other.source_segments),
+            destination_segments: self.destination_segments.saturating_add(other.destination_segments),
+            retransmits: self.retransmits.saturating_add(other.retransmits),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     BootId, Direction, Flow, Flows, Owner, Role, Source, attempts::Attempt, open::Open, reason::Seen, settle::Place,
+    updates::Passed,
 };
 use crate::capture::{KernelTime, NetnsId, Note};
 
@@ -26,6 +27,8 @@ const SINCE: usize = 12;
 const TIMES: usize = 13;
 const NETNS: usize = 16;
 const INTERFACE: usize = 17;
+/// What passed by the last update: bytes of source and destination, segments, retransmissions.
+const TOLD: usize = 18;
 
 // Bits of WHAT.
 const OPEN: u64 = 1 << 0;
@@ -47,6 +50,8 @@ const USED_AGAIN: u64 = 1 << 12;
 const FOUND: u64 = 1 << 13;
 const UNCOUNTED: u64 = 1 << 14;
 const DENIED: u64 = 1 << 15;
+/// What passed by the last update is known, of an open flow or, alone, of one that is in no table.
+const UPDATED: u64 = 1 << 16;
 
 impl Flows {
     /// The flows and attempts that are open, for the flowtel after this one, each the oldest first. What waits to be told is
@@ -57,7 +62,11 @@ impl Flows {
             .iter()
             .filter(|(_, attempt)| attempt.asked >= self.watched)
             .map(|(cookie, attempt)| of_attempt(cookie, attempt));
-        self.open.iter().map(|(cookie, open)| of_open(&self.boot, cookie, open)).chain(attempts).collect()
+        let open = self.open.iter().map(|(cookie, open)| of_open(&self.boot, cookie, open));
+        // The next flowtel finds the older ones anew.
+        let older = self.updated.then(|| self.older.all_told()).into_iter().flatten();
+        let others = self.untied.iter().chain(older).map(|(cookie, told)| of_other(cookie, told));
+        open.chain(attempts).chain(others).collect()
     }
 
     /// Follows what the flowtel before this one had open: the flows' begin was told. To be called before any event. Returns
@@ -78,6 +87,8 @@ impl Flows {
                     // Two of one socket: never in what a flowtel wrote.
                     self.ledger.kernel.connect.unused.add(1);
                 }
+            } else if words.is(UPDATED) {
+                self.untied.insert(words.at(COOKIE), words.told());
             }
         }
         taken
@@ -85,7 +96,7 @@ impl Flows {
 }
 
 fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
-    let Open { flow, began, seen, active, own, .. } = open;
+    let Open { flow, began, seen, active, own, told, .. } = open;
     let (local, remote) = match flow.direction {
         Some(Direction::Incoming) => (flow.destination, flow.source),
         _ => (flow.source, flow.destination),
@@ -105,7 +116,31 @@ fn of_open(boot: &BootId, cookie: u64, open: &Open) -> Note {
     let named = flow.owner.and_then(|owner| owner.begin).map(|pid| KernelTime(pid.get().into()));
     let times = [seen.fin_in, named, seen.reset_in];
     let place = [flow.netns.told(), flow.interface.into()];
-    write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times, place)
+    let mut note = write((cookie, *began), local, remote, &what, flow.owner.as_ref(), times, place);
+    if let Some(told) = told {
+        add_told(&mut note, told);
+    }
+    note
+}
+
+/// Of a flow that the next flowtel does not follow by this: what was told of it.
+fn of_other(cookie: u64, told: &Passed) -> Note {
+    let mut note = Note::default();
+    if let Some(word) = note.get_mut(COOKIE) {
+        *word = cookie;
+    }
+    add_told(&mut note, told);
+    note
+}
+
+fn add_told(note: &mut Note, told: &Passed) {
+    let Passed { source_bytes, destination_bytes, source_segments, destination_segments, retransmits } = *told;
+    let segments = u64::from(source_segments) << 32 | u64::from(destination_segments);
+    let words = [source_bytes, destination_bytes, segments, retransmits.into()];
+    note.iter_mut().skip(TOLD).zip(words).for_each(|(word, value)| *word = value);
+    if let Some(what) = note.get_mut(WHAT) {
+        *what |= UPDATED;
+    }
 }
 
 fn of_attempt(cookie: u64, attempt: &Attempt) -> Note {
@@ -212,7 +247,19 @@ impl Words<'_> {
         if self.is(USED_AGAIN) {
             flow.set_apart(boot, began);
         }
-        Open { flow, began, seen, begin: Place::ELSEWHERE, active: self.is(ACTIVE), own: self.is(OWN) }
+        let (active, own, told) = (self.is(ACTIVE), self.is(OWN), self.told().map(Box::new));
+        Open { flow, began, seen, begin: Place::ELSEWHERE, active, own, told }
+    }
+
+    fn told(self) -> Option<Passed> {
+        let segments = self.at(TOLD + 2);
+        self.is(UPDATED).then(|| Passed {
+            source_bytes: self.at(TOLD),
+            destination_bytes: self.at(TOLD + 1),
+            source_segments: (segments >> 32) as u32,
+            destination_segments: segments as u32,
+            retransmits: self.at(TOLD + 3) as u32,
+        })
     }
 
     fn attempt(self) -> Attempt {
@@ -275,6 +322,11 @@ mod tests {
         )
     }
 
+    fn passed(a: u64, b: u64) -> Passed {
+        let [source_segments, destination_segments, retransmits] = [(a >> 32) as u32, a as u32, b as u32];
+        Passed { source_bytes: a, destination_bytes: b, source_segments, destination_segments, retransmits }
+    }
+
     fn open() -> impl Strategy<Value = (u64, Open)> {
         let end = |v4: bool| {
             (any::<[u8; 16]>(), any::<u16>()).prop_map(move |(bytes, port)| {
@@ -299,7 +351,8 @@ mod tests {
                 flow.local |= here;
                 flow.owner = owner;
                 (flow.netns, flow.interface) = (NetnsId::new(cookie ^ began), began as u32);
-                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own })
+                let told = began.is_multiple_of(2).then(|| Box::new(passed(cookie, began)));
+                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own, told })
             },
         )
     }
@@ -311,6 +364,7 @@ mod tests {
             let words = Words(&note);
             let again = words.open(&boot());
             prop_assert!(words.is(OPEN) && !words.is(ATTEMPT) && words.at(COOKIE) == cookie);
+            prop_assert_eq!(&again.told, &open.told);
             prop_assert_eq!((again.seen, again.began, again.active, again.own), (open.seen, open.began, open.active, open.own));
             prop_assert_eq!(again.flow, open.flow);
         }
@@ -335,6 +389,15 @@ mod tests {
             let flows = &mut Flows::new(&Config::default(), boot(), None, Arc::<Ledger>::default());
             prop_assert!(flows.take_up(&[note]) <= 1);
         }
+    }
+
+    #[test]
+    fn what_was_told_of_flows_that_are_found_anew_is_handed_on_too() {
+        let config = Config::default();
+        let mut flows = Flows::new(&config, boot(), None, Arc::<Ledger>::default());
+        assert_eq!(flows.take_up(&[of_other(7, &passed(1 << 40 | 5, 6))]), 0);
+        assert_eq!(flows.leave(), [of_other(7, &passed(1 << 40 | 5, 6))]);
+        assert_eq!(flows.untied.take(7), Some(passed(1 << 40 | 5, 6)));
     }
 
     #[test]

@@ -4,36 +4,60 @@
 //!
 //! Bytes are what the last FIN each way said would be counted once it was acknowledged; else what was counted last.
 
-use std::time::Duration;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use flowtel_common::event::{self, Close, Counters, Fin, Segment, state};
+use flowtel_common::event::{self, Close, Counters, Fin, Segment, Update, state};
 use hashbrown::{HashMap, HashSet};
 
 use super::{
-    Cause, CommunityId, Direction, EndReason, Evidence, Flow, FlowEvent, FlowId, Owner, Role, Sent, Source, Stamp,
+    BootId, CommunityId, Direction, EndReason, Evidence, Flow, FlowEvent, FlowId, Owner, Role, Sent, Source, Stamp,
     Traffic, What,
     flows::{Flows, ended, stamp},
     reason::{LEAST_RTO, RESET_CLOSES_WITHIN, Seen},
+    updates::{Passed, so_far},
 };
 use crate::capture::{
-    Clock, KernelEvent, KernelTime,
+    Clock, KernelEvent, KernelTime, NetnsId,
     snapshot::{Found, FoundListener, Gone, Holder, Listing},
 };
+
+/// How many connections are taken over before the memory that held them is given back.
+const PIECE: usize = 1 << 15;
 
 /// Flows that were there before flowtel, by socket cookie. As many as the snapshot was allowed to find.
 #[derive(Debug, Default)]
 pub(super) struct OlderFlows {
     by_cookie: HashMap<u64, Older, foldhash::fast::RandomState>,
+    /// When they were found.
+    found: KernelTime,
+    /// FINs, resets and ends that had been lost by then.
+    lost: u64,
 }
 
-/// One of them.
+/// One of them: hundreds of thousands may be there, and most do nothing for a long time. So what can be made anew is not kept
+/// (ids), what many have in common is kept once (owners), and what comes last has no place before it comes.
 #[derive(Debug)]
 struct Older {
-    flow: Flow,
+    local: SocketAddr,
+    remote: SocketAddr,
+    netns: NetnsId,
+    interface: u32,
+    owner: Option<Arc<Owner>>,
+    segments: Option<Box<Segments>>,
+    direction: Option<Direction>,
+    /// Both ends are on this host.
+    here: bool,
     /// This side asked for it, as far as is known: its SYN is among what the peer acknowledged.
     active: bool,
-    /// When it was found, and in which state.
-    found: (KernelTime, u32),
+    /// The [`state`] that it was found in.
+    found: u8,
+    /// What passed by its last update, or by when it was found; only where there are updates.
+    told: Option<Box<Passed>>,
+}
+
+/// What its last segments said.
+#[derive(Debug, Default, Clone)]
+struct Segments {
     /// The most that was counted.
     counters: Counters,
     /// The peer's FIN, the own FIN, last: when, and what is counted once all up to it is.
@@ -56,9 +80,10 @@ impl OlderFlows {
         self.by_cookie.len()
     }
 
-    /// All of them, in no order.
-    pub fn flows(&self) -> impl Iterator<Item = &Flow> {
-        self.by_cookie.values().map(|older| &older.flow)
+    /// The one whose id `is` asked for. Ids are made anew, so this takes a while: it is for people who ask.
+    pub fn find(&self, boot: &BootId, is: impl Fn(FlowId) -> bool) -> Option<Flow> {
+        let is = |(cookie, older): &(&u64, &Older)| is(FlowId::new(boot, **cookie, older.local, older.remote));
+        self.by_cookie.iter().find(is).map(|(cookie, older)| older.flow(boot, *cookie))
     }
 
     /// Whether the flow on this socket is one.
@@ -68,44 +93,73 @@ impl OlderFlows {
 
     /// A process takes a connection that nobody had taken when it was found. Returns whether it is one of these.
     pub fn accepts(&mut self, cookie: u64, owner: Owner) -> bool {
-        let flow = self.by_cookie.get_mut(&cookie).map(|older| &mut older.flow);
-        let Some(flow) = flow.filter(|flow| flow.direction == Some(Direction::Incoming) && flow.owner.is_none()) else {
+        let older = self.by_cookie.get_mut(&cookie);
+        let Some(older) = older.filter(|older| older.direction == Some(Direction::Incoming) && older.owner.is_none())
+        else {
             return false;
         };
-        flow.owner = Some(owner);
+        older.owner = Some(Arc::new(owner));
         true
     }
 
     /// Notes a FIN. Returns whether it is of one of these.
     pub fn fin(&mut self, event: &KernelEvent, fin: &Fin) -> bool {
         let Some(older) = self.by_cookie.get_mut(&fin.cookie) else { return false };
-        older.segment(&fin.counters, fin.state);
+        let was_out = older.fin_was_out();
+        let segments = older.segments();
+        segments.add(&fin.counters, fin.state);
         let at = stamp(event, event.time);
         let Counters { bytes_acked, bytes_received, .. } = fin.counters;
         // A FIN that stands before what was counted, or far ahead of it, is a stray one.
         let ahead = if fin.ahead < 1 << 31 { u64::from(fin.ahead) } else { 0 };
         if fin.way == event::IN {
-            older.fin_in = Some((at, bytes_received + ahead));
+            segments.fin_in = Some((at, bytes_received + ahead));
         } else {
-            if older.fin_out.is_some() || older.fin_was_out() {
-                older.fin_again = Some(event.time);
+            if segments.fin_out.is_some() || was_out {
+                segments.fin_again = Some(event.time);
             }
-            older.fin_out = Some((at, bytes_acked + ahead));
+            segments.fin_out = Some((at, bytes_acked + ahead));
         }
         true
+    }
+
+    /// Takes what one of these has counted so far. Returns its flow, and what has passed; `None` where that is not known.
+    pub fn updates(&mut self, boot: &BootId, update: &Update) -> Option<(Flow, Traffic)> {
+        let older = self.by_cookie.get_mut(&update.cookie)?;
+        if let Some(segments) = &mut older.segments {
+            segments.add(&update.counters, update.state);
+            if update.state == state::FIN_WAIT2 && segments.fin_in.is_some() {
+                // The peer's FIN is among what it has received: the end tells.
+                return None;
+            }
+        }
+        let mut traffic = so_far(&update.counters, update.state, older.direction, older.active);
+        traffic.counted = update.marks & u32::from(event::UNCOUNTED) == 0;
+        Some((older.flow(boot, update.cookie), traffic))
+    }
+
+    /// What passed by the last update of the flow on this socket, or by when it was found.
+    pub fn told(&mut self, cookie: u64) -> Option<&mut Passed> {
+        self.by_cookie.get_mut(&cookie)?.told.as_deref_mut()
+    }
+
+    /// The same of all, each with its cookie.
+    pub fn all_told(&self) -> impl Iterator<Item = (u64, &Passed)> {
+        self.by_cookie.iter().filter_map(|(cookie, older)| Some((*cookie, older.told.as_deref()?)))
     }
 
     /// Notes a reset. Returns whether it is of one of these.
     pub fn reset(&mut self, event: &KernelEvent, reset: &Segment) -> bool {
         let Some(older) = self.by_cookie.get_mut(&reset.cookie) else { return false };
-        older.segment(&reset.counters, reset.state);
+        let segments = older.segments();
+        segments.add(&reset.counters, reset.state);
         // A reset that leaves comes from a socket that is closed already.
-        older.peer_fin_came |= reset.fin_in != 0 && reset.state == state::CLOSE;
+        segments.peer_fin_came |= reset.fin_in != 0 && reset.state == state::CLOSE;
         let at = Some(stamp(event, event.time));
         if reset.way == event::IN {
-            older.reset_in = at;
+            segments.reset_in = at;
         } else {
-            older.reset_out = at;
+            segments.reset_out = at;
         }
         true
     }
@@ -114,53 +168,89 @@ impl OlderFlows {
 // === impl Flows
 
 impl Flows {
-    /// Takes what was there at the start: connections, each told once as open, and listeners. `began` says of which the
-    /// programs have told the begin, or will: those are no news, nor are those that are followed already. To be called
-    /// before anything else.
-    pub fn found(&mut self, listing: &Listing, clock: &Clock, began: impl Fn(u64) -> bool) {
+    /// Takes what was there at the start: connections, each given to `open` once as open, and listeners. `began` says of which
+    /// the programs have told the begin, or will: those are no news, nor are those that are followed already. Each connection
+    /// goes to `then` afterwards, with the answer whether it is an older flow: so none is here twice. To be called before
+    /// anything else.
+    pub fn found(
+        &mut self,
+        listing: &mut Listing,
+        clock: &Clock,
+        began: impl Fn(u64) -> bool,
+        mut open: impl FnMut(&FlowEvent),
+        mut then: impl FnMut(Found, bool),
+    ) {
         for listener in listing.listeners.iter().filter(|_| self.acceptors) {
             // One that began to listen meanwhile was told, or will be.
             if let Some(owner) = listener_owner(listener, listing.time) {
                 self.listeners.listens(listener.cookie, Some(owner));
             }
         }
-        let listeners: HashMap<_, _> = listing.listeners.iter().map(|l| ((l.namespace, l.port), l)).collect();
-        // Both ends of a connection are here where both are in the lists.
-        let mut ends: HashMap<CommunityId, u32> = HashMap::new();
-        let mut seen = HashSet::new();
-        let all = listing.connections.iter().map(|found| (found.local, found.remote));
-        for (local, remote) in all.chain(listing.left.iter().copied()) {
-            if seen.insert((local, remote)) {
-                *ends.entry(CommunityId::tcp(local, remote)).or_default() += 1;
-            }
-        }
+        let listeners: HashSet<_> = listing.listeners.iter().map(|l| (l.namespace, l.port)).collect();
+        let both = both_here(listing);
         let wall = clock.wall(listing.time);
         let at = Stamp { time: listing.time, wall, observed: wall };
+        let mut connections = std::mem::take(&mut listing.connections);
         let kind = &self.ledger.kernel.found;
-        kind.seen.add(listing.connections.len() as u64);
-        kind.read.add(listing.connections.len() as u64);
-        for found in &listing.connections {
-            if began(found.cookie) || self.open.contains(found.cookie) {
+        kind.seen.add(connections.len() as u64);
+        kind.read.add(connections.len() as u64);
+        self.older.found = listing.time;
+        self.older.lost = self.ends_lost();
+        self.older.by_cookie.reserve(connections.len());
+        let mut owners: HashMap<(u32, u64), Arc<Owner>> = HashMap::new();
+        while let Some(found) = connections.pop() {
+            if connections.len().is_multiple_of(PIECE) {
+                connections.shrink_to_fit();
+            }
+            let Found { cookie, local, remote, .. } = found;
+            if began(cookie) || self.open.contains(cookie) {
                 self.ledger.kernel.found.unused.add(1);
+                then(found, false);
                 continue;
             }
-            if self.own_sockets.is_inherited(found.cookie) {
+            if self.own_sockets.is_inherited(cookie) {
                 self.ledger.kernel.found.own.add(1);
+                then(found, false);
                 continue;
             }
-            let Found { cookie, local, remote, .. } = *found;
-            let listens = |port: u16| listeners.get(&(found.namespace, port)).copied();
-            let direction = direction(found, listens(local.port()).is_some(), listens(remote.port()).is_some());
-            let mut flow = Flow::new(&self.boot, cookie, local, remote, direction);
-            flow.local |= ends.get(&CommunityId::tcp(local, remote)).is_some_and(|n| *n > 1);
-            (flow.netns, flow.interface) = (found.netns, found.interface);
-            flow.owner = self.holder(found, direction, listing.time);
-            let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
-            self.settling.hold(FlowEvent { at, flow: flow.clone(), what: What::Open }, cookie, at.time, false, false);
-            let found = (listing.time, found.state, found.counters);
-            self.older.by_cookie.insert(cookie, Older::new(flow, active, found));
+            let listens = |port: u16| listeners.contains(&(found.namespace, port));
+            let direction = direction(&found, listens(local.port()), listens(remote.port()));
+            let owner = self.holder(&found, direction, listing.time).map(|owner| {
+                let known = owners.entry((owner.pid, owner.cgroup)).or_insert_with(|| Arc::new(owner));
+                if **known != owner {
+                    *known = Arc::new(owner);
+                }
+                Arc::clone(known)
+            });
+            let older = Older {
+                local,
+                remote,
+                netns: found.netns,
+                interface: found.interface,
+                owner,
+                segments: None,
+                direction,
+                here: both.contains(&CommunityId::tcp(local, remote)),
+                active: found.active.unwrap_or(direction == Some(Direction::Outgoing)),
+                found: found.state as u8,
+                told: self.updated.then(|| {
+                    // A flowtel before this one has told of it.
+                    let told = self.untied.take(cookie);
+                    let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
+                    Box::new(told.unwrap_or_else(|| so_far(&found.counters, found.state, direction, active).passed()))
+                }),
+            };
+            open(&FlowEvent { at, flow: older.flow(&self.boot, cookie), what: What::Open });
+            self.older.by_cookie.insert(cookie, older);
             self.ledger.kernel.found.joined.add(1);
+            then(found, true);
         }
+    }
+
+    /// FINs, resets and ends for which the ring had no room.
+    fn ends_lost(&self) -> u64 {
+        let kernel = &self.ledger.kernel;
+        [&kernel.fin, &kernel.reset, &kernel.close].iter().map(|kind| kind.ring_full.get()).sum()
     }
 
     /// Whether the flow on this socket was there at the start, and its end was not told yet.
@@ -178,20 +268,27 @@ impl Flows {
             return;
         };
         kind.joined.add(1);
-        older.counts(&gone.counters);
-        older.fin_counted |= gone.state == state::FIN_WAIT2;
-        older.peer_fin_came |= has_peer_fin(gone.state);
+        older.segments().add(&gone.counters, gone.state);
         let wall = clock.wall(gone.time);
-        let (what, at) = older.ended(gone, Stamp { time: gone.time, wall, observed: wall });
-        self.settling.hold(FlowEvent { at, flow: older.flow, what }, gone.cookie, gone.time, false, false);
+        let (what, at) =
+            older.ended(gone, Stamp { time: gone.time, wall, observed: wall }, self.ends_lost() > self.older.lost);
+        let what = what.since(older.told.as_deref());
+        let told = FlowEvent { at, flow: older.flow(&self.boot, gone.cookie), what };
+        self.settling.hold(told, gone.cookie, gone.time, false, false);
+        if self.older.by_cookie.is_empty() {
+            // One busy start is not paid for in memory for ever.
+            self.older.by_cookie.shrink_to_fit();
+        }
     }
 
     /// The end of an older flow whose socket an earlier flowtel had asked for its states. Returns whether it is one.
     pub(super) fn closes_older(&mut self, event: &KernelEvent, close: &Close) -> bool {
         let Some(older) = self.older.by_cookie.remove(&close.cookie) else { return false };
         self.count(&self.ledger.kernel.close, false);
-        let what = ended(event, close, &older.seen(), older.flow.direction, older.active, None);
-        self.hold_end(event, close.cookie, older.flow, what, false);
+        let what = ended(event, close, &older.seen(), older.direction, older.active, None);
+        let what = what.since(older.told.as_deref());
+        let flow = older.flow(&self.boot, close.cookie);
+        self.hold_end(event, close.cookie, flow, what, false);
         true
     }
 
@@ -205,7 +302,7 @@ impl Flows {
         asked: bool,
     ) -> bool {
         let Some(older) = self.older.by_cookie.get_mut(&cookie) else { return true };
-        if older.flow.id == id {
+        if older.flow(&self.boot, cookie).id == id {
             self.count(&self.ledger.kernel.established, false);
             if asked {
                 self.count(&self.ledger.kernel.connect, false);
@@ -214,10 +311,18 @@ impl Flows {
         }
         if let Some(older) = self.older.by_cookie.remove(&cookie) {
             let at = stamp(event, event.time);
-            let (time, state) = older.found;
-            let gone = Gone { cookie, time: event.time, alive: time, state, counters: older.counters };
-            let (what, at) = older.ended(&gone, at);
-            self.settling.hold(FlowEvent { at, flow: older.flow, what }, cookie, event.time, false, false);
+            let flow = older.flow(&self.boot, cookie);
+            let (what, at) = match &older.segments {
+                Some(segments) => {
+                    let (alive, state) = (self.older.found, older.found.into());
+                    let gone = Gone { cookie, time: event.time, alive, state, counters: segments.counters };
+                    older.ended(&gone, at, self.ends_lost() > self.older.lost)
+                }
+                // Nothing was seen of its end.
+                None => (What::Vanished, at),
+            };
+            let what = what.since(older.told.as_deref());
+            self.settling.hold(FlowEvent { at, flow, what }, cookie, event.time, false, false);
         }
         true
     }
@@ -257,34 +362,115 @@ fn direction(found: &Found, here: bool, there: bool) -> Option<Direction> {
     }
 }
 
+/// Connections of which both ends are in the lists.
+fn both_here(listing: &Listing) -> HashSet<CommunityId> {
+    let (mut one, mut both) = (HashMap::new(), HashSet::new());
+    let all = listing.connections.iter().map(|found| (found.local, found.remote));
+    for (local, remote) in all.chain(listing.left.iter().copied()) {
+        // The same end may be there twice: in two namespaces, or as a socket and as what is left of one.
+        let (id, first) = (CommunityId::tcp(local, remote), local <= remote);
+        match one.get(&id) {
+            None => _ = one.insert(id, first),
+            Some(other) if *other != first => _ = both.insert(id),
+            Some(_) => {}
+        }
+    }
+    both
+}
+
 // === impl Older
 
 impl Older {
-    fn new(flow: Flow, active: bool, (time, state, counters): (KernelTime, u32, Counters)) -> Self {
-        Self {
-            flow,
-            active,
-            found: (time, state),
-            counters,
-            fin_in: None,
-            fin_out: None,
-            fin_again: None,
-            fin_counted: state == state::FIN_WAIT2,
-            peer_fin_came: has_peer_fin(state),
-            reset_in: None,
-            reset_out: None,
+    /// The flow, as records tell it.
+    fn flow(&self, boot: &BootId, cookie: u64) -> Flow {
+        let mut flow = Flow::new(boot, cookie, self.local, self.remote, self.direction);
+        flow.local |= self.here;
+        (flow.netns, flow.interface) = (self.netns, self.interface);
+        flow.owner = self.owner.as_deref().copied();
+        flow
+    }
+
+    fn segments(&mut self) -> &mut Segments {
+        let found = self.found.into();
+        self.segments.get_or_insert_with(|| {
+            let mut segments = Box::<Segments>::default();
+            segments.add(&Counters::default(), found);
+            segments
+        })
+    }
+
+    /// Whether the own FIN had left when it was found.
+    fn fin_was_out(&self) -> bool {
+        matches!(self.found.into(), state::FIN_WAIT1 | state::FIN_WAIT2 | state::LAST_ACK | state::CLOSING)
+    }
+
+    /// What was seen of it, for an end that its socket's state tells.
+    fn seen(&self) -> Seen {
+        let Some(segments) = &self.segments else { return Seen::default() };
+        Seen {
+            fin_in: segments.fin_in.map(|(at, _)| at.time),
+            reset_in: segments.reset_in.map(|at| at.time),
+            reset_out: segments.reset_out.is_some(),
+            uncounted: false,
         }
     }
 
-    /// A segment shows what was counted, and which FINs are among it.
-    fn segment(&mut self, counters: &Counters, state: u32) {
-        self.counts(counters);
+    /// The end of one that is no longer there, which was seen to be so at `seen`. `lost`: what would have said how may have
+    /// been lost.
+    fn ended(&self, gone: &Gone, seen: Stamp, lost: bool) -> (What, Stamp) {
+        let Some(segments) = &self.segments else { return (What::Vanished, seen) };
+        let rtt = Duration::from_micros(segments.counters.srtt_us.into());
+        // A reset closes a socket at once: one that the socket outlived was forged.
+        let closed = |at: &Stamp| u128::from(gone.alive.since(at.time)) < RESET_CLOSES_WITHIN.as_nanos();
+        let own_fin = segments.fin_out.is_some() || self.fin_was_out();
+        // Its acknowledgement would have come within a round trip; after that a timer tries again, or gives up.
+        let gave_up = matches!(gone.state, state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING)
+            && segments.fin_again.is_some_and(|t| u128::from(gone.alive.since(t)) > (rtt + LEAST_RTO).as_nanos());
+        let fins = [segments.fin_in, segments.fin_out].into_iter().flatten().map(|(at, _)| at);
+        let (cause, at) = if let Some(at) = segments.reset_in.filter(closed) {
+            (EndReason::ResetRemote.by(Evidence::Segment), at)
+        } else if let Some(at) = segments.reset_out.filter(closed) {
+            (EndReason::ResetLocal.by(Evidence::Segment), at)
+        } else if own_fin && !gave_up {
+            // Where it lived on for long after its last FIN, the list knows better when it ended.
+            let soon = |at: &Stamp| u128::from(gone.alive.since(at.time)) < LEAST_RTO.as_nanos();
+            let source = if segments.fin_out.is_some() { Evidence::Segment } else { Evidence::State };
+            (EndReason::Fin.by(source), fins.max_by_key(|at| at.time).filter(soon).unwrap_or(seen))
+        } else if lost && !gave_up {
+            // Nothing came; or a FIN or a reset, whose event was lost.
+            return (What::Vanished, seen);
+        } else {
+            (EndReason::Timeout.by(Evidence::State), seen)
+        };
+        let mut sent = segments.counters.bytes_acked;
+        let mut own_fin_counted = segments.fin_counted;
+        if let Some((_, acked)) = segments.fin_out {
+            sent = if cause.reason == EndReason::Fin { sent.max(acked) } else { sent };
+            own_fin_counted |= sent >= acked;
+        }
+        let mut received = segments.counters.bytes_received;
+        let mut peer_fin_counted = segments.peer_fin_came;
+        if let Some((_, all)) = segments.fin_in {
+            peer_fin_counted = true;
+            received = received.max(all);
+        }
+        sent = sent.saturating_sub(u64::from(self.active) + u64::from(own_fin_counted));
+        received = received.saturating_sub(u64::from(peer_fin_counted));
+        let Counters { segments_in, segments_out, retransmits, .. } = segments.counters;
+        let own = Sent { bytes: sent, segments: segments_out };
+        let peer = Sent { bytes: received, segments: segments_in };
+        let traffic = Traffic::new(self.direction, own, peer, retransmits, rtt);
+        (What::End { cause: Some(cause), duration: None, traffic }, at)
+    }
+}
+
+// === impl Segments
+
+impl Segments {
+    /// A segment, or a look, shows what was counted, and which FINs are among it. Counters only grow.
+    fn add(&mut self, now: &Counters, state: u32) {
         self.fin_counted |= state == state::FIN_WAIT2;
         self.peer_fin_came |= has_peer_fin(state);
-    }
-
-    /// Counters only grow.
-    fn counts(&mut self, now: &Counters) {
         let c = &mut self.counters;
         c.bytes_acked = c.bytes_acked.max(now.bytes_acked);
         c.bytes_received = c.bytes_received.max(now.bytes_received);
@@ -294,68 +480,6 @@ impl Older {
         if now.srtt_us > 0 {
             c.srtt_us = now.srtt_us;
         }
-    }
-
-    /// Whether the own FIN had left when it was found.
-    fn fin_was_out(&self) -> bool {
-        matches!(self.found.1, state::FIN_WAIT1 | state::FIN_WAIT2 | state::LAST_ACK | state::CLOSING)
-    }
-
-    /// What was seen of it, for an end that its socket's state tells.
-    fn seen(&self) -> Seen {
-        Seen {
-            fin_in: self.fin_in.map(|(at, _)| at.time),
-            reset_in: self.reset_in.map(|at| at.time),
-            reset_out: self.reset_out.is_some(),
-            uncounted: false,
-        }
-    }
-
-    /// The end of one that is no longer there, which was seen to be so at `seen`.
-    fn ended(&self, gone: &Gone, seen: Stamp) -> (What, Stamp) {
-        let rtt = Duration::from_micros(self.counters.srtt_us.into());
-        // A reset closes a socket at once: one that the socket outlived was forged.
-        let closed = |at: &Stamp| u128::from(gone.alive.since(at.time)) < RESET_CLOSES_WITHIN.as_nanos();
-        let own_fin = self.fin_out.is_some() || self.fin_was_out();
-        // Its acknowledgement would have come within a round trip; after that a timer tries again, or gives up.
-        let gave_up = matches!(gone.state, state::FIN_WAIT1 | state::LAST_ACK | state::CLOSING)
-            && self.fin_again.is_some_and(|t| u128::from(gone.alive.since(t)) > (rtt + LEAST_RTO).as_nanos());
-        let fins = [self.fin_in, self.fin_out].into_iter().flatten().map(|(at, _)| at);
-        let (cause, at) = if let Some(at) = self.reset_in.filter(closed) {
-            (EndReason::ResetRemote.by(Evidence::Segment), at)
-        } else if let Some(at) = self.reset_out.filter(closed) {
-            (EndReason::ResetLocal.by(Evidence::Segment), at)
-        } else if own_fin && !gave_up {
-            // Where it lived on for long after its last FIN, the list knows better when it ended.
-            let soon = |at: &Stamp| u128::from(gone.alive.since(at.time)) < LEAST_RTO.as_nanos();
-            let source = if self.fin_out.is_some() { Evidence::Segment } else { Evidence::State };
-            (EndReason::Fin.by(source), fins.max_by_key(|at| at.time).filter(soon).unwrap_or(seen))
-        } else {
-            (EndReason::Timeout.by(Evidence::State), seen)
-        };
-        let mut sent = self.counters.bytes_acked;
-        let mut own_fin_counted = self.fin_counted;
-        if let Some((_, acked)) = self.fin_out {
-            sent = if cause.reason == EndReason::Fin { sent.max(acked) } else { sent };
-            own_fin_counted |= sent >= acked;
-        }
-        let mut received = self.counters.bytes_received;
-        let mut peer_fin_counted = self.peer_fin_came;
-        if let Some((_, all)) = self.fin_in {
-            peer_fin_counted = true;
-            received = received.max(all);
-        }
-        sent = sent.saturating_sub(u64::from(self.active) + u64::from(own_fin_counted));
-        received = received.saturating_sub(u64::from(peer_fin_counted));
-        (self.end(cause, sent, received, rtt), at)
-    }
-
-    fn end(&self, cause: Cause<EndReason>, sent: u64, received: u64, rtt: Duration) -> What {
-        let Counters { segments_in, segments_out, retransmits, .. } = self.counters;
-        let own = Sent { bytes: sent, segments: segments_out };
-        let peer = Sent { bytes: received, segments: segments_in };
-        let traffic = Traffic::new(self.flow.direction, own, peer, retransmits, rtt);
-        What::End { cause: Some(cause), duration: None, traffic }
     }
 }
 

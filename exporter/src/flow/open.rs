@@ -2,7 +2,7 @@
 //! told all the same, for the kernel tells addresses with it, but without what its begin knew. (Not the newest: flows
 //! whose end was lost would fill the table for ever.)
 
-use super::{Flow, aged::Aged, reason::Seen, settle::Place};
+use super::{Flow, aged::Aged, reason::Seen, settle::Place, updates::Passed};
 use crate::capture::KernelTime;
 
 /// A flow that has begun.
@@ -16,6 +16,8 @@ pub(super) struct Open {
     /// This side asked for it: its SYN is among what the peer acknowledged.
     pub active: bool,
     pub own: bool,
+    /// What passed by its last update.
+    pub told: Option<Box<Passed>>,
 }
 
 /// All of them.

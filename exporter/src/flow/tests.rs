@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use flowtel_common::event::{
     self, ACTIVE, Accept, Call, Caller, Close, Counters, Established, Event, Fin, IN, Instant, OUT, PASSIVE, Refused,
-    Release, Segment, mapped, state,
+    Release, Segment, Update, mapped, state,
 };
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ use crate::{
 };
 
 mod owners;
+mod updates;
 
 const OWN: u32 = 4242;
 const MS: u64 = 1_000_000;

@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{Namespace, Namespaces, inode};
-use crate::owner::generations::Generations;
+use crate::owner::{Helper, generations::Generations};
 
 /// How long an answer holds: an interface may get another name.
 const FRESH: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub struct Interfaces {
     proc: PathBuf,
     /// By namespace and index.
     known: Generations<(u64, u32), Answer>,
+    helper: Option<Helper>,
 }
 
 /// When it is to be asked for again, and the name. `None`: there is none.
@@ -47,7 +48,13 @@ pub fn is_link_local(ip: IpAddr) -> bool {
 impl Interfaces {
     /// `proc` is the host's proc file system, if it is there.
     pub fn new(proc: &Path) -> Self {
-        Self { proc: proc.to_owned(), known: Generations::new(MOST) }
+        Self { proc: proc.to_owned(), known: Generations::new(MOST), helper: None }
+    }
+
+    /// The same, which has the helper say which namespace a process is in, where there is one.
+    #[must_use]
+    pub fn helped(self, helper: Option<Helper>) -> Self {
+        Self { helper, ..self }
     }
 
     /// The name of the interface with this index in a namespace, in which the process `pid` may be.
@@ -79,7 +86,10 @@ impl Interfaces {
     /// then another process may tell.
     fn named_there(&self, namespace: u32, index: u32, pid: u32) -> Option<Option<String>> {
         let process = self.proc.join(pid.to_string());
-        let is_there = || inode(&process.join("ns/net")) == Some(namespace);
+        let is_there = || match self.helper.as_ref().and_then(|helper| helper.netns(pid)) {
+            Some(inode) => inode == u64::from(namespace),
+            None => inode(&process.join("ns/net")) == Some(namespace),
+        };
         if !is_there() {
             return None;
         }

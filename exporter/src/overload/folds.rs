@@ -36,6 +36,7 @@ struct Alike {
 enum Outcome {
     Begun,
     Open,
+    Updated,
     Ended(Option<Cause<EndReason>>),
     Vanished,
     Failed(Cause<FailReason>),
@@ -141,6 +142,7 @@ impl Alike {
         let outcome = match event.what {
             What::Begin { .. } => Outcome::Begun,
             What::Open => Outcome::Open,
+            What::Update { .. } => Outcome::Updated,
             What::End { cause, .. } => Outcome::Ended(cause),
             What::Vanished => Outcome::Vanished,
             What::Failed { fold: Some(_), .. } => return None,
@@ -167,7 +169,7 @@ impl Repeats {
         sum.flow.source.set_port(0);
         match &mut sum.what {
             What::Begin { handshake } => *handshake = None,
-            What::End { duration, traffic, .. } => {
+            What::Update { duration, traffic } | What::End { duration, traffic, .. } => {
                 *duration = None;
                 traffic.rtt = None;
             }
@@ -193,7 +195,12 @@ impl Repeats {
             flow.owner = None;
         }
         match (&mut self.sum.what, &event.what) {
-            (What::End { traffic: sum, .. }, What::End { traffic, .. }) => {
+            (What::Update { traffic: sum, .. }, What::Update { traffic, .. })
+            | (What::End { traffic: sum, .. }, What::End { traffic, .. }) => {
+                sum.delta = match (sum.delta, traffic.delta) {
+                    (Some(sum), Some(delta)) => Some(sum.saturating_add(&delta)),
+                    (sum, delta) => sum.or(delta),
+                };
                 sum.counted &= traffic.counted;
                 sum.source_bytes = sum.source_bytes.saturating_add(traffic.source_bytes);
                 sum.destination_bytes = sum.destination_bytes.saturating_add(traffic.destination_bytes);

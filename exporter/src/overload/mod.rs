@@ -12,6 +12,9 @@
 //! 2. What was not seen since the pressure began is always told in full, and so goes last: when the queue is full, which
 //!    drops batches whatever is in them and tells it by a gap record.
 //!
+//! Updates of open flows (`flow.update`) are folded among themselves, by a budget of their own: they never cost a begin or an
+//! end its record. Their deltas are added up, so that bytes over time stay what they are.
+//!
 //! Of a cgroup that is over its budget repeats are folded in the same way, and failures at one address whatever the port, while
 //! all others are told in full. Without pressure it costs two comparisons an event. It must never lose an event: each is told, alone or in a count.
 
@@ -27,7 +30,7 @@ pub use pressure::Pressure;
 
 use crate::{
     capture::KernelTime,
-    flow::{FlowEvent, Fold},
+    flow::{FlowEvent, Fold, What},
     ledger::Ledger,
     queue::Queue,
 };
@@ -41,6 +44,8 @@ pub struct Overload {
     pressure: Pressure,
     budgets: Budgets,
     folds: Folds,
+    /// Updates of open flows have budgets and kinds of their own: however many there are, they fold no begin and no end.
+    updates: (Budgets, Folds),
     ledger: Arc<Ledger>,
     folded_before: u64,
 }
@@ -52,6 +57,7 @@ impl Overload {
             pressure: Pressure::default(),
             budgets: Budgets::new(budget),
             folds: Folds::default(),
+            updates: (Budgets::new(budget), Folds::default()),
             ledger,
             folded_before: 0,
         }
@@ -60,6 +66,7 @@ impl Overload {
     /// Another budget for each cgroup, from now on.
     pub fn limit(&mut self, budget: Budget) {
         self.budgets = Budgets::new(budget);
+        self.updates.0 = Budgets::new(budget);
     }
 
     /// Looks whether there is pressure. To be called at each reading of the rings.
@@ -69,6 +76,7 @@ impl Overload {
         let lost = self.ledger.flows_ring_full() + self.ledger.records.queue_full.get();
         let is = self.pressure.look(now, queue.waiting().bytes, queue.max_bytes(), lost);
         self.budgets.look(now, LASTING);
+        self.updates.0.look(now, LASTING);
         let folded = self.ledger.records.folded.get();
         if is && !was {
             self.folded_before = folded;
@@ -80,21 +88,33 @@ impl Overload {
 
     /// Whether there is neither pressure nor anything that is folded.
     pub fn is_quiet(&self) -> bool {
-        self.folds.is_empty() && !self.pressure.is_on() && !self.budgets.is_on()
+        let (budgets, folds) = &self.updates;
+        let folded = !self.folds.is_empty() || !folds.is_empty();
+        !folded && !self.pressure.is_on() && !self.budgets.is_on() && !budgets.is_on()
     }
 
     /// Takes an event. Returns whether it is told by a count, now or later: the caller tells it otherwise.
     pub fn folds(&mut self, event: &FlowEvent) -> bool {
         let cgroup = event.flow.owner.as_ref().map(|owner| owner.cgroup);
-        let is_over = cgroup.is_some_and(|cgroup| self.budgets.is_over(cgroup, event.at.time));
-        (is_over || self.pressure.is_on()) && self.folds.take(event, is_over, &self.ledger.records)
+        let (budgets, folds) = match event.what {
+            What::Update { .. } => (&mut self.updates.0, &mut self.updates.1),
+            _ => (&mut self.budgets, &mut self.folds),
+        };
+        let is_over = cgroup.is_some_and(|cgroup| budgets.is_over(cgroup, event.at.time));
+        (is_over || self.pressure.is_on()) && folds.take(event, is_over, &self.ledger.records)
     }
 
     /// Gives out what is due at `now`: all of it where the pressure is over, or `last`.
-    pub fn tell(&mut self, now: KernelTime, last: bool, out: impl FnMut(FlowEvent, Option<Fold>)) {
-        if !self.folds.is_empty() {
-            let all = last || !self.pressure.is_on() && !self.budgets.is_on();
-            self.folds.tell((!all).then_some(now), out);
+    pub fn tell(&mut self, now: KernelTime, last: bool, mut out: impl FnMut(FlowEvent, Option<Fold>)) {
+        let (budgets, folds) = &mut self.updates;
+        for (budgets, folds) in [(&self.budgets, &mut self.folds), (budgets, folds)] {
+            if !folds.is_empty() {
+                let all = last || !self.pressure.is_on() && !budgets.is_on();
+                folds.tell((!all).then_some(now), &mut out);
+            }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! - [`Hierarchies`]: process id and kernel time → [`Place`], where cgroups of version 1 say more;
 //! - [`holders`]: inodes of sockets → the processes that hold them, from /proc, once;
 //! - [`Lives`]: whether a process is still there;
+//! - [`Helper`]: a process that keeps the rights which these questions need;
 //! - [`cgroup_path`]: what such a path says, for each container runtime.
 //!
 //! Both are asked once an event, by one thread. Both remember what they found, within bounds, and ask the system once
@@ -16,6 +17,7 @@
 pub mod cgroup_path;
 mod execs;
 pub(crate) mod generations;
+mod helper;
 mod hierarchies;
 pub mod holders;
 mod lives;
@@ -24,6 +26,7 @@ mod process;
 mod text;
 
 pub use cgroup_path::Place;
+pub use helper::Helper;
 pub use hierarchies::Hierarchies;
 pub use lives::Lives;
 pub use place::Places;

@@ -59,7 +59,7 @@ impl Pipeline {
             let now = KernelTime::now();
             let wall = Clock::measure().wall(now);
             let at = Stamp { time: now, wall, observed: wall };
-            let event = FlowEvent { at, flow: flow.clone(), what: What::Open };
+            let event = FlowEvent { at, flow, what: What::Open };
             // One that is sealed at its first record.
             let limits = Limits { records: 1, bytes: usize::MAX, age: Duration::ZERO };
             let sealed = self.encoder.beside(limits).write(&self.enricher.enrich(&event));

@@ -31,6 +31,11 @@ impl Watch {
         Self { pending: Some(pending), audit: None, every, deafness: Deafness::default(), neighbours }
     }
 
+    /// Whether the thread that finds the ways has ended.
+    pub fn is_over(&mut self) -> bool {
+        self.pending.as_mut().is_none_or(Pending::is_over)
+    }
+
     /// Whether there is nothing to do before the next sample.
     pub fn is_quiet(&self) -> bool {
         self.audit.as_ref().is_none_or(Audit::is_quiet)

@@ -53,7 +53,7 @@ pub fn budget(overload: &config::Overload) -> Budget {
 impl Pipeline {
     pub(super) fn apply(&mut self, change: &Change) {
         let Change { old, new, host, target, privacy } = change;
-        self.seal_each_tick = matches!(target, Target::Stdout { .. });
+        self.seal_each_tick = new.export.prints();
         let form = Form::of(new, target);
         let renamed = self.host != *host;
         let record = old.record != new.record || *self.encoder.form() != form;

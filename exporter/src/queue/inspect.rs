@@ -27,6 +27,8 @@ pub struct Survey {
     pub foreign: Vec<String>,
     /// How many there are of those.
     pub foreign_count: usize,
+    /// The file whose lock is the directory's is there.
+    locked: bool,
 }
 
 /// What was met in a segment.
@@ -78,7 +80,13 @@ impl Survey {
         let size = |first: &u64| directory.size(&segment_name(*first)).unwrap_or(0);
         let segments = listing.segments.iter().map(|first| (*first, size(first))).collect();
         let (foreign, foreign_count) = (listing.foreign, listing.foreign_count);
-        Ok(Self { path: path.to_owned(), directory, holder, segments, foreign, foreign_count })
+        let locked = directory::has_lock(&directory);
+        Ok(Self { locked, path: path.to_owned(), directory, holder, segments, foreign, foreign_count })
+    }
+
+    /// Whether this is the directory of a queue: one of its files is there, or nothing at all.
+    pub fn is_queue(&self) -> bool {
+        self.holder.is_some() || !self.segments.is_empty() || self.locked || self.foreign_count == 0
     }
 
     /// The bytes of all segments.

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Position, Waiting};
+use super::{Position, Waiting, Watchers};
 use crate::{config::OnFull, ledger::Ledger, record::Batch};
 
 /// Batches in memory. See the module's rules.
@@ -18,6 +18,7 @@ pub struct Memory {
     /// One permit for each batch that began to wait; all waiters when a lease may have become `None`.
     changed: Notify,
     closed: watch::Sender<bool>,
+    watchers: Watchers,
 }
 
 #[derive(Debug)]
@@ -44,7 +45,12 @@ impl Memory {
             books: Mutex::new(Books::new(max_bytes, on_full)),
             changed: Notify::new(),
             closed: watch::Sender::new(false),
+            watchers: Watchers::default(),
         }
+    }
+
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     pub(super) fn push(&self, batch: Batch) {

@@ -35,11 +35,14 @@ mod lease;
 mod memory;
 #[cfg(test)]
 mod tests;
+mod watchers;
 
 use disk::Disk;
 pub use disk::directory::OpenError;
 pub use lease::Lease;
 use memory::Memory;
+use watchers::Watchers;
+pub use watchers::{Seen, Watcher};
 
 /// Batches on their way to the receiver. A clone is another handle of the same queue.
 #[derive(Debug, Clone)]
@@ -74,6 +77,33 @@ pub struct Left {
     pub queued: u64,
 }
 
+/// A queue that has its directory, and no thread yet.
+#[must_use = "nothing is written before it is started"]
+pub struct Prepared {
+    queue: Queue,
+    work: Option<disk::Work>,
+}
+
+// === impl Prepared
+
+impl Prepared {
+    /// A handle of it, to push to.
+    pub fn queue(&self) -> Queue {
+        self.queue.clone()
+    }
+
+    /// Starts its thread.
+    ///
+    /// # Errors
+    /// There can't be one.
+    pub fn start(self) -> Result<Queue, OpenError> {
+        if let Some(work) = self.work {
+            work.start()?;
+        }
+        Ok(self.queue)
+    }
+}
+
 // === impl Queue
 
 impl Queue {
@@ -82,25 +112,49 @@ impl Queue {
         Self::Memory(Arc::new(Memory::new(config.max_bytes.0, config.on_full, ledger)))
     }
 
+    /// The queue of these settings, whose thread is not started: what is pushed is kept.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn prepare(config: &config::Queue, ledger: Arc<Ledger>) -> Result<Prepared, OpenError> {
+        Ok(match config.kind {
+            config::QueueKind::Memory => Prepared { queue: Self::new(config, ledger), work: None },
+            config::QueueKind::Disk => {
+                let (disk, work) = Disk::prepare_in(config, ledger)?;
+                Prepared { queue: Self::Disk(Arc::new(disk)), work: Some(work) }
+            }
+        })
+    }
+
     /// The queue of these settings. One on disk holds what an earlier run left, counted `carried_over`.
     ///
     /// # Errors
     /// Another process has the directory, or there can't be a thread. A directory that can't be used otherwise is no
     /// error: the queue is in memory until it can.
     pub fn open(config: &config::Queue, ledger: Arc<Ledger>) -> Result<Self, OpenError> {
-        match config.kind {
-            config::QueueKind::Memory => Ok(Self::new(config, ledger)),
-            config::QueueKind::Disk => Ok(Self::Disk(Arc::new(Disk::open(config, ledger)?))),
-        }
+        Self::prepare(config, ledger)?.start()
     }
 
     /// Puts a batch at the young end. Returns at once: it waits for no reader and does no I/O, it holds a lock that
     /// others hold for a map look-up. What the budget has no room for is counted `queue_full`; a batch that comes after
     /// [`Queue::close`] is counted `undelivered`.
     pub fn push(&self, batch: Batch) {
+        self.watchers().show(&batch);
         match self {
             Self::Memory(memory) => memory.push(batch),
             Self::Disk(disk) => disk.push(batch),
+        }
+    }
+
+    /// Shows each batch that is pushed from now on, whatever becomes of it.
+    pub fn watch(&self) -> Watcher {
+        self.watchers().watch()
+    }
+
+    fn watchers(&self) -> &Watchers {
+        match self {
+            Self::Memory(memory) => memory.watchers(),
+            Self::Disk(disk) => disk.watchers(),
         }
     }
 

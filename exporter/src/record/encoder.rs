@@ -239,6 +239,7 @@ impl Encoder {
             What::Begin { .. } => fixed::begin(out, at),
             What::End { .. } | What::Vanished => fixed::end(out, at),
             What::Open => front(out, at, schema::INFO, schema::INFO_TEXT, schema::OPEN),
+            What::Update { .. } => front(out, at, schema::INFO, schema::INFO_TEXT, schema::UPDATE),
             What::Failed { .. } => front(out, at, schema::WARN, schema::WARN_TEXT, schema::FAILED),
         }
         let body_start = wire::open_string(out, wire::log_record::BODY);
@@ -261,6 +262,7 @@ impl Encoder {
                     constant_attribute!(out, schema::EVENT_NAME, schema::END);
                 }
                 What::Open => constant_attribute!(out, schema::EVENT_NAME, schema::OPEN),
+                What::Update { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::UPDATE),
                 What::Failed { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::FAILED),
             }
         }
@@ -303,6 +305,9 @@ impl Encoder {
         names(out, DESTINATION_NAMES, enriched.destination_names.as_ref());
         match what {
             What::Begin { .. } | What::Open | What::Vanished => {}
+            What::Update { duration, traffic } if enriched.fold.is_none() => end(out, None, *duration, traffic),
+            // A sum of totals would count the same bytes again and again.
+            What::Update { traffic, .. } => delta(out, traffic),
             What::End { cause, duration, traffic } => end(out, *cause, *duration, traffic),
             What::Failed { cause, attempts, fold } => failed(out, *cause, *attempts, fold.as_ref()),
         }
@@ -375,6 +380,21 @@ fn end(out: &mut Vec<u8>, cause: Option<Cause<EndReason>>, duration: Option<Dura
     if let Some(rtt) = traffic.rtt {
         wire::double_attribute(out, schema::RTT, rtt.as_secs_f64());
     }
+    delta(out, traffic);
+}
+
+/// What passed since that was told last.
+fn delta(out: &mut Vec<u8>, traffic: &Traffic) {
+    let Some(delta) = &traffic.delta else { return };
+    // A number below zero is ten bytes with the sign in the last (protobuf, int64).
+    let mut number = |key, value: i64| wire::int_attribute(out, key, value.cast_unsigned());
+    if traffic.counted {
+        number(schema::DELTA_SOURCE_BYTES, delta.source_bytes);
+        number(schema::DELTA_DESTINATION_BYTES, delta.destination_bytes);
+    }
+    number(schema::DELTA_SOURCE_PACKETS, delta.source_segments.into());
+    number(schema::DELTA_DESTINATION_PACKETS, delta.destination_segments.into());
+    number(schema::DELTA_RETRANSMITS, delta.retransmits.into());
 }
 
 /// How a cause is known; those of a `fin` are constants.
@@ -448,6 +468,7 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
         What::Begin { .. } if fold.is_none() => return,
         What::Begin { .. } => (" began", None, fold),
         What::Open => (" open", None, fold),
+        What::Update { .. } => (" still open", None, fold),
         What::End { cause, .. } => (" ended", cause.map(|cause| cause.reason.as_str()), fold),
         What::Vanished => (" ended unseen", None, fold),
         What::Failed { cause, fold, .. } => (" failed", Some(cause.reason.as_str()), fold.as_ref()),
@@ -466,6 +487,13 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
         body.extend_from_slice(b": ");
         body.extend_from_slice(reason.as_bytes());
     }
+    if let (What::Update { traffic, .. }, None) = (what, fold)
+        && traffic.counted
+    {
+        let Traffic { source_bytes, destination_bytes, .. } = traffic;
+        let passed = format!(": {source_bytes} bytes there, {destination_bytes} back");
+        body.extend_from_slice(passed.as_bytes());
+    }
 }
 
 /// Id of the record itself: the same for a copy, and for nothing else. Without a flow's id the endpoints stand for it.
@@ -479,6 +507,7 @@ fn uid(boot: &BootId, event: &FlowEvent) -> u128 {
         What::Open => 2,
         What::End { .. } | What::Vanished => 3,
         What::Failed { .. } => 4,
+        What::Update { .. } => 5,
     };
     id.0 ^ (u128::from(event.at.time.0) << 8 | what)
 }

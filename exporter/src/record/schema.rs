@@ -5,8 +5,12 @@
 
 pub mod causes;
 mod changes;
+pub mod events;
+pub mod json_schema;
 pub mod knowledge;
 pub mod privacy;
+pub mod registry;
+pub mod values;
 
 /// Version of this schema. It changes with any name or meaning.
 pub const VERSION: u8 = 2;
@@ -40,6 +44,9 @@ pub const IPV6_PREFIX: &str = "flowtel.address.ipv6.prefix";
 
 /// Event name: a TCP flow was open already when flowtel started.
 pub const OPEN: &str = "flowtel.tcp.flow.open";
+
+/// Event name: a TCP flow is open, and this is what has passed so far.
+pub const UPDATE: &str = "flowtel.tcp.flow.update";
 
 /// SeverityNumber INFO (opentelemetry/proto/logs/v1/logs.proto).
 pub const INFO: i32 = 9;
@@ -129,7 +136,7 @@ attributes! {
         "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or listens on the socket that took it (`listener`).", "connector";
     PROCESS_SOURCE = "flowtel.process.source" "string" "", "with process.pid",
         "How the process is known: it was seen to call connect() (`connect`), accept() (`accept`), or listen() on the very socket that took the connection (`listener`: another process may have taken it from there); or it was found in /proc at flowtel's start (`snapshot`). docs/owners.md says when no process is named.", "connect";
-    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "end, when its begin named another process",
+    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "update and end, when its begin named another process",
         "The process that the begin of this flow named: accept() came later than 50 ms after the handshake.", "1230";
     EXECUTABLE_NAME = "process.executable.name" "string" "", "when the start of the program was seen, or /proc still showed that same process",
         "Base name of the executable that process ran then.", "curl";
@@ -175,24 +182,34 @@ attributes! {
         "As for the source.", "own";
     DESTINATION_NAMES_AGE = "flowtel.destination.dns.age" "double" "s", "with the names, but not static ones",
         "As for the source.", "1.5";
-    DURATION = "flowtel.flow.duration" "double" "s", "end, when the begin was seen and the end was told (docs/losses.md)",
+    DURATION = "flowtel.flow.duration" "double" "s", "end and update, when the begin was seen; not of an end that nobody told (docs/losses.md)",
         "Since the begin.", "12.5";
     END_REASON = "flowtel.flow.end.reason" "string" "", "end, where something proves it: see Causes",
         "`fin`, `reset.local`, `reset.remote`, `timeout`.", "fin";
     CAUSE_SOURCE = "flowtel.cause.source" "string" "", "with flowtel.flow.end.reason, and with error.type but where nothing tells the cause",
         "How that is known: `socket_error`, `segment`, `timer`, `call`, `state`; see Causes.", "socket_error";
-    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "end that was told (docs/losses.md); not of a socket in a SOCKMAP, whose bytes TCP need not count (known where the kernel has BTF)",
-        "Payload bytes that the source sent and the destination acknowledged; exact after `fin`.", "1234";
+    SOURCE_BYTES = "flowtel.source.bytes" "int" "By", "update, and end that was told (docs/losses.md); not of a socket in a SOCKMAP, whose bytes TCP need not count (known where the kernel has BTF)",
+        "Payload bytes that the source sent and the destination acknowledged; exact after `fin`. Of an update so far.", "1234";
     DESTINATION_BYTES = "flowtel.destination.bytes" "int" "By", "with flowtel.source.bytes",
-        "Payload bytes that the destination sent and the source acknowledged; exact after `fin`.", "56789";
-    SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "end that was told",
+        "Payload bytes that the destination sent and the source acknowledged; exact after `fin`. Of an update so far.", "56789";
+    SOURCE_PACKETS = "flowtel.source.packets" "int" "{segment}", "update, and end that was told",
         "Segments of the source.", "10";
-    DESTINATION_PACKETS = "flowtel.destination.packets" "int" "{segment}", "end that was told",
+    DESTINATION_PACKETS = "flowtel.destination.packets" "int" "{segment}", "update, and end that was told",
         "Segments of the destination.", "12";
-    RETRANSMITS = "flowtel.tcp.retransmits" "int" "{segment}", "end that was told",
+    RETRANSMITS = "flowtel.tcp.retransmits" "int" "{segment}", "update, and end that was told",
         "Segments that the local side sent again.", "0";
-    RTT = "flowtel.tcp.rtt" "double" "s", "end, when there is one",
+    RTT = "flowtel.tcp.rtt" "double" "s", "update and end, when there is one",
         "Smoothed round trip time of the local side.", "0.0121";
+    DELTA_SOURCE_BYTES = "flowtel.delta.source.bytes" "int" "By", "update, and with flow.update end; with flowtel.source.bytes, if it is known what was recorded before: not on the first update of a flow whose begin flowtel missed",
+        "What of flowtel.source.bytes passed since the flow's last update, or since its begin. Those of all updates and of the end add up to the end's flowtel.source.bytes. Of a flow that is older than flowtel they count from when it was found. Below zero only if a replay of packets out of order had recorded too much.", "1000";
+    DELTA_DESTINATION_BYTES = "flowtel.delta.destination.bytes" "int" "By", "with flowtel.delta.source.bytes",
+        "The same of flowtel.destination.bytes.", "50000";
+    DELTA_SOURCE_PACKETS = "flowtel.delta.source.packets" "int" "{segment}", "as flowtel.delta.source.bytes, but of sockets in a SOCKMAP too",
+        "The same of flowtel.source.packets.", "8";
+    DELTA_DESTINATION_PACKETS = "flowtel.delta.destination.packets" "int" "{segment}", "with flowtel.delta.source.packets",
+        "The same of flowtel.destination.packets.", "10";
+    DELTA_RETRANSMITS = "flowtel.delta.tcp.retransmits" "int" "{segment}", "with flowtel.delta.source.packets",
+        "The same of flowtel.tcp.retransmits.", "0";
     ERROR_TYPE = "error.type" "string" "", "failed",
         "`refused`, `timed_out`, `unreachable`, `aborted`, `denied`, `_OTHER`; see Causes.", "refused";
     ATTEMPTS = "flowtel.tcp.attempts" "int" "{segment}", "failed",
@@ -254,6 +271,7 @@ pub fn markdown() -> String {
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
          `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
+         `{UPDATE}`: it is open, and this is what has passed so far; every `flow.update`, if anything did. \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
          | time_unix_nano | when it happened in the kernel. Open: when it was seen. An end that nobody told: when the audit found it. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete. 0 in a replay of packets without a time |\n\
@@ -263,7 +281,8 @@ pub fn markdown() -> String {
          Source is always the initiator of the connection, whichever side this host is. Only where nobody can tell, \
          as for an end whose begin was not seen, there is no direction, and the source is the local side.\n\n\
          A folded record stands for many alike. It has neither source port nor flow id, Community ID, handshake, \
-         duration or round trip time; the owner where it was the same one; of bytes, segments and attempts the sum.\n\n\
+         duration or round trip time; the owner where it was the same one; of bytes, segments and attempts the sum, of updates that of their \
+         deltas alone.\n\n\
          A gap has `log.record.uid` and `flowtel.gap.…`, and nothing else.\n\n\
          ## Attributes\n\n\
          | attribute | type | unit | present | meaning | example |\n|---|---|---|---|---|---|\n"
@@ -294,7 +313,7 @@ mod tests {
     fn names_are_unique_and_short_enough_for_a_one_byte_length() {
         for (i, a) in ATTRIBUTES.iter().enumerate() {
             assert!(a.name.len() < 128);
-            assert!([BEGIN, OPEN, END, FAILED, GAP].iter().all(|name| name.len() < 32));
+            assert!([BEGIN, OPEN, UPDATE, END, FAILED, GAP].iter().all(|name| name.len() < 32));
             assert!(ATTRIBUTES[..i].iter().all(|b| b.name != a.name));
         }
     }

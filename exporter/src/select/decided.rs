@@ -45,6 +45,11 @@ impl Decided {
         self.kept.remove(&id).map(|(kept, _)| kept)
     }
 
+    /// What was decided, which is remembered still.
+    pub fn get(&self, id: FlowId) -> Option<bool> {
+        self.kept.get(&id).map(|(kept, _)| *kept)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }

@@ -92,6 +92,7 @@ impl Ready {
                 || within(&rule.address, &flow.destination))
             && port(&rule.source_port, &flow.source)
             && port(&rule.destination_port, &flow.destination)
+            && (port(&rule.port, &flow.source) || port(&rule.port, &flow.destination))
             && (rule.direction.is_empty() || flow.direction.is_some_and(|is| rule.direction.contains(&way(is))))
             && rule.local.is_none_or(|local| local == flow.local)
     }
@@ -126,10 +127,12 @@ impl OwnerRule {
         let owner = enriched.event.flow.owner.as_ref();
         let place = enriched.place.as_deref();
         let user = || owner.is_some_and(|owner| rule.user.iter().any(|range| range.contains(&owner.uid)));
+        let pid = || owner.is_some_and(|owner| rule.pid.iter().any(|range| range.contains(&owner.pid)));
         let cgroup = || place.is_some_and(|place| self.cgroup.iter().any(|text| text.holds(&place.path)));
         let id = || place.and_then(|place| place.container_id.as_deref());
         let container = || id().is_some_and(|id| self.container.iter().any(|text| text.begins(id)));
         (self.process.is_empty() || self.matches_process(enriched))
+            && (rule.pid.is_empty() || pid())
             && (rule.user.is_empty() || user())
             && (self.cgroup.is_empty() || cgroup())
             && (self.container.is_empty() || container())

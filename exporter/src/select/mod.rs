@@ -96,20 +96,24 @@ impl Select {
         let event = enriched.event;
         let kept = self.filter.late(enriched);
         let begins = Events::BEGINS.and(Events::OPEN).has(name(&event.what));
-        let follows = begins && self.events.has(Events::ENDS);
+        let follows = begins && self.events.has_any(Events::ENDS.and(Events::UPDATES));
         if let Some(id) = event.flow.id.filter(|_| follows) {
             self.decided.insert(id, kept);
         }
         self.fate(event, kept) == Look::Record
     }
 
-    /// What was decided when the flow began that this event ends.
+    /// What was decided when the flow began that this event ends, or tells more of.
     #[inline]
     fn remembered(&mut self, event: &FlowEvent) -> Option<bool> {
-        if self.decided.is_empty() || name(&event.what) != Events::ENDS {
+        if self.decided.is_empty() {
             return None;
         }
-        self.decided.take(event.flow.id?)
+        match name(&event.what) {
+            Events::ENDS => self.decided.take(event.flow.id?),
+            Events::UPDATES => self.decided.get(event.flow.id?),
+            _ => None,
+        }
     }
 
     fn fate(&self, event: &FlowEvent, kept: bool) -> Look {
@@ -135,6 +139,7 @@ fn name(what: &What) -> Events {
     match what {
         What::Begin { .. } => Events::BEGINS,
         What::Open => Events::OPEN,
+        What::Update { .. } => Events::UPDATES,
         What::End { .. } | What::Vanished => Events::ENDS,
         What::Failed { .. } => Events::FAILED,
     }

@@ -26,9 +26,11 @@ impl Sample {
     pub fn keeps(self, event: &FlowEvent) -> bool {
         match (self.below, event.flow.id, &event.what) {
             (None, ..) | (_, None, _) | (_, _, What::Failed { .. }) => true,
-            (Some(below), Some(id), What::Begin { .. } | What::Open | What::End { .. } | What::Vanished) => {
-                ((id.0 >> 64) as u64) < below
-            }
+            (
+                Some(below),
+                Some(id),
+                What::Begin { .. } | What::Open | What::Update { .. } | What::End { .. } | What::Vanished,
+            ) => ((id.0 >> 64) as u64) < below,
         }
     }
 }

@@ -72,6 +72,7 @@ fn end() -> What {
         destination_segments: 0,
         retransmits: 0,
         rtt: None,
+        delta: None,
     };
     What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: None, traffic }
 }
@@ -201,6 +202,23 @@ fn a_flow_that_changes_its_owner_keeps_the_fate_of_its_begin() {
 }
 
 #[test]
+fn an_update_has_the_fate_of_its_begin_however_many_there_are_and_whoever_owns_it_by_then() {
+    for (rule, kept) in [("exclude process=late", true), ("exclude process=early", false)] {
+        let mut select = filtering(&[rule]);
+        let mut begin = event(BEGIN);
+        begin.flow.owner = Some(owner(1, 0, "early"));
+        let What::End { traffic, .. } = end() else { panic!("an end") };
+        let mut update = event(What::Update { duration: None, traffic });
+        update.flow.owner = Some(owner(2, 0, "late"));
+        let mut end = event(end());
+        end.flow.owner = update.flow.owner;
+        let fates = [&begin, &update, &update, &end].map(|event| tells(&mut select, event));
+        assert_eq!(fates, [kept; 4]);
+        assert!(select.decided.is_empty());
+    }
+}
+
+#[test]
 fn new_rules_do_not_tear_apart_what_was_decided_by_an_owner() {
     let mut select = filtering(&["exclude process=curl"]);
     assert!(!tells(&mut select, &event(BEGIN)));
@@ -246,8 +264,9 @@ fn rule() -> impl Strategy<Value = (bool, Rule)> {
     let process = prop::sample::select(vec!["", "", "curl", "ngin?", "/usr/*"]);
     let user = prop::sample::select(vec!["", "", "0", "1000-1999"]);
     let nets = (net.clone(), net.clone(), net);
-    (any::<bool>(), nets, port.clone(), port, way, local, process, user).prop_map(
-        |(include, (source, destination, address), sport, dport, way, local, process, user)| {
+    let ports = (port.clone(), port.clone(), port);
+    (any::<bool>(), nets, ports, way, local, process, user).prop_map(
+        |(include, (source, destination, address), (sport, dport, either), way, local, process, user)| {
             let mut text = if include { "include" } else { "exclude" }.to_owned();
             for (key, value) in [
                 ("source", source),
@@ -255,6 +274,7 @@ fn rule() -> impl Strategy<Value = (bool, Rule)> {
                 ("address", address),
                 ("source_port", sport),
                 ("destination_port", dport),
+                ("port", either),
                 ("direction", way),
                 ("local", local),
                 ("process", process),
@@ -326,6 +346,7 @@ fn model(rule: &Rule, event: &FlowEvent, path: Option<&str>) -> bool {
             "address" => in_net(flow.source.ip(), values) || in_net(flow.destination.ip(), values),
             "source_port" => in_range(flow.source.port().into(), values),
             "destination_port" => in_range(flow.destination.port().into(), values),
+            "port" => [flow.source, flow.destination].iter().any(|end| in_range(end.port().into(), values)),
             "direction" => flow.direction.is_some_and(|d| d.as_str() == values),
             "local" => flow.local.to_string() == values,
             "user" => flow.owner.is_some_and(|o| in_range(o.uid, values)),

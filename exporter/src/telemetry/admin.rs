@@ -8,7 +8,8 @@
 use std::{
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::unix::net::UnixListener,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -21,7 +22,6 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpListener, UnixListener},
     task::JoinHandle,
 };
 
@@ -64,17 +64,17 @@ pub(super) struct Admin {
 // === impl Listening
 
 impl Listening {
-    /// Takes the address. Has to be called on tokio.
+    /// Takes the address.
     pub(super) fn at(address: SocketAddr) -> io::Result<Self> {
-        let listener = std::net::TcpListener::bind(address)?;
+        let listener = TcpListener::bind(address)?;
         // Once more, for a longer queue.
         rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        Ok(Self::Address(TcpListener::from_std(listener)?, address))
+        Ok(Self::Address(listener, address))
     }
 
-    /// Puts a socket at the path, for root, flowtel's own user and `group`. Has to be called on tokio.
+    /// Puts a socket at the path, for root, flowtel's own user and `group`.
     pub(super) fn at_socket(path: &Path, group: &str) -> io::Result<Self> {
         let access = Access::of(group);
         let (listener, place) = Place::take(path, access)?;
@@ -105,6 +105,10 @@ impl Drop for Admin {
 }
 
 async fn serve_address(listener: TcpListener, local: bool, instance: Arc<Instance>) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, "nobody can ask for health and metrics"),
+    };
     let mut crowd = Crowd::new(CONNECTIONS);
     loop {
         match listener.accept().await {
@@ -115,6 +119,10 @@ async fn serve_address(listener: TcpListener, local: bool, instance: Arc<Instanc
 }
 
 async fn serve_socket(listener: UnixListener, access: Access, instance: Arc<Instance>) {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, "nobody can ask for health and metrics"),
+    };
     let mut crowd = Crowd::new(CONNECTIONS);
     loop {
         match listener.accept().await {

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     export,
     ledger::Ledger,
+    owner::Helper,
     pipeline::{Asker, Pulse, Watcher},
     queue::Queue,
     record::Observer,
@@ -44,6 +45,8 @@ pub struct Instance {
     pub observer: Observer,
     /// A way to ask the capture thread, where there is one.
     pub asker: Option<Asker>,
+    /// The helper process, where there is one.
+    pub helper: Option<Helper>,
     /// What became of changed configurations.
     pub reloads: Reloads,
 }
@@ -88,6 +91,7 @@ impl Instance {
             batch_bytes: AtomicU64::new(batch_bytes),
             observer: Observer::WHOLE_HOST,
             asker: None,
+            helper: None,
             reloads: Reloads::default(),
         }
     }
@@ -102,6 +106,12 @@ impl Instance {
     #[must_use]
     pub fn asking(self, asker: Asker) -> Self {
         Self { asker: Some(asker), ..self }
+    }
+
+    /// The same, with a helper.
+    #[must_use]
+    pub fn helped(self, helper: Option<Helper>) -> Self {
+        Self { helper, ..self }
     }
 
     /// Brings the kernel's counts up to date, and keeps them so while what it returns lives. They come from the capture

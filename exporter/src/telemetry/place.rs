@@ -10,19 +10,20 @@ use std::{
     io,
     os::{
         fd::OwnedFd,
-        unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+        unix::{
+            fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+            net::UnixListener,
+        },
     },
     path::{Path, PathBuf},
 };
 
+use super::access::Access;
 use rustix::{
     fs::{Gid, chown},
     io::Errno,
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with},
 };
-use tokio::net::UnixListener;
-
-use super::access::Access;
 
 /// A path with a socket of ours. Dropped, it is taken away.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(super) fn find(path: &Path) -> Found {
 }
 
 impl Place {
-    /// Puts a socket at the path, for those that `access` names. Has to be called on tokio.
+    /// Puts a socket at the path, for those that `access` names. It doesn't block, as tokio wants it.
     pub fn take(path: &Path, access: Access) -> io::Result<(UnixListener, Self)> {
         let other = |text: &str| io::Error::new(io::ErrorKind::AddrInUse, text.to_owned());
         if let Some(directory) = path.parent() {
@@ -79,6 +80,7 @@ impl Place {
             _ => {}
         }
         let listener = UnixListener::bind(&aside)?;
+        listener.set_nonblocking(true)?;
         let placed = fs::set_permissions(&aside, Permissions::from_mode(0o600))
             .map(|()| open_to(&aside, access))
             .and_then(|()| fs::symlink_metadata(&aside))
@@ -130,8 +132,6 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener as Blocking;
-
     use super::*;
 
     const OWN: Access = Access { group: None };
@@ -144,7 +144,7 @@ mod tests {
     async fn what_a_killed_flowtel_left_behind_is_replaced_and_what_is_no_socket_is_not() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("status.sock");
-        drop(Blocking::bind(&path).expect("a socket"));
+        drop(UnixListener::bind(&path).expect("a socket"));
         assert!(path.exists(), "nobody took it away");
         drop(Place::take(&path, OWN).expect("replaced"));
         fs::write(&path, "precious").expect("a file");
@@ -156,7 +156,7 @@ mod tests {
     async fn a_listener_whose_queue_is_full_holds_nobody_up() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("status.sock");
-        let _deaf = Blocking::bind(&path).expect("a socket");
+        let _deaf = UnixListener::bind(&path).expect("a socket");
         let mut waiting = Vec::new();
         loop {
             match find(&path) {

@@ -19,6 +19,7 @@ use crate::{
     config::{Config, Otlp},
     export::MetricsClient,
     record::resource::{self, Host},
+    rights::calls,
 };
 
 /// How long the last push of metrics may take.
@@ -51,7 +52,7 @@ pub struct Service {
 
 impl Prepared {
     /// What `new` asks for and `old` did not, on a host that is called `host` now, and was otherwise where it is `renamed`; at
-    /// the start there is no `old`. Has to be called on tokio.
+    /// the start there is no `old`.
     ///
     /// # Errors
     /// The admin address can't be taken, or no client for metrics can be built; in words. (A status socket that can't
@@ -177,6 +178,14 @@ async fn keep(instance: Arc<Instance>) {
     loop {
         ticks.tick().await;
         keeper.keep(&instance);
+        let calls = calls::news();
+        if !calls.is_empty() {
+            tracing::error!(
+                calls = calls.join(" "),
+                "system calls that flowtel isn't known to need were refused; if something does not work since, \
+                 security.seccomp = \"log\" lets them through until that is mended"
+            );
+        }
         log::tell_folded();
     }
 }

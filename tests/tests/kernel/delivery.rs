@@ -16,7 +16,7 @@ use flowtel_tests::{
         Protocol::{self, Grpc, Http},
     },
     expect::{About, Executable, Handshake, Names, Owner, Side, exactly},
-    flowtel::{Ended, Flowtel, Launch, Line},
+    flowtel::{Ended, Flowtel, Launch, Line, user},
     machine,
     netns::Pair,
     record::{Record, decode_lines},
@@ -99,8 +99,8 @@ fn text(scene: &Scene) -> Result<()> {
     let program = std::env::current_exe()?;
     let owner = format!(" {}[", program.file_name().unwrap_or_default().to_string_lossy());
     for connection in connections {
-        for way in ["→", "←"] {
-            let flow = format!(" begin {way} {} -> {} ", connection.client, connection.server);
+        for way in ["out", "in "] {
+            let flow = format!(" begin  {way} {} → {} ", connection.client, connection.server);
             let lines: Vec<_> = texts(&ended).filter(|line| line.contains(&flow)).collect();
             let owned = lines.iter().all(|line| line.contains(&owner));
             ensure!(lines.len() == 1 && owned, "{flow}: {lines:?}");
@@ -318,7 +318,7 @@ fn own_sides(
         destination,
         local: Some(true),
         handshake: Handshake::Between(1e-9, 1.0),
-        owner: Some(owner(flowtel, "flowtel-export", "connector")),
+        owner: Some(Owner { uid: user(), ..owner(flowtel, "flowtel-export", "connector") }),
         instead: None,
         begun: None,
         between,

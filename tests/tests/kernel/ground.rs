@@ -10,13 +10,12 @@ use std::{
 use anyhow::{Result, ensure};
 use flowtel_tests::{
     collector::{Collector, Protocol::Grpc},
-    flowtel::{Flowtel, Launch},
+    flowtel::{Flowtel, Launch, user},
     netns::Pair,
     scene::{Scenario, Scene},
     traffic::{Server, burst},
     wait::{pause, until},
 };
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::queue::{on_disk, waiting};
 
@@ -74,6 +73,8 @@ fn moved(scene: &Scene) -> Result<()> {
 
 fn removed(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
+    // Where the user may make a directory, as in that of its service.
+    chown(scene.directory(), Some(user()), None)?;
     let flowtel = launch(scene)?.start(scene)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
     something_durable(scene, &net, &server)?;
@@ -95,13 +96,14 @@ fn foreign(scene: &Scene) -> Result<()> {
     let refused = |why: &str| {
         let ended = on_disk(&here(scene))?.to_end(scene)?;
         ensure!(ended.status.code() == Some(69), "{why}: it ended with {}: {}", ended.status, ended.stderr);
-        ensure!(ended.stderr.contains("others than user 0 may write there"), "{why}: {}", ended.stderr);
+        let words = format!("others than user {} may write there", user());
+        ensure!(ended.stderr.contains(&words), "{why}: {}", ended.stderr);
         Ok(())
     };
     fs::set_permissions(here(scene), fs::Permissions::from_mode(0o777))?;
     refused("writable by all")?;
     fs::set_permissions(here(scene), fs::Permissions::from_mode(0o700))?;
-    chown(here(scene), Some(65534), None)?;
+    chown(here(scene), Some(user() - 1), None)?;
     refused("of another user")
 }
 
@@ -141,11 +143,11 @@ fn stuffed(scene: &Scene) -> Result<()> {
 fn limited(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
     // Batches that fit the limit, however fast the machine fills them.
-    let flowtel = launch(scene)?.set("export.batch.max_bytes", "64KiB").start(scene)?;
+    let launch = launch(scene)?.set("export.batch.max_bytes", "64KiB");
+    // Blocks of 512 bytes: 256 KiB.
+    let flowtel = launch.through(&["/bin/sh", "-c", "ulimit -S -f 512 && exec \"$0\" \"$@\""]).start(scene)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
     burst(&net.client, server.address, 1, 20)?;
-    let pid = i32::try_from(flowtel.pid()).ok().and_then(Pid::from_raw);
-    prlimit(pid, Resource::Fsize, Rlimit { current: Some(256 << 10), maximum: None })?;
     for _ in 0..20 {
         burst(&net.client, server.address, 2, 20)?;
         pause(Duration::from_millis(50));

@@ -6,6 +6,8 @@
 
 mod causes;
 mod delivery;
+#[cfg(target_arch = "x86_64")]
+mod dropped;
 mod execs;
 mod explain;
 mod failed;
@@ -30,6 +32,7 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod updates;
 mod watchdog;
 mod whereabouts;
 
@@ -99,6 +102,7 @@ const PROOFS: &[&str] = &[
     "older connections, closed by either side",
     "older connections that one side has left",
     "older connections reset by either side",
+    "updates: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -125,7 +129,7 @@ fn main() -> ExitCode {
             queue::sweep();
         }
     }
-    let rooms: [(&str, &[Scenario]); _] = [
+    let rooms: &[(&str, &[Scenario])] = &[
         ("reached", reached::ALL),
         ("handshakes", handshakes::ALL),
         ("lives", lives::ALL),
@@ -138,6 +142,7 @@ fn main() -> ExitCode {
         ("whereabouts", whereabouts::ALL),
         ("observers", observers::ALL),
         ("open", open::ALL),
+        ("updates", updates::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
@@ -151,6 +156,8 @@ fn main() -> ExitCode {
         ("privacy", privacy::ALL),
         ("sidecar", sidecar::ALL),
         ("rights", rights::ALL),
+        #[cfg(target_arch = "x86_64")]
+        ("dropped", dropped::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),

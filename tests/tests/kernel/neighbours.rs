@@ -45,7 +45,7 @@ const STRANGER: &str = "64123";
 const GROUP: &str = "64124";
 
 fn sockets(scene: &Scene) -> (PathBuf, PathBuf) {
-    (scene.directory().join("status.sock"), scene.directory().join("admin.sock"))
+    (scene.directory().join("run/status.sock"), scene.directory().join("run/admin.sock"))
 }
 
 fn launch(scene: &Scene) -> Result<Launch> {

@@ -54,7 +54,7 @@ pub const ALL: &[Scenario] = &[
 const HANGUPS: u64 = 40;
 
 fn socket(scene: &Scene) -> PathBuf {
-    scene.directory().join("status.sock")
+    scene.directory().join("run/status.sock")
 }
 
 fn with_status(launch: Launch, scene: &Scene) -> Launch {

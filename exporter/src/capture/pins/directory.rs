@@ -34,7 +34,7 @@ pub(super) fn take(base: &Path) -> Result<Lock, Problem> {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
         Err(e) => return Err(explain(base, &e)),
     }
-    is_fit(base)?;
+    is_fit(base, None)?;
     let directory = File::open(base).map_err(|e| unfit(&e))?;
     match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Lock(Arc::new(directory))),
@@ -43,14 +43,14 @@ pub(super) fn take(base: &Path) -> Result<Lock, Problem> {
     }
 }
 
-/// Looks whether [`take`] would succeed. Returns whether the directory is there.
-pub(super) fn look(base: &Path) -> Result<bool, Problem> {
+/// Looks whether [`take`] would succeed, also after a change to `user`. Returns whether the directory is there.
+pub(super) fn look(base: &Path, user: Option<u32>) -> Result<bool, Problem> {
     if !base.exists() {
         let parent = base.parent().unwrap_or(base);
         let there = statfs(parent).map_err(|e| explain(base, &e.into()))?;
         return if is_bpf(&there) { Ok(false) } else { Err(elsewhere()) };
     }
-    is_fit(base)?;
+    is_fit(base, user)?;
     let directory = File::open(base).map_err(|e| unfit(&e))?;
     match flock(&directory, FlockOperation::NonBlockingLockShared) {
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Problem::Held),
@@ -58,8 +58,8 @@ pub(super) fn look(base: &Path) -> Result<bool, Problem> {
     }
 }
 
-/// Whether nobody else can put something into it.
-fn is_fit(base: &Path) -> Result<(), Problem> {
+/// Whether nobody else can put something into it than this user, and the one that it is about to become.
+fn is_fit(base: &Path, user: Option<u32>) -> Result<(), Problem> {
     let metadata = fs::symlink_metadata(base).map_err(|e| unfit(&e))?;
     if !metadata.is_dir() {
         return Err(Problem::Unfit("it is not a directory".into()));
@@ -68,7 +68,7 @@ fn is_fit(base: &Path) -> Result<(), Problem> {
         return Err(elsewhere());
     }
     let own = rustix::process::geteuid().as_raw();
-    if metadata.uid() != own || metadata.mode() & 0o022 != 0 {
+    if metadata.uid() != own && Some(metadata.uid()) != user || metadata.mode() & 0o022 != 0 {
         return Err(Problem::Unfit(format!(
             "others than user {own} may write there (owner {}, mode {:o})",
             metadata.uid(),

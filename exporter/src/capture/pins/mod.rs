@@ -35,12 +35,15 @@ pub use directory::Lock;
 pub use handover::{Counts, Layout, MOST_OWN};
 use handover::{Handover, KINDS, Words};
 pub use notes::Note;
+use notes::Paper;
 
 use super::{Error, KernelTime, position::Position};
 
 /// The maps that stay. Others are the programs' own notes, which they can do without.
-pub(super) const MAPS: [&str; 4] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES"];
+pub(super) const MAPS: [&str; 5] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES", DUES];
 const RINGS: [&str; 3] = ["FLOWS", "OWNERS", "ANSWERS"];
+/// When each open flow is reported next (`flow.update`).
+const DUES: &str = "DUES";
 const HANDOVER: &str = "HANDOVER";
 const NOTES: &str = "NOTES";
 
@@ -69,6 +72,9 @@ pub struct Pins {
     /// Once the maps are there.
     maps: Option<Maps>,
     notes: Vec<Note>,
+    /// Where this one's notes go, and how many there may be.
+    paper: Option<Paper>,
+    most_notes: u32,
     /// Places that programs of this flowtel are attached to.
     attached: HashSet<&'static str>,
 }
@@ -82,11 +88,11 @@ struct Maps {
 // === impl Pins
 
 impl Pins {
-    /// Takes the directory `base`, and what a flowtel before left there.
+    /// Takes the directory `base`, and what a flowtel before left there. At the end there will be `most_notes` notes at most.
     ///
     /// # Errors
     /// The directory is no place for pins, or another flowtel has it.
-    pub fn take(base: &Path, layout: Layout) -> Result<Self, Error> {
+    pub fn take(base: &Path, layout: Layout, most_notes: u32) -> Result<Self, Error> {
         let failed = |e: io::Error| unfit(base, e.to_string());
         let lock = directory::take(base).map_err(|problem| error(base, problem))?;
         let taken = KernelTime::now();
@@ -109,6 +115,8 @@ impl Pins {
             left,
             maps: None,
             notes,
+            paper: None,
+            most_notes,
             attached: HashSet::new(),
         })
     }
@@ -130,8 +138,9 @@ impl Pins {
     }
 
     /// Leaves notes to the flowtel after this one.
-    pub(super) fn leave(&self, notes: &[Note]) {
-        if let Err(e) = notes::write(&self.path(NOTES), notes) {
+    pub(super) fn leave(&mut self, notes: &[Note]) {
+        // That there is none was said at the start.
+        if let Some(Err(e)) = self.paper.as_mut().map(|paper| paper.write(notes)) {
             tracing::warn!("what is known of open flows is not handed on (capture.pin): {e}");
         }
     }
@@ -165,6 +174,10 @@ impl Pins {
                 }
             }
             positions.push(position);
+        }
+        match Paper::make(&self.path(NOTES), self.most_notes) {
+            Ok(paper) => self.paper = Some(paper),
+            Err(e) => tracing::warn!("what is known of open flows will not be handed on (capture.pin): {e}"),
         }
         let handover = match array(&self.path(HANDOVER)) {
             Some(there) if self.left.is_some() => there,
@@ -223,7 +236,8 @@ impl Pins {
         if let Some(maps) = &mut self.maps {
             maps.write(maps.written.clone());
         }
-        let stays = |name: &str| MAPS.contains(&name) || name == HANDOVER || self.attached.contains(name);
+        let stays =
+            |name: &str| MAPS.contains(&name) || [HANDOVER, NOTES].contains(&name) || self.attached.contains(name);
         let told = |path: &Path, e: &io::Error| tracing::warn!("{} stays pinned: {e}", path.display());
         for name in directory::names(&self.directory).unwrap_or_default() {
             let path = self.path(&name);
@@ -286,12 +300,12 @@ impl Pins {
     }
 }
 
-/// What the directory `base` is good for, to a person.
+/// What the directory `base` is good for, to a person. `user` is whom flowtel becomes.
 ///
 /// # Errors
 /// As [`Pins::take`].
-pub fn look(base: &Path) -> Result<String, Error> {
-    let there = match directory::look(base) {
+pub fn look(base: &Path, user: Option<u32>) -> Result<String, Error> {
+    let there = match directory::look(base, user) {
         Ok(there) => there,
         Err(directory::Problem::Held) => return Ok(format!("{} is another flowtel's, which runs", base.display())),
         Err(problem) => return Err(error(base, problem)),
@@ -333,6 +347,7 @@ pub(super) fn kind_of(record: &[u8]) -> Option<usize> {
         event::DNS => tally::DNS,
         event::SYN_AGAIN => tally::SYN_AGAIN,
         event::USED_AGAIN => tally::USED_AGAIN,
+        event::UPDATE => tally::UPDATE,
         event::NETNS => tally::NETNS,
         _ => return None,
     };
@@ -356,10 +371,11 @@ fn left_in(generation: &Path) -> Option<Handover> {
 fn is_sound(generation: &Path) -> bool {
     MAPS.iter().all(|name| {
         let found = map(&generation.join(name));
-        if RINGS.contains(name) {
-            matches!(found, Some(Map::RingBuf(_)))
-        } else {
-            matches!(found, Some(Map::PerCpuArray(_)))
+        match found {
+            Some(Map::RingBuf(_)) => RINGS.contains(name),
+            Some(Map::SkStorage(_)) => *name == DUES,
+            Some(Map::PerCpuArray(_)) => !RINGS.contains(name) && *name != DUES,
+            _ => false,
         }
     })
 }

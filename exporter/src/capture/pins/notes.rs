@@ -1,45 +1,78 @@
 //! What a flowtel knows and the kernel does not, left to the next one: notes of a fixed size, whose meaning is its own, in a
-//! pinned map. Written at an orderly stop, and gone once they were read: one that is killed leaves none.
+//! pinned map. The map is made at the start, for a running flowtel may make none; it takes memory for what is in it alone.
+//! It is written at an orderly stop, and gone once it was read: one that is killed leaves none.
 
 use std::{fs, io, path::Path};
 
-use aya::maps::{Array, MapData};
+use aya::maps::{
+    Array, Map, MapData,
+    lpm_trie::{Key, LpmTrie},
+};
 
 /// One note.
-pub type Note = [u64; 18];
+pub type Note = [u64; 22];
 
 /// More than any table holds.
 const MOST: u64 = 1 << 24;
+/// BPF_F_NO_PREALLOC (include/uapi/linux/bpf.h): a trie has no other way.
+const NO_PREALLOC: u32 = 1;
 
-/// Writes notes to a new map at `path`: first their number.
-pub(super) fn write(path: &Path, notes: &[Note]) -> io::Result<()> {
-    let most = u32::try_from(notes.len()).map_err(io::Error::other)?.saturating_add(1);
-    let mut map = Array::<MapData, Note>::create(most, 0).map_err(io::Error::other)?;
-    let mut written = 0;
-    for note in notes {
-        written += 1;
-        map.set(written, note, 0).map_err(io::Error::other)?;
+/// Where notes are written to. Of the kinds of maps a trie alone costs nothing while it is empty; its keys are plain numbers.
+pub(super) struct Paper(LpmTrie<MapData, [u8; 4], Note>);
+
+// === impl Paper
+
+impl Paper {
+    /// A new one with room for `most` notes, pinned at `path`.
+    pub(super) fn make(path: &Path, most: u32) -> io::Result<Self> {
+        let trie = LpmTrie::<MapData, [u8; 4], Note>::create(most.saturating_add(1), NO_PREALLOC);
+        trie.map_err(io::Error::other)?.pin(path).map_err(io::Error::other)?;
+        let there = super::map(path).and_then(|map| LpmTrie::try_from(map).ok());
+        there.map(Self).ok_or_else(|| io::Error::other("it can't be opened again"))
     }
-    let mut head = Note::default();
-    if let Some(number) = head.first_mut() {
-        *number = u64::from(written);
+
+    /// Writes notes, and last their number: without it they don't count.
+    pub(super) fn write(&mut self, notes: &[Note]) -> io::Result<()> {
+        let mut written = 0;
+        for note in notes {
+            written += 1;
+            self.0.insert(&key(written), note, 0).map_err(io::Error::other)?;
+        }
+        let mut head = Note::default();
+        if let Some(number) = head.first_mut() {
+            *number = u64::from(written);
+        }
+        self.0.insert(&key(0), head, 0).map_err(io::Error::other)
     }
-    map.set(0, head, 0).map_err(io::Error::other)?;
-    // Pinned when it is whole.
-    map.pin(path).map_err(io::Error::other)
+}
+
+fn key(number: u32) -> Key<[u8; 4]> {
+    Key::new(32, number.to_be_bytes())
 }
 
 /// Takes the notes that are at `path` away, where there are any.
 pub(super) fn take(path: &Path) -> Vec<Note> {
-    let Some(map) = super::map(path).and_then(|map| Array::<MapData, Note>::try_from(map).ok()) else {
-        return Vec::new();
-    };
+    let Some(map) = super::map(path) else { return Vec::new() };
     // Whatever becomes of this flowtel, they are true once.
     if let Err(e) = fs::remove_file(path) {
         tracing::warn!("{} stays pinned: {e}", path.display());
         return Vec::new();
     }
-    let number = map.get(&0, 0).ok().and_then(|head| head.first().copied()).unwrap_or_default();
+    match map {
+        // As flowtel left them before 0.2.
+        Map::Array(_) => match Array::<MapData, Note>::try_from(map) {
+            Ok(array) => read(|at| array.get(&at, 0).ok()),
+            Err(_) => Vec::new(),
+        },
+        _ => match LpmTrie::<MapData, [u8; 4], Note>::try_from(map) {
+            Ok(trie) => read(|at| trie.get(&key(at), 0).ok()),
+            Err(_) => Vec::new(),
+        },
+    }
+}
+
+fn read(at: impl Fn(u32) -> Option<Note>) -> Vec<Note> {
+    let number = at(0).and_then(|head| head.first().copied()).unwrap_or_default();
     let last = u32::try_from(number.min(MOST)).unwrap_or_default();
-    (1..=last).map_while(|at| map.get(&at, 0).ok()).collect()
+    (1..=last).map_while(at).collect()
 }

@@ -145,7 +145,10 @@ pub struct Reach {
 
 /// What is made of the lists of sockets, in the making.
 #[derive(Debug)]
-pub struct Pending<T>(Receiver<Result<T, Error>>);
+pub struct Pending<T> {
+    made: Receiver<Result<T, Error>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
 
 const READING: &str = "reading the list of TCP sockets (sock_diag)";
 
@@ -187,9 +190,11 @@ impl Snapshot {
         }
     }
 
-    /// Watches those of its connections that `is_older`; the others are no longer known to the kernel side.
-    pub fn watch(self, is_older: impl Fn(u64) -> bool) -> Older {
-        Older::new(self.namespaces, self.cookies, self.listing, is_older)
+    /// What was there, and what will watch those of the connections that are given to it.
+    pub fn watch(self) -> (Listing, Older) {
+        let Self { listing, namespaces, cookies, .. } = self;
+        let older = Older::new(namespaces, cookies, listing.time);
+        (listing, older)
     }
 }
 
@@ -206,14 +211,23 @@ impl<T> Pending<T> {
     {
         let (done, pending) = sync_channel(1);
         let system = |what| move |source| Error::System { what, source };
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name(name.into())
             .spawn(move || {
                 // Nobody waits any more: it took too long, or flowtel stops.
                 let _ = done.send(make().map_err(system(READING)));
             })
             .map_err(system("starting a thread that reads the list of TCP sockets"))?;
-        Ok(Self(pending))
+        Ok(Self { made: pending, thread: Some(thread) })
+    }
+
+    /// Whether its thread has ended, and its rights with it.
+    pub fn is_over(&mut self) -> bool {
+        if let Some(thread) = self.thread.take_if(|thread| thread.is_finished()) {
+            // It has said all that it had to say; this waits until the kernel has taken it away.
+            let _ = thread.join();
+        }
+        self.thread.is_none()
     }
 
     /// What was taken, once it is.
@@ -221,7 +235,7 @@ impl<T> Pending<T> {
     /// # Errors
     /// The kernel has no list of sockets.
     pub fn poll(&self) -> Option<Result<T, Error>> {
-        match self.0.try_recv() {
+        match self.made.try_recv() {
             Ok(taken) => Some(taken),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
@@ -237,7 +251,7 @@ impl<T> Pending<T> {
     /// As for [`Self::poll`].
     pub fn wait(self) -> Result<T, Error> {
         let lost = |_| Error::System { what: READING, source: io::Error::other("its thread ended without a word") };
-        self.0.recv().map_err(lost)?
+        self.made.recv().map_err(lost)?
     }
 }
 
@@ -282,13 +296,13 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         }
         diag.list(connections(), |socket| {
             if !socket.over {
-                known.push((namespace, socket));
+                known.push((namespace, socket.cookie, socket.key));
             }
         })?;
         known.truncate(most);
     }
-    for (_, socket) in &known {
-        cookies.insert(socket.cookie);
+    for (_, cookie, _) in &known {
+        cookies.insert(*cookie);
     }
     // Second reading: what holds from here on.
     let time = KernelTime::now();
@@ -317,11 +331,11 @@ fn take(mut cookies: Cookies, proc: &std::path::Path, most: usize) -> io::Result
         })?;
     }
     // A list that changes while it is read may leave one out.
-    for (namespace, socket) in known {
-        if !seen.contains(&socket.cookie)
+    for (namespace, cookie, key) in known {
+        if !seen.contains(&cookie)
             && let Some(diag) = namespaces.get_mut(namespace)
-            && let Ok(Some(socket)) = diag.look(&socket.key)
-            && seen.insert(socket.cookie)
+            && let Ok(Some(socket)) = diag.look(&key)
+            && seen.insert(cookie)
         {
             found.push(Found::new(namespace, id_of(namespace), socket));
         }

@@ -12,11 +12,11 @@ use std::{
 
 use flowtel_common::event::{Counters, Event, state};
 
-use super::{Cookies, Diag, Found, Key, Listing};
+use super::{Cookies, Diag, Found, Key};
 use crate::capture::{KernelEvent, KernelTime};
 
 /// The most looks in one round.
-const MOST_LOOKS: usize = 256;
+const MOST_LOOKS: usize = 1024;
 /// How long a socket is looked at in each round after a segment: it is told before its socket has taken it, and that may
 /// take a while where a process holds the socket (sk_add_backlog, net/ipv4/tcp_ipv4.c).
 const MOMENT: Duration = Duration::from_millis(200);
@@ -45,6 +45,8 @@ pub struct Older {
     /// Each with the number of its sockets; `None` after the last of them: an open one keeps its namespace alive.
     namespaces: Vec<Option<(Diag, usize)>>,
     cookies: Cookies,
+    /// When the list was read.
+    time: KernelTime,
     /// Whose turn it is, and since when each waits. What is gone stays in it until its turn comes.
     turn: VecDeque<(KernelTime, u64)>,
     /// Those to be looked at in each round, each once.
@@ -66,39 +68,53 @@ struct Watched {
 // === impl Older
 
 impl Older {
-    pub(super) fn new(
-        namespaces: Vec<Diag>,
-        cookies: Cookies,
-        Listing { time, connections, .. }: Listing,
-        is_older: impl Fn(u64) -> bool,
-    ) -> Self {
-        let mut older = Self {
+    /// Watches none yet, of these namespaces. The list was read at `time`.
+    pub(super) fn new(namespaces: Vec<Diag>, cookies: Cookies, time: KernelTime) -> Self {
+        Self {
             sockets: HashMap::new(),
             namespaces: namespaces.into_iter().map(|diag| Some((diag, 0))).collect(),
             cookies,
+            time,
             turn: VecDeque::new(),
             urgent: VecDeque::new(),
             gone: Vec::new(),
-        };
-        for Found { cookie, state, namespace, counters, key, .. } in connections {
-            if !is_older(cookie) {
-                older.cookies.remove(cookie);
-                continue;
-            }
-            if let Some(Some((_, sockets))) = older.namespaces.get_mut(namespace) {
-                *sockets += 1;
-            }
-            let watched = Watched { namespace, key, alive: time, state, counters, urgent: None };
-            older.sockets.insert(cookie, watched);
-            older.turn.push_back((time, cookie));
-            if waits_for_ack(state) {
-                older.hurry(cookie, time);
-            }
         }
-        for namespace in &mut older.namespaces {
+    }
+
+    /// Expects so many.
+    pub fn reserve(&mut self, many: usize) {
+        self.sockets.reserve(many);
+        self.turn.reserve(many);
+    }
+
+    /// Watches one that `is_older`; another is no longer known to the kernel side.
+    pub fn add(&mut self, found: Found, is_older: bool) {
+        let Found { cookie, state, namespace, counters, key, .. } = found;
+        if !is_older {
+            self.cookies.remove(cookie);
+            return;
+        }
+        if let Some(Some((_, sockets))) = self.namespaces.get_mut(namespace) {
+            *sockets += 1;
+        }
+        let time = self.time;
+        self.sockets.insert(cookie, Watched { namespace, key, alive: time, state, counters, urgent: None });
+        self.turn.push_back((time, cookie));
+        if waits_for_ack(state) {
+            self.hurry(cookie, time);
+        }
+    }
+
+    /// All were added: leaves namespaces that have none.
+    pub fn all_added(&mut self) {
+        for namespace in &mut self.namespaces {
             namespace.take_if(|(_, sockets)| *sockets == 0);
         }
-        older
+    }
+
+    /// Whether some are gone, and that is to be told in the next round.
+    pub fn has_gone(&self) -> bool {
+        !self.gone.is_empty()
     }
 
     /// Whether there are none.

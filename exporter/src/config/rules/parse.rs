@@ -9,7 +9,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Action, MAX_PATTERN, MAX_RULES, MAX_VALUES, Pattern, Rule, Rules, Way};
+use super::{Action, MAX_PATTERN, MAX_RULES, MAX_VALUES, Pattern, Rule, Rules, Way, services};
 
 pub(super) const ACTION: &str = "action";
 pub(super) const SOURCE: &str = "source";
@@ -17,16 +17,35 @@ pub(super) const DESTINATION: &str = "destination";
 pub(super) const ADDRESS: &str = "address";
 pub(super) const SOURCE_PORT: &str = "source_port";
 pub(super) const DESTINATION_PORT: &str = "destination_port";
+pub(super) const PORT: &str = "port";
 pub(super) const DIRECTION: &str = "direction";
 pub(super) const LOCAL: &str = "local";
 pub(super) const PROCESS: &str = "process";
+pub(super) const PID: &str = "pid";
 pub(super) const USER: &str = "user";
 pub(super) const CGROUP: &str = "cgroup";
 pub(super) const CONTAINER: &str = "container";
 
+/// All of them, for suggestions.
+const KEYS: [&str; 14] = [
+    SOURCE,
+    DESTINATION,
+    ADDRESS,
+    SOURCE_PORT,
+    DESTINATION_PORT,
+    PORT,
+    DIRECTION,
+    LOCAL,
+    PROCESS,
+    PID,
+    USER,
+    CGROUP,
+    CONTAINER,
+    "uid",
+];
 pub(super) const NO_ACTION: &str = "expected action = \"include\" or \"exclude\"";
-const CONDITIONS: &str = "source (src), destination (dst), address (addr), source_port (sport), destination_port (dport, \
-                          port), direction, local, process, user (uid), cgroup, container";
+const CONDITIONS: &str = "source (src), destination (dst), address (addr), source_port (sport), destination_port \
+                          (dport), port (of either side), direction, local, process, pid, user (uid), cgroup, container";
 
 /// Rules with semicolons or line ends between.
 pub(super) fn rules(text: &str) -> Result<Rules, String> {
@@ -75,9 +94,11 @@ pub(super) fn condition(rule: &mut Rule, key: &str, values: &[String]) -> Result
         DESTINATION | "dst" => fill(&mut rule.destination, key, values, network),
         ADDRESS | "addr" => fill(&mut rule.address, key, values, network),
         SOURCE_PORT | "sport" => fill(&mut rule.source_port, key, values, port),
-        DESTINATION_PORT | "dport" | "port" => fill(&mut rule.destination_port, key, values, port),
+        DESTINATION_PORT | "dport" => fill(&mut rule.destination_port, key, values, port),
+        PORT => fill(&mut rule.port, key, values, port),
         DIRECTION => fill(&mut rule.direction, key, values, way),
         PROCESS => fill(&mut rule.process, key, values, pattern),
+        PID => fill(&mut rule.pid, key, values, |text| range(text, "a process id, or a range of them")),
         USER | "uid" => {
             fill(&mut rule.user, key, values, |text| range(text, "a user id, or a range such as 1000-1999"))
         }
@@ -93,7 +114,11 @@ pub(super) fn condition(rule: &mut Rule, key: &str, values: &[String]) -> Result
             Ok(())
         }
         ACTION => Err(NO_ACTION.into()),
-        other => Err(format!("unknown condition \"{other}\"; there are {CONDITIONS}")),
+        other => {
+            let near = KEYS.iter().find(|known| strsim::damerau_levenshtein(known, other) <= 2);
+            let near = near.map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
+            Err(format!("unknown condition \"{other}\"{near}; there are {CONDITIONS}"))
+        }
     }
 }
 
@@ -128,7 +153,10 @@ fn network(text: &str) -> Result<IpNet, String> {
 }
 
 fn port(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let expected = "a port from 1 to 65535, or a range such as 8000-8999";
+    let expected = "a port from 1 to 65535, a range such as 8000-8999, or the name of a service such as https";
+    if let Some(port) = services::port(text) {
+        return Ok(port..=port);
+    }
     let range = range::<u16>(text, expected)?;
     if *range.start() == 0 { Err(format!("expected {expected}, found \"{text}\"")) } else { Ok(range) }
 }

@@ -16,8 +16,8 @@ fn nets(texts: &[&str]) -> Vec<IpNet> {
 
 #[test]
 fn a_text_and_a_table_say_the_same() {
-    let text = "exclude src=10.1.2.3/8,fd00::1 dst=192.0.2.7 addr=::/0 sport=1-1023 port=443,8000-8999 direction=incoming \
-                local=false process=\"my server\",/usr/bin/* uid=0,1000-1999 cgroup=/kubepods.slice container=4f2c*";
+    let text = "exclude src=10.1.2.3/8,fd00::1 dst=192.0.2.7 addr=::/0 sport=1-1023 dport=https,8000-8999 port=22 direction=incoming \
+                local=false process=\"my server\",/usr/bin/* pid=7 uid=0,1000-1999 cgroup=/kubepods.slice container=4f2c*";
     let should = Rule {
         action: Action::Exclude,
         source: nets(&["10.0.0.0/8", "fd00::1/128"]),
@@ -25,17 +25,19 @@ fn a_text_and_a_table_say_the_same() {
         address: nets(&["::/0"]),
         source_port: vec![1..=1023],
         destination_port: vec![443..=443, 8000..=8999],
+        port: vec![22..=22],
         direction: vec![Way::Incoming],
         local: Some(false),
         process: vec![Pattern("my server".into()), Pattern("/usr/bin/*".into())],
+        pid: vec![7..=7],
         user: vec![0..=0, 1000..=1999],
         cgroup: vec![Pattern("/kubepods.slice".into())],
         container: vec![Pattern("4f2c*".into())],
     };
     assert_eq!(rule(text), Ok(should.clone()));
     let json = r#"[{ "action": "exclude", "source": ["10.1.2.3/8", "fd00::1"], "destination": "192.0.2.7", "address": "::/0",
-        "source_port": "1-1023", "destination_port": [443, "8000-8999"], "direction": "incoming", "local": false,
-        "process": ["my server", "/usr/bin/*"], "user": [0, "1000-1999"], "cgroup": "/kubepods.slice",
+        "source_port": "1-1023", "destination_port": [443, "8000-8999"], "port": "ssh", "direction": "incoming", "local": false,
+        "process": ["my server", "/usr/bin/*"], "pid": 7, "user": [0, "1000-1999"], "cgroup": "/kubepods.slice",
         "container": ["4f2c*"] }]"#;
     assert_eq!(table(json), Ok(Rules(vec![should])));
 }
@@ -44,7 +46,7 @@ fn a_text_and_a_table_say_the_same() {
 fn several_rules_stand_in_one_text() {
     let rules = parse::rules(" include port=22 ;\n\nexclude ; exclude process=\"a;b\"\n").expect("rules");
     let texts: Vec<_> = rules.0.iter().map(Rule::to_string).collect();
-    assert_eq!(texts, ["include destination_port=22", "exclude", "exclude process=\"a;b\""]);
+    assert_eq!(texts, ["include port=22", "exclude", "exclude process=\"a;b\""]);
 }
 
 #[test]
@@ -54,13 +56,14 @@ fn what_is_wrong_is_named() {
         ("drop port=5", "expected \"include\" or \"exclude\", found \"drop\""),
         ("include port", "expected a condition such as port=443, found \"port\""),
         ("include =5", "unknown condition \"\""),
-        ("include proto=tcp", "unknown condition \"proto\"; there are source (src)"),
+        ("include prot=22", "unknown condition \"prot\"; did you mean \"port\"?"),
+        ("include proto=tcp", "unknown condition \"proto\"; did you mean \"port\"?; there are source (src)"),
         ("include port=", "port: expected a value, found none"),
         ("include port=1,,2", "port: expected a value, found none"),
         ("include port=0", "port: expected a port from 1 to 65535"),
         ("include port=9-1", "found \"9-1\""),
         ("include port=65536", "found \"65536\""),
-        ("include port=1 dport=2", "dport: this condition is there twice"),
+        ("include destination_port=1 dport=2", "dport: this condition is there twice"),
         ("include src=10.0.0.0/33", "src: expected an address or a network"),
         ("include src=example.com", "found \"example.com\""),
         ("include src=::ffff:10.0.0.0/104", "IPv4 addresses in their own form"),
@@ -98,20 +101,20 @@ fn any_rule() -> impl Strategy<Value = Rule> {
         prop::collection::vec(prop_oneof![four, six].prop_map(|net| net.expect("a length within limits").trunc()), 0..3)
     };
     let port = || prop::collection::vec((1u16.., 1u16..).prop_map(|(a, b)| a.min(b)..=a.max(b)), 0..3);
-    let user = prop::collection::vec(any::<(u32, u32)>().prop_map(|(a, b)| a.min(b)..=a.max(b)), 0..3);
+    let ids = || prop::collection::vec(any::<(u32, u32)>().prop_map(|(a, b)| a.min(b)..=a.max(b)), 0..3);
     let pattern = |start: &'static str| {
         let text = "[^\\p{White_Space}][^\\n\\r]{0,8}[^\\p{White_Space}]";
         prop::collection::vec(text.prop_map(move |text| Pattern(format!("{start}{text}"))), 0..3)
     };
     let way = prop::collection::vec(prop::sample::select(vec![Way::Outgoing, Way::Incoming]), 0..3);
     let action = prop::sample::select(vec![Action::Include, Action::Exclude]);
-    let first = (action, net(), net(), net(), port(), port(), way);
-    (first, any::<Option<bool>>(), pattern(""), user, pattern("/"), pattern("")).prop_map(
+    let first = (action, net(), net(), net(), (port(), port(), port()), way);
+    (first, any::<Option<bool>>(), pattern(""), (ids(), ids()), pattern("/"), pattern("")).prop_map(
         |(
-            (action, source, destination, address, source_port, destination_port, direction),
+            (action, source, destination, address, (source_port, destination_port, port), direction),
             local,
             process,
-            user,
+            (pid, user),
             cgroup,
             container,
         )| Rule {
@@ -121,9 +124,11 @@ fn any_rule() -> impl Strategy<Value = Rule> {
             address,
             source_port,
             destination_port,
+            port,
             direction,
             local,
             process,
+            pid,
             user,
             cgroup,
             container,

@@ -50,10 +50,10 @@ fn rules_and_words_come_from_files_variables_and_flags_and_the_last_layer_replac
         (vec!["exclude destination_port=22,8000-8999".to_owned(), "include".into()], Events::BEGINS.and(Events::GAPS));
     assert_eq!(rules(&sources), first);
     for (value, rule) in [
-        ("include port=1; exclude", vec!["include destination_port=1", "exclude"]),
-        ("[\"include port=2\"]", vec!["include destination_port=2"]),
-        ("[{\"action\": \"exclude\", \"port\": 3}]", vec!["exclude destination_port=3"]),
-        ("[{ action = \"exclude\", port = [4] }, \"include\"]", vec!["exclude destination_port=4", "include"]),
+        ("include port=1; exclude", vec!["include port=1", "exclude"]),
+        ("[\"include port=2\"]", vec!["include port=2"]),
+        ("[{\"action\": \"exclude\", \"port\": 3}]", vec!["exclude port=3"]),
+        ("[{ action = \"exclude\", port = [4] }, \"include\"]", vec!["exclude port=4", "include"]),
     ] {
         sources.env.insert("FLOWTEL_CAPTURE__FILTER".into(), value.into());
         assert_eq!(rules(&sources).0, rule, "{value}");

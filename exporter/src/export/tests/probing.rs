@@ -21,6 +21,16 @@ async fn a_receiver_that_takes_an_empty_request_is_well() {
 }
 
 #[tokio::test]
+async fn a_loki_that_misses_records_in_an_empty_request_is_well() {
+    let words = b"error at least one valid stream is required for ingestion\n";
+    let server = Server::start(|_, _| Answer::Http(422, vec![], words.to_vec())).await;
+    probe(targets(&server)[1].clone()).await.expect("it is well");
+    let server = Server::start(|_, _| Answer::Http(422, vec![], b"unprocessable\n".to_vec())).await;
+    let complaint = complaint(targets(&server)[1].clone()).await;
+    assert!(complaint.contains("HTTP 422 Unprocessable Entity: unprocessable"), "{complaint}");
+}
+
+#[tokio::test]
 async fn a_closed_port_is_told_with_its_remedy() {
     let address = Server::start(|_, _| Answer::Silence).await.address;
     let url = format!("http://{address}");

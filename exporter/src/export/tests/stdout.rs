@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::*;
-use crate::export::stdout::{Form, Raw, Stdout};
+use crate::export::stdout::{self, Form, Raw, Stdout};
 
 /// What was written, and what to do at the next write.
 #[derive(Default)]
@@ -31,6 +31,8 @@ impl Pipe {
         String::from_utf8(self.written.lock().unwrap().clone()).unwrap()
     }
 }
+
+impl stdout::Sink for Sink {}
 
 impl Write for Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -57,17 +59,19 @@ fn export(form: Form) -> (Export, Arc<Pipe>) {
     (export_to(form, Sink(pipe.clone())), pipe)
 }
 
-fn export_to(form: Form, sink: impl Write + Send + 'static) -> Export {
-    let stdout = Stdout::with_sink(form, Box::new(sink)).unwrap();
+fn export_to(form: Form, sink: impl stdout::Sink + 'static) -> Export {
+    let stdout = Stdout::with_sink(form, Box::new(sink));
     let exporter = Exporter {
         transport: Transport::Stdout(stdout),
         concurrency: 1,
-        retry: settings(Target::Stdout { format: Format::Json }).retry,
+        retry: settings(Target::Stdout).retry,
+        beside: None,
+        hold: Vec::new(),
     };
     Export::spawn(exporter)
 }
 
-const LINES: Form = Form::Lines { colour: false };
+const LINES: Form = Form::Lines { colour: false, place: stdout::Place::Pipe };
 
 #[tokio::test]
 async fn each_batch_is_a_line_of_json_in_order() {
@@ -86,7 +90,8 @@ async fn each_batch_is_a_line_of_json_in_order() {
 #[tokio::test]
 async fn a_reader_that_went_away_is_told_and_what_it_missed_is_counted() {
     let (export, pipe) = export(LINES);
-    let line = "1970-01-01 00:00:00.000 \n".len();
+    // As long as `1970-01-01T00:00:00.000+00:00` and the empty columns behind it.
+    let line = 29 + 1 + 6 + 1 + 1;
     pipe.limit(Some(2 * line + 3), Some(io::ErrorKind::BrokenPipe));
     export.push(batch(0, 5));
     export.push(batch(5, 5));

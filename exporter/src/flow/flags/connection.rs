@@ -7,7 +7,7 @@ use flowtel_common::packet::Flags;
 use super::half::Half;
 use crate::{
     capture::{KernelTime, pcap::Segment},
-    flow::{Direction, EndReason, Flow, Traffic},
+    flow::{Direction, EndReason, Flow, Traffic, updates::Passed},
 };
 
 /// A connection.
@@ -23,6 +23,10 @@ pub struct Connection {
     pub source: Half,
     /// The destination's.
     pub destination: Half,
+    /// What passed by its last update.
+    pub told: Passed,
+    /// When that was, or when it was first seen.
+    pub told_at: KernelTime,
 }
 
 /// What a segment is to a connection.
@@ -109,6 +113,7 @@ impl Connection {
         };
         Traffic {
             counted: true,
+            delta: None,
             source_bytes: self.source.bytes(),
             destination_bytes: self.destination.bytes(),
             source_segments: self.source.segments,

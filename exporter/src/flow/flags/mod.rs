@@ -4,6 +4,7 @@
 //! - [`FlagFlows`] joins segments by their two endpoints and decides;
 //! - `attempt`: handshakes, whose segments may come in any order;
 //! - `connection`, `half`: connections, and what each end has sent;
+//! - `updates`: what has passed so far, every so often;
 //! - `table`: both by endpoints, bounded.
 //!
 //! A connection makes one record of each kind, for a capture shows it once and not once a side. Times are those of the
@@ -15,6 +16,7 @@ mod half;
 mod table;
 #[cfg(test)]
 mod tests;
+mod updates;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -27,7 +29,7 @@ use self::{
     half::Half,
     table::{Pair, Table},
 };
-use super::{BootId, Cause, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Stamp, What};
+use super::{BootId, Cause, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Stamp, What, updates::Passed};
 use crate::{
     capture::{
         KernelTime, WallTime,
@@ -57,6 +59,8 @@ pub struct Settings {
     pub flows: usize,
     /// Networks that are local: what decides the direction.
     pub local: Vec<IpNet>,
+    /// How often a connection that is open is told, by the times of its packets; `None`: never.
+    pub update: Option<Duration>,
 }
 
 /// The flag logic.
@@ -339,8 +343,15 @@ impl FlagFlows {
         let isn = attempt.syn.map_or(answer.acknowledgement.wrapping_sub(1), |syn| syn.isn);
         let flow = self.flow(attempt.initiator, attempt.responder, direction, (first, isn), attempt.tunnel);
         let seen = attempt.syn.is_some();
-        let mut connection =
-            Connection { flow, began: seen.then_some(began), last: completing.time, source, destination };
+        let mut connection = Connection {
+            flow,
+            began: seen.then_some(began),
+            last: completing.time,
+            source,
+            destination,
+            told: Passed::default(),
+            told_at: completing.time,
+        };
         let one = answer.count == 1 && attempt.crossing.is_none() && attempt.ahead.is_none();
         if let Some(took) = between(answer.first, completing.time).filter(|_| one) {
             connection.destination.sampled(took);
@@ -407,7 +418,12 @@ impl FlagFlows {
         };
         match connection.on(segment) {
             Meaning::Nothing => false,
-            Meaning::Part => true,
+            Meaning::Part => {
+                if let Some(every) = self.settings.update {
+                    connection.update(segment.time, every, out);
+                }
+                true
+            }
             Meaning::End(reason) => {
                 if let Some(connection) = self.open.remove(&pair) {
                     self.end(pair, &connection, reason, segment.time, out);
@@ -444,6 +460,8 @@ impl FlagFlows {
             last: segment.time,
             source: Half::default(),
             destination: Half::default(),
+            told: Passed::default(),
+            told_at: segment.time,
         };
         self.ledger.replay.unseen.add(1);
         let ends = connection.on(segment);
@@ -484,6 +502,7 @@ impl FlagFlows {
         let duration = connection.began.and_then(|began| between(began, at)).map(Duration::from_nanos);
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(at.0) };
         let what = What::End { cause: Some(reason.by(Evidence::Segment)), duration, traffic: connection.traffic() };
+        let what = what.since(self.settings.update.map(|_| &connection.told));
         out(FlowEvent { at: stamp, flow: connection.flow.clone(), what });
     }
 

@@ -74,7 +74,7 @@ impl Wire {
     fn with(local: &[&str], most: usize) -> Self {
         let ledger = Arc::new(Ledger::default());
         let local = local.iter().map(|net| net.parse().expect("a network")).collect();
-        let settings = Settings { attempts: most, flows: most, local };
+        let settings = Settings { attempts: most, flows: most, local, update: None };
         Self { flows: FlagFlows::new(settings, Arc::clone(&ledger)), ledger, now: 1_000_000 * MS, told: Vec::new() }
     }
 
@@ -109,6 +109,13 @@ impl Wire {
         self.told.iter().map(word).collect()
     }
 
+    /// With updates of connections that are open, at least so far apart.
+    fn updated(every: Duration) -> Self {
+        let mut wire = Self::new();
+        wire.flows.settings.update = Some(every);
+        wire
+    }
+
     fn traffic(&self) -> Traffic {
         let mut ends = self.told.iter().filter_map(|event| match event.what {
             What::End { traffic, .. } => Some(traffic),
@@ -121,6 +128,7 @@ impl Wire {
 fn word(event: &FlowEvent) -> String {
     match &event.what {
         What::Open | What::Vanished => unreachable!("a capture tells begins and ends"),
+        What::Update { .. } => "update".into(),
         What::Begin { .. } => "begin".into(),
         What::End { cause, duration, .. } => {
             let cause = cause.expect("a capture shows it");
@@ -165,9 +173,33 @@ fn a_connection_has_one_begin_and_one_end_with_what_passed() {
         destination_segments: 5,
         retransmits: 0,
         rtt: None,
+        delta: None,
     };
     assert_eq!(wire.traffic(), expected);
     assert_eq!(wire.ledger.replay.joined.get(), 11);
+}
+
+#[test]
+fn what_passes_is_told_by_the_time_of_packets_and_adds_up_to_what_the_end_says() {
+    let mut wire = Wire::updated(Duration::from_secs(60));
+    wire.say(&HANDSHAKE).say(&TALK).wait(59_000).say(&[Say(A, ACK, 100, 3000, 50)]);
+    wire.wait(1_000).say(&[Say(B, ACK, 3000, 150, 0)]);
+    // Nothing comes for three intervals: nothing is told of it.
+    wire.wait(180_000).say(&[Say(A, ACK, 150, 3000, 25), Say(B, ACK, 3000, 175, 0)]);
+    wire.say(&[Say(A, FIN, 175, 3000, 0), Say(B, FIN, 3000, 176, 0), Say(A, ACK, 176, 3001, 0)]);
+    assert_eq!(wire.end(), ["begin", "update", "update", "end fin"]);
+    let told = |event: &FlowEvent| match event.what {
+        What::Update { traffic, .. } | What::End { traffic, .. } => Some((traffic, traffic.delta.expect("a delta"))),
+        _ => None,
+    };
+    let all: Vec<_> = wire.told.iter().filter_map(told).collect();
+    let bytes: Vec<_> = all.iter().map(|(_, delta)| (delta.source_bytes, delta.destination_bytes)).collect();
+    assert_eq!(bytes, [(150, 3000), (0, 0), (25, 0)]);
+    let packets: i64 = all.iter().map(|(_, delta)| i64::from(delta.source_segments)).sum();
+    let (end, _) = all.last().expect("an end");
+    assert_eq!((end.source_bytes, i64::from(end.source_segments)), (175, packets));
+    let What::Update { duration, .. } = wire.told[1].what else { panic!("an update") };
+    assert_eq!(duration.map(|d| d.as_secs()), Some(60));
 }
 
 #[test]

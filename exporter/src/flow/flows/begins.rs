@@ -219,7 +219,7 @@ impl Flows {
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
         let Some(flow) = followed else { return };
-        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own };
+        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own, told: None };
         self.vanished.forget(cookie);
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);

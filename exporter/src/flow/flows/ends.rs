@@ -75,8 +75,9 @@ impl Flows {
             return;
         };
         self.count(&self.ledger.kernel.close, open.own);
-        let Open { flow, began, seen, active, own, .. } = open;
-        let what = ended(event, close, &seen, flow.direction, active, Some(began));
+        let Open { flow, began, seen, active, own, told, .. } = open;
+        let told = self.updated.then(|| told.map(|told| *told).unwrap_or_default());
+        let what = ended(event, close, &seen, flow.direction, active, Some(began)).since(told.as_ref());
         self.hold_end(event, close.cookie, flow, what, own);
     }
 
@@ -118,7 +119,8 @@ impl Flows {
             self.count(&self.ledger.kernel.connect, own);
             (flow.owner, flow.netns) = (attempt.owner, attempt.netns);
         }
-        let what = ended(event, close, &Seen::default(), flow.direction, attempt.is_some(), None);
+        let told = self.untied.take(close.cookie);
+        let what = ended(event, close, &Seen::default(), flow.direction, attempt.is_some(), None).since(told.as_ref());
         self.hold_end(event, close.cookie, flow, what, own);
     }
 

@@ -15,6 +15,7 @@ const START: u64 = 1000 * MS;
 const COOKIE: u64 = 7;
 
 struct Scene {
+    opened: Vec<FlowEvent>,
     flows: Flows,
     ledger: Arc<Ledger>,
 }
@@ -35,7 +36,7 @@ impl Scene {
     fn new() -> Self {
         let ledger = Arc::new(Ledger::default());
         let flows = Flows::new(&config::Config::default(), BootId::new([1; 16]), None, Arc::clone(&ledger));
-        Self { flows, ledger }
+        Self { opened: Vec::new(), flows, ledger }
     }
 
     fn with(connections: Vec<Found>) -> Self {
@@ -47,8 +48,15 @@ impl Scene {
             listeners: Vec::new(),
             namespaces: Vec::new(),
         };
-        scene.flows.found(&listing, &Clock::measure(), |_| false);
+        scene.finds(listing, |_| false);
         scene
+    }
+
+    fn finds(&mut self, mut listing: Listing, began: impl Fn(u64) -> bool) {
+        let mut older = Vec::new();
+        let open = |event: &FlowEvent| self.opened.push(event.clone());
+        self.flows.found(&mut listing, &Clock::measure(), began, open, |found, is| older.push((found.cookie, is)));
+        assert!(older.iter().all(|(cookie, is)| self.flows.is_older(*cookie) == *is));
     }
 
     fn on(&mut self, time: u64, event: Event) {
@@ -63,7 +71,7 @@ impl Scene {
     }
 
     fn told(&mut self) -> Vec<FlowEvent> {
-        let mut told = Vec::new();
+        let mut told = std::mem::take(&mut self.opened);
         self.flows.flush(|event| told.push(event.clone()));
         told
     }
@@ -128,7 +136,7 @@ fn what_is_found_is_told_as_open_once_and_what_began_since_is_not() {
         listeners: Vec::new(),
         namespaces: Vec::new(),
     };
-    scene.flows.found(&listing, &Clock::measure(), |cookie| cookie == 8);
+    scene.finds(listing, |cookie| cookie == 8);
     let told = scene.told();
     assert_eq!(told.len(), 1);
     assert_eq!((told[0].what.clone(), told[0].flow.direction), (What::Open, Some(Direction::Outgoing)));
@@ -144,7 +152,7 @@ fn a_connection_whose_other_end_this_host_has_left_is_local_all_the_same() {
         let left = if both { vec![(remote, local)] } else { Vec::new() };
         let (time, connections) = (KernelTime(START), vec![connection()]);
         let listing = Listing { time, connections, left, listeners: Vec::new(), namespaces: Vec::new() };
-        scene.flows.found(&listing, &Clock::measure(), |_| false);
+        scene.finds(listing, |_| false);
         assert_eq!(scene.told().iter().map(|told| told.flow.local).collect::<Vec<_>>(), [both]);
     }
 }
@@ -175,10 +183,10 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
     };
     scene.on(START + MS, established(2));
     assert_eq!(scene.told().len(), 1);
-    // The socket used again for another peer: the older flow is over.
+    // The socket used again for another peer: the older flow is over, and nobody saw how.
     scene.on(START + 2 * MS, established(3));
     let told = scene.told();
-    assert!(matches!(told[..], [FlowEvent { what: What::End { .. }, .. }, FlowEvent { what: What::Begin { .. }, .. }]));
+    assert!(matches!(told[..], [FlowEvent { what: What::Vanished, .. }, FlowEvent { what: What::Begin { .. }, .. }]));
 }
 
 #[test]
@@ -224,6 +232,18 @@ fn the_peers_fin_counts_no_byte_whether_the_own_fin_or_a_reset_tells_of_it() {
     scene.on(START + 10 * MS, after(true, event::RESET, OUT, state::CLOSE, (101, 301), 0));
     scene.gone(START, START + 60 * MS, state::ESTABLISHED);
     assert_eq!(scene.end(), (EndReason::ResetLocal, 100, 300));
+}
+
+#[test]
+fn where_a_fin_or_a_reset_may_be_lost_nobody_says_how_it_ended() {
+    for (lost, told) in [(false, 1), (true, 0)] {
+        let mut scene = Scene::with(vec![connection()]);
+        scene.ledger.kernel.fin.ring_full.add(u64::from(lost));
+        scene.gone(START + 900 * MS, START + 950 * MS, state::ESTABLISHED);
+        let ends = scene.told();
+        assert_eq!(ends.iter().filter(|event| matches!(event.what, What::End { .. })).count(), told);
+        assert_eq!(ends.iter().filter(|event| event.what == What::Vanished).count(), 1 - told);
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     capture::WallTime,
-    flow::{Evidence, Flow, FlowId, Owner, Role, Source, Stamp, Traffic},
+    flow::{Delta, Evidence, Flow, FlowId, Owner, Role, Source, Stamp, Traffic},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -54,6 +54,7 @@ fn end(bytes: u64) -> What {
         destination_segments: 4,
         retransmits: 1,
         rtt: Some(Duration::from_millis(2)),
+        delta: None,
     };
     What::End { cause: Some(EndReason::Fin.by(Evidence::State)), duration: Some(Duration::from_secs(1)), traffic }
 }
@@ -191,4 +192,27 @@ fn failures_of_a_cgroup_over_its_budget_are_alike_whatever_the_port() {
     let [(one, None)] = &told[..] else { panic!("one: {told:?}") };
     let What::Failed { fold: Some(fold), .. } = one.what else { panic!("a count: {one:?}") };
     assert_eq!((fold.count, fold.destination_ports, one.flow.destination.port()), (499, 499, 0));
+}
+
+fn update(bytes: u64, delta: Option<i64>) -> What {
+    let What::End { traffic, .. } = end(bytes) else { panic!("an end") };
+    let delta = delta.map(|source_bytes| Delta { source_bytes, source_segments: 2, ..Delta::default() });
+    What::Update { duration: Some(Duration::from_secs(9)), traffic: Traffic { delta, ..traffic } }
+}
+
+#[test]
+fn updates_are_folded_apart_from_ends_and_what_is_new_in_them_is_added_up() {
+    let (mut folds, records) = (Folds::default(), Records::default());
+    for (i, what) in [end(1), update(10, Some(1)), update(20, Some(5)), update(30, None), update(40, Some(7))]
+        .into_iter()
+        .enumerate()
+    {
+        assert_eq!(folds.take(&event(SECOND + i as u64, 1, 443, what), false, &records), i > 1);
+    }
+    let told = tell(&mut folds, None);
+    let [(one, Some(fold))] = &told[..] else { panic!("one: {told:?}") };
+    let What::Update { duration, traffic } = one.what else { panic!("an update") };
+    let delta = traffic.delta.expect("a delta");
+    assert_eq!((delta.source_bytes, delta.source_segments, duration, traffic.rtt), (12, 4, None, None));
+    assert_eq!((fold.count, one.flow.id), (3, None));
 }

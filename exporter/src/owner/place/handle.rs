@@ -25,7 +25,7 @@ struct Handle {
 
 /// Why there is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(in crate::owner) enum Failure {
     /// Nothing has this number, or no longer.
     Gone,
     /// It is there, but its path can't be had: it is longer than a page, for one (fs/d_path.c).
@@ -40,7 +40,7 @@ pub(super) enum Failure {
 ///
 /// # Errors
 /// It is gone, this process may not ask, or lacks the means at the moment.
-pub(super) fn path_of(mount: &OwnedFd, id: u64) -> Result<Vec<u8>, Failure> {
+pub(in crate::owner) fn path_of(mount: &OwnedFd, id: u64) -> Result<Vec<u8>, Failure> {
     let mut handle = Handle { bytes: 8, kind: FILEID_KERNFS, number: id.to_ne_bytes() };
     // SAFETY: `handle` is laid out as struct file_handle with `bytes` bytes behind its head and outlives the call, which
     // reads it only; the descriptor is open.
@@ -66,6 +66,19 @@ pub(super) fn path_of(mount: &OwnedFd, id: u64) -> Result<Vec<u8>, Failure> {
 }
 
 // === impl Failure
+
+impl Failure {
+    /// An error that means the same.
+    pub(in crate::owner) fn raw(self) -> i32 {
+        let error = match self {
+            Self::Gone => Errno::NOENT,
+            Self::NoPath => Errno::NAMETOOLONG,
+            Self::Refused => Errno::PERM,
+            Self::NotNow => Errno::NOMEM,
+        };
+        error.raw_os_error()
+    }
+}
 
 impl From<i32> for Failure {
     fn from(errno: i32) -> Self {

@@ -19,7 +19,7 @@
 //!
 //! Must never give the place of another cgroup, let one cgroup take the names of others away, block for longer than one step of the search, or grow without bound.
 
-mod handle;
+pub(in crate::owner) mod handle;
 mod walk;
 
 use std::{
@@ -32,7 +32,11 @@ use std::{
 };
 
 use self::{handle::Failure, walk::Walk};
-use super::{cgroup_path::Place, generations::Generations};
+use super::{
+    cgroup_path::Place,
+    generations::Generations,
+    helper::{Found, Helper, Request},
+};
 use crate::{capture::cgroup, config, ledger::Ledger};
 
 /// How long "there is no such cgroup" is believed: the kernel's word, and that of a search, which may have passed the
@@ -47,6 +51,8 @@ pub struct Places {
     tree: Option<Tree>,
     /// Opening by handle was refused: it is not tried before this.
     rests_until: Option<Instant>,
+    /// Who may open by handle.
+    helper: Option<Helper>,
     walk: Walk,
     known: Generations<u64, Arc<Place>>,
     absent: Generations<u64, Absent>,
@@ -86,11 +92,18 @@ impl Places {
         Self {
             tree: if config.container { Tree::open(cgroup) } else { None },
             rests_until: None,
+            helper: None,
             walk: Walk::default(),
             known: Generations::new(most),
             absent: Generations::new(most / 4),
             ledger,
         }
+    }
+
+    /// The same, which has the helper open by handle where there is one.
+    #[must_use]
+    pub fn helped(self, helper: Option<Helper>) -> Self {
+        Self { helper, ..self }
     }
 
     /// The place of the cgroup with the id `cgroup`, its inode number; 0 is none.
@@ -113,7 +126,7 @@ impl Places {
             return None;
         }
         if self.rests_until.is_none_or(|until| until <= now) {
-            let found = handle::path_of(&tree.root, cgroup)
+            let found = path_of(self.helper.as_ref(), tree, cgroup)
                 .and_then(|path| tree.relative(&path).map(Place::from_path).ok_or(Failure::Gone));
             if !matches!(found, Err(Failure::Refused)) {
                 self.rests_until = None;
@@ -150,7 +163,10 @@ impl Places {
     /// and a new cgroup is found some time after its first connection only.
     pub fn by_handle(&self) -> bool {
         self.rests_until.is_none()
-            && self.tree.as_ref().is_some_and(|tree| !matches!(handle::path_of(&tree.root, 1), Err(Failure::Refused)))
+            && self
+                .tree
+                .as_ref()
+                .is_some_and(|tree| !matches!(path_of(self.helper.as_ref(), tree, 1), Err(Failure::Refused)))
     }
 
     fn search(&mut self, cgroup: u64, now: Instant) -> Option<Arc<Place>> {
@@ -183,6 +199,17 @@ impl Places {
 impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Places").field("by_handle", &self.rests_until.is_none()).finish_non_exhaustive()
+    }
+}
+
+/// Asks the kernel, or the helper: where it is gone, the kernel.
+fn path_of(helper: Option<&Helper>, tree: &Tree, cgroup: u64) -> Result<Vec<u8>, Failure> {
+    match helper.map(|helper| (helper.ask(Request::Cgroup(cgroup)), helper)) {
+        Some((Some(Ok(Found::Cgroup(path))), _)) => Ok(path),
+        Some((Some(Err(error)), _)) => Err(Failure::from(error)),
+        // It is late.
+        Some((_, helper)) if helper.pid().is_some() => Err(Failure::NotNow),
+        _ => handle::path_of(&tree.root, cgroup),
     }
 }
 

@@ -56,10 +56,11 @@ use rustix::{
 pub use visibility::Visibility;
 pub(crate) use visibility::shows_kernel_threads;
 
-use self::executable::MAX_PATH;
+use self::{executable::MAX_PATH, stat::Stat};
 use super::{
     execs::{Execs, Open, Said},
     generations::Generations,
+    helper::{Helper, Request},
 };
 use crate::{
     capture::{Clock, KernelTime, Reach, clock},
@@ -84,6 +85,7 @@ pub struct Processes {
     /// What /proc told.
     known: Generations<u32, Known>,
     handles: Generations<u32, OwnedFd>,
+    helper: Option<Helper>,
     tick_ns: u64,
     ledger: Arc<Ledger>,
 }
@@ -131,6 +133,7 @@ impl Processes {
             execs: Execs::new(config.max_processes as usize),
             known: Generations::new(config.max_processes as usize),
             handles: Generations::new(usize::try_from(handles).unwrap_or(2)),
+            helper: None,
             tick_ns: clock::tick_ns(),
             ledger,
         };
@@ -140,10 +143,36 @@ impl Processes {
         processes
     }
 
+    /// The same, which has the helper read where there is one.
+    #[must_use]
+    pub fn helped(mut self, helper: Option<Helper>) -> Self {
+        if let (Some(helper), Some(proc)) = (&helper, &mut self.proc)
+            && helper.reads(&self.path)
+        {
+            proc.help(helper.clone());
+        }
+        self.helper = helper;
+        self
+    }
+
+    /// Has the helper asked at once for all that these events will ask for, each a process id and a time.
+    pub fn ahead(&mut self, events: impl Iterator<Item = (u32, KernelTime)>) {
+        let Some(helper) = self.proc.as_ref().and_then(Proc::helper).cloned() else { return };
+        let unknown = events.filter(|(pid, at)| *pid != 0 && self.would_read(*pid, *at));
+        helper.ahead(unknown.map(|(pid, _)| Request::Process(pid)));
+    }
+
+    /// Whether a question would lead to /proc.
+    fn would_read(&mut self, pid: u32, at: KernelTime) -> bool {
+        let open = matches!(self.execs.at(pid, at), Said::Open(_) | Said::Nothing);
+        open && self.known.get(pid).is_none_or(|known| at > known.until)
+    }
+
     /// Goes on with changed settings. What /proc told is looked up anew; what the kernel told it tells only once.
     pub fn reconfigure(&mut self, config: &config::Owner) {
         let new = Self::new(config, Arc::clone(&self.ledger));
-        let execs = std::mem::replace(self, new).execs;
+        let helper = self.helper.take();
+        let execs = std::mem::replace(self, new.helped(helper)).execs;
         // What nobody goes on to feed would soon be about others.
         if self.enabled {
             self.execs = execs;
@@ -325,7 +354,11 @@ impl Processes {
         match proc.look(pid) {
             Ok(Look { handle, stat, executable }) => {
                 let since = certain_since(stat.start, self.tick_ns, numbers_suffice());
-                self.handles.insert(pid, handle);
+                if let Some(handle) = handle {
+                    self.handles.insert(pid, handle);
+                } else if let Some(same) = self.same(pid, &stat, &executable, whole) {
+                    return same;
+                }
                 let began = clock::shown_as(stat.start, self.tick_ns);
                 let parent = (stat.parent != 0).then(|| Parent {
                     pid: stat.parent,
@@ -343,6 +376,23 @@ impl Processes {
             Err(Errno::NOENT | Errno::SRCH) => Found::Gone,
             Err(_) => Found::Unreadable,
         }
+    }
+
+    /// What is known already of a process that the helper has looked at once more. Where a number can't come round within a
+    /// tick, who has it and began in the same one is the same process.
+    fn same(&mut self, pid: u32, stat: &Stat, executable: &Executable, whole: bool) -> Option<Found> {
+        let known = self.known.get(pid).filter(|known| known.found.is_whole(whole))?;
+        let Found::Process { since, ticks, process, whole } = &known.found else { return None };
+        // Its number was free in between only where the start is another one, or numbers are few.
+        if *ticks != stat.start || *since > clock::shown_as(stat.start, self.tick_ns) {
+            return None;
+        }
+        let process = if process.executable.as_deref() == Some(executable) {
+            Arc::clone(process)
+        } else {
+            Arc::new(Process { executable: Some(Arc::new(executable.clone())), ..(**process).clone() })
+        };
+        Some(Found::Process { since: *since, ticks: *ticks, process, whole: *whole })
     }
 
     /// What the parent runs now of a process that began in the clock tick `child`. Whoever has its number is not it where it

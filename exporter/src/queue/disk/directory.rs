@@ -161,6 +161,11 @@ pub(in super::super) fn read_acks(file: io::Result<File>) -> Vec<u64> {
     settled
 }
 
+/// Whether a queue was ever in this directory: the lock's file stays.
+pub(in super::super) fn has_lock(directory: &Directory) -> bool {
+    directory.read(LOCK).is_ok()
+}
+
 /// Who has a directory now, if anybody. Takes nothing, and works without the right to write.
 pub(in super::super) fn holder(directory: &Directory) -> Option<Holder> {
     let file = directory.read(LOCK).ok()?;

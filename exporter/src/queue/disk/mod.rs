@@ -60,7 +60,7 @@ use std::{
 
 use tokio::sync::{Notify, watch};
 
-use super::{Left, Position, Waiting};
+use super::{Left, Position, Waiting, Watchers};
 use crate::{
     config::{self, OnFull},
     ledger::Ledger,
@@ -95,6 +95,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The queue on disk. Dropping it ends its thread after what was pushed is written.
 pub struct Disk {
     shared: Arc<Shared>,
+    watchers: Watchers,
 }
 
 /// What the threads share.
@@ -111,25 +112,33 @@ pub(super) struct Shared {
     closed: watch::Sender<bool>,
 }
 
-// === impl Disk
+/// What the queue's thread is to do.
+pub(super) struct Work(Worker);
 
-impl Disk {
-    /// Takes the directory, and starts the thread, which finds what is in it. A directory that fails otherwise than by being
-    /// another's is tried again and again.
-    pub(super) fn open(config: &config::Queue, ledger: Arc<Ledger>) -> Result<Self, OpenError> {
-        let (disk, worker) = Self::prepare(config, ledger, Files::default(), segment_bytes(config.max_bytes.0))?;
+// === impl Work
+
+impl Work {
+    pub(super) fn start(self) -> Result<(), OpenError> {
+        let Self(worker) = self;
         let gone = worker::Gone(Arc::clone(&worker.shared));
+        let path = worker.settings.directory.clone();
         let thread = thread::Builder::new().name("flowtel-queue".into()).spawn(move || {
             let _gone = gone;
             worker.run();
         });
-        match thread {
-            Ok(_) => Ok(disk),
-            Err(source) => {
-                let what = "cannot start the thread of the queue in";
-                Err(OpenError::Io { what, path: config.path.clone(), source })
-            }
-        }
+        let what = "cannot start the thread of the queue in";
+        thread.map(drop).map_err(|source| OpenError::Io { what, path, source })
+    }
+}
+
+// === impl Disk
+
+impl Disk {
+    /// Takes the directory. The thread, once started, finds what is in it. A directory that fails otherwise than by being
+    /// another's is tried again and again.
+    pub(super) fn prepare_in(config: &config::Queue, ledger: Arc<Ledger>) -> Result<(Self, Work), OpenError> {
+        let (disk, worker) = Self::prepare(config, ledger, Files::default(), segment_bytes(config.max_bytes.0))?;
+        Ok((disk, Work(worker)))
     }
 
     /// The queue and its thread's work, which is not started.
@@ -161,7 +170,11 @@ impl Disk {
             Err(OpenError::Io { .. }) => None,
         };
         let worker = Worker::new(Arc::clone(&shared), store, settings, files);
-        Ok((Self { shared }, worker))
+        Ok((Self { shared, watchers: Watchers::default() }, worker))
+    }
+
+    pub(super) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 
     pub(super) fn push(&self, batch: Batch) {

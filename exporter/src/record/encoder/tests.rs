@@ -15,7 +15,7 @@ use crate::{
     capture::{KernelTime, NetnsId, pcap::Tunnel},
     config::{self, Groups},
     dns::Reader,
-    flow::{CommunityId, Direction, Evidence, Flow, FlowId, Owner, Role, Source, Stamp},
+    flow::{CommunityId, Delta, Direction, Evidence, Flow, FlowId, Owner, Role, Source, Stamp},
     gap::Gap,
     ledger::{LOSSES, Loss},
     netns::Namespace,
@@ -47,6 +47,35 @@ fn expected(event: &FlowEvent) -> LogRecord {
 fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     let text = |s: &str| AnyValue { value: Some(Value::StringValue(s.to_owned())) };
     let int = |i: u64| AnyValue { value: Some(Value::IntValue(i as i64)) };
+    let signed = |i: i64| AnyValue { value: Some(Value::IntValue(i)) };
+    let passed = |traffic: &Traffic| {
+        let mut attributes = Vec::new();
+        if traffic.counted {
+            attributes.push(("flowtel.source.bytes", int(traffic.source_bytes)));
+            attributes.push(("flowtel.destination.bytes", int(traffic.destination_bytes)));
+        }
+        attributes.extend([
+            ("flowtel.source.packets", int(traffic.source_segments.into())),
+            ("flowtel.destination.packets", int(traffic.destination_segments.into())),
+            ("flowtel.tcp.retransmits", int(traffic.retransmits.into())),
+        ]);
+        attributes
+    };
+    let delta = |traffic: &Traffic| {
+        let mut attributes = Vec::new();
+        if let Some(delta) = traffic.delta {
+            if traffic.counted {
+                attributes.push(("flowtel.delta.source.bytes", signed(delta.source_bytes)));
+                attributes.push(("flowtel.delta.destination.bytes", signed(delta.destination_bytes)));
+            }
+            attributes.extend([
+                ("flowtel.delta.source.packets", signed(delta.source_segments.into())),
+                ("flowtel.delta.destination.packets", signed(delta.destination_segments.into())),
+                ("flowtel.delta.tcp.retransmits", signed(delta.retransmits.into())),
+            ]);
+        }
+        attributes
+    };
     let seconds = |d: Duration| AnyValue { value: Some(Value::DoubleValue(d.as_secs_f64())) };
     let show = |e: &SocketAddr| if e.port() == 0 { e.ip().to_string() } else { e.to_string() };
     let flow = &event.flow;
@@ -54,12 +83,15 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     let name = match event.what {
         What::Begin { .. } => "flowtel.tcp.flow.begin",
         What::Open => "flowtel.tcp.flow.open",
+        What::Update { .. } => "flowtel.tcp.flow.update",
         What::End { .. } | What::Vanished => "flowtel.tcp.flow.end",
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
     let id = flow.id.unwrap_or_else(|| FlowId::new(&BOOT, 0, flow.source, flow.destination));
-    let what =
-        1 + ["begin", "open", "end", "failed"].iter().position(|event| name.ends_with(event)).expect("one of four");
+    let what = 1 + ["begin", "open", "end", "failed", "update"]
+        .iter()
+        .position(|event| name.ends_with(event))
+        .expect("one of five");
     let uid = id.0 ^ (u128::from(event.at.time.0) << 8) ^ what as u128;
     let mut attributes = vec![("event.name", text(name)), ("log.record.uid", text(&format!("{uid:032x}")))];
     attributes.extend(flow.id.map(|id| ("flowtel.flow.id", text(&format!("{:032x}", id.0)))));
@@ -136,20 +168,25 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         What::Begin { .. } => {}
         What::Open => body += " open",
         What::Vanished => body += " ended unseen",
+        // Of many together what passed since is all that means something.
+        What::Update { traffic, .. } if folded.is_some() => attributes.extend(delta(traffic)),
+        What::Update { duration, traffic } => {
+            attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
+            attributes.extend(passed(traffic));
+            attributes.extend(traffic.rtt.map(|rtt| ("flowtel.tcp.rtt", seconds(rtt))));
+            attributes.extend(delta(traffic));
+            body += " still open";
+            if traffic.counted {
+                body += &format!(": {} bytes there, {} back", traffic.source_bytes, traffic.destination_bytes);
+            }
+        }
         What::End { cause, duration, traffic } => {
             attributes.extend(duration.map(|d| ("flowtel.flow.duration", seconds(d))));
             attributes.extend(cause.map(|cause| ("flowtel.flow.end.reason", text(cause.reason.as_str()))));
             attributes.extend(source(cause.and_then(|cause| cause.source)));
-            if traffic.counted {
-                attributes.push(("flowtel.source.bytes", int(traffic.source_bytes)));
-                attributes.push(("flowtel.destination.bytes", int(traffic.destination_bytes)));
-            }
-            attributes.extend([
-                ("flowtel.source.packets", int(traffic.source_segments.into())),
-                ("flowtel.destination.packets", int(traffic.destination_segments.into())),
-                ("flowtel.tcp.retransmits", int(traffic.retransmits.into())),
-            ]);
+            attributes.extend(passed(traffic));
             attributes.extend(traffic.rtt.map(|rtt| ("flowtel.tcp.rtt", seconds(rtt))));
+            attributes.extend(delta(traffic));
             body += " ended";
             body += &cause.map(|cause| format!(": {}", cause.reason.as_str())).unwrap_or_default();
         }
@@ -180,6 +217,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         body = match &event.what {
             What::End { .. } => body.replace(" ended", &format!(" ended {times}")),
             What::Open | What::Vanished => format!("{body} {times}"),
+            What::Update { .. } => format!("{body} still open {times}"),
             _ => format!("{body} began {times}"),
         };
     }
@@ -246,6 +284,13 @@ fn whats() -> impl Strategy<Value = What> {
                 destination_segments: d,
                 retransmits,
                 rtt,
+                delta: (d % 2 == 0).then(|| Delta {
+                    source_bytes: a as i64,
+                    destination_bytes: b as i64,
+                    source_segments: c as i32,
+                    destination_segments: d as i32,
+                    retransmits: -(retransmits as i32),
+                }),
             });
     let end_reason =
         prop::sample::select(vec![EndReason::Fin, EndReason::ResetLocal, EndReason::ResetRemote, EndReason::Timeout]);
@@ -276,6 +321,8 @@ fn whats() -> impl Strategy<Value = What> {
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
         Just(What::Open),
         Just(What::Vanished),
+        (prop::option::of(duration()), traffic.clone())
+            .prop_map(|(duration, traffic)| What::Update { duration, traffic }),
         (ended, prop::option::of(duration()), traffic).prop_map(|(cause, duration, traffic)| What::End {
             cause,
             duration,
@@ -321,6 +368,10 @@ fn events() -> impl Strategy<Value = FlowEvent> {
         .prop_map(
             |((a, ap, b, bp), (id, time, wall, observed, local), direction, (owner, community, what), tunnel)| {
                 let (source, destination) = (SocketAddr::new(a, ap), SocketAddr::new(b, bp));
+                // What never happens: a begin that names another process than itself, an older connection in a capture.
+                let ends = matches!(what, What::End { .. } | What::Vanished);
+                let owner = owner.map(|owner| Owner { begin: owner.begin.filter(|_| ends), ..owner });
+                let tunnel = tunnel.filter(|_| !matches!(what, What::Open));
                 FlowEvent {
                     at: Stamp { time: KernelTime(time), wall: WallTime(wall), observed: WallTime(observed) },
                     flow: Flow {
@@ -345,7 +396,26 @@ fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
     let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).expect("a sealed batch is valid protobuf");
     assert_eq!(request.resource_logs.len(), 1);
     assert_eq!(request.resource_logs[0].scope_logs.len(), 1);
-    (request.resource_logs[0].scope_logs[0].log_records.clone(), request)
+    let records = request.resource_logs[0].scope_logs[0].log_records.clone();
+    records.iter().for_each(is_as_machines_are_told);
+    (records, request)
+}
+
+/// A record has what its event always has, and nothing that it never has; values are of those that the schema lists.
+fn is_as_machines_are_told(record: &LogRecord) {
+    use schema::events::{Presence, presence};
+    for attribute in schema::ATTRIBUTES {
+        let found = record.attributes.iter().find(|found| found.key == attribute.name);
+        match presence(attribute, &record.event_name) {
+            Presence::Always => assert!(found.is_some(), "{} without {}", record.event_name, attribute.name),
+            Presence::Never => assert!(found.is_none(), "{} with {}", record.event_name, attribute.name),
+            Presence::Sometimes => {}
+        }
+        let value = found.and_then(|found| found.value.as_ref()).and_then(|value| value.value.as_ref());
+        if let (Some(values), Some(Value::StringValue(value))) = (schema::values::values(attribute.name), value) {
+            assert!(values.contains(&value.as_str()), "{}: {value}", attribute.name);
+        }
+    }
 }
 
 proptest! {

@@ -29,6 +29,8 @@ pub enum When {
     Begin,
     /// The record is an end.
     End,
+    /// The record is of a flow that goes on.
+    Update,
     /// The record is of a connection that was open at flowtel's start.
     Open,
     /// The record is a failed attempt.
@@ -45,11 +47,17 @@ pub enum When {
     NoProcess,
     /// It names a process.
     Process,
+    /// It names the network namespace by its inode number or its cookie.
+    Namespace,
+    /// It names the network namespace by its cookie alone.
+    Cookie,
+    /// It names no network namespace.
+    NoNamespace,
 }
 
 /// What a record shows of itself.
 pub trait Facts {
-    /// The last word of the event's name: `begin`, `end`, `open`, `failed`.
+    /// The last word of the event's name: `begin`, `end`, `open`, `update`, `failed`.
     fn event(&self) -> &str;
     /// An attribute's value as text.
     fn get(&self, attribute: &str) -> Option<&str>;
@@ -61,12 +69,14 @@ impl When {
     /// Whether the record shows it.
     pub fn holds(self, record: &dyn Facts) -> bool {
         let is = |attribute, value| record.get(attribute) == Some(value);
-        let process = record.get(super::PID).is_some();
+        let has = |attribute| record.get(attribute).is_some();
+        let process = has(super::PID);
         match self {
             Self::Any => true,
             Self::Begin => record.event() == "begin",
             Self::End => record.event() == "end",
             Self::Open => record.event() == "open",
+            Self::Update => record.event() == "update",
             Self::Failed => record.event() == "failed",
             Self::Outgoing => is(super::DIRECTION, "outgoing"),
             Self::Incoming => is(super::DIRECTION, "incoming"),
@@ -74,6 +84,9 @@ impl When {
             Self::Folded => record.get(super::FOLD_COUNT).is_some(),
             Self::NoProcess => !process,
             Self::Process => process,
+            Self::Namespace => has(super::NETNS_INODE) || has(super::NETNS_COOKIE),
+            Self::Cookie => has(super::NETNS_COOKIE),
+            Self::NoNamespace => !has(super::NETNS_INODE) && !has(super::NETNS_COOKIE),
         }
     }
 
@@ -84,6 +97,7 @@ impl When {
             Self::Begin => "begin",
             Self::End => "end",
             Self::Open => "open",
+            Self::Update => "update",
             Self::Failed => "failed",
             Self::Outgoing => "outgoing",
             Self::Incoming => "incoming",
@@ -91,6 +105,9 @@ impl When {
             Self::Folded => "folded",
             Self::NoProcess => "no process",
             Self::Process => "a process is named",
+            Self::Namespace => "a network namespace is named",
+            Self::Cookie => "only its cookie is named",
+            Self::NoNamespace => "no network namespace is named",
         }
     }
 }
@@ -118,7 +135,7 @@ impl Topic {
     }
 }
 
-const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Failed];
+const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Update, When::Failed];
 
 /// All topics, in the order in which they are explained.
 pub const TOPICS: &[Topic] = &[
@@ -214,6 +231,50 @@ pub const TOPICS: &[Topic] = &[
         ],
     },
     Topic {
+        name: "network namespace",
+        attribute: super::NETNS_INODE,
+        source: None,
+        on: FLOW,
+        how: &[(
+            "",
+            "The kernel reported the namespace of the socket itself. Its inode number was read by BTF; or the kernel reported \
+             the namespace's cookie, and the number belongs to that cookie: in flowtel's own namespace, the host's, and those \
+             that were read at the start.",
+        )],
+        absent: &[
+            (
+                When::Cookie,
+                "flowtel.netns.cookie says which namespace it is. Its inode number isn't known: the kernel has no BTF, and \
+                 the namespace is neither flowtel's own, nor the host's, nor one of those that were read at the start.",
+            ),
+            (
+                When::NoNamespace,
+                "The kernel didn't report the socket's namespace: before Linux 6.1, without BTF, it is not known of an incoming \
+                 connection that nobody was seen to accept.",
+            ),
+            (When::NoNamespace, "The record is of a capture file: packets don't show it."),
+        ],
+    },
+    Topic {
+        name: "the host's network namespace",
+        attribute: super::NETNS_HOST,
+        source: None,
+        on: FLOW,
+        how: &[(
+            "",
+            "The namespace was compared with the host's: the one that the kernel itself reported by BTF, or the one that \
+             /proc shows its own threads in.",
+        )],
+        absent: &[
+            (When::NoNamespace, "The network namespace itself isn't known."),
+            (
+                When::Namespace,
+                "Which namespace is the host's isn't known: the kernel has no BTF, and flowtel can't read the namespace of \
+                 the kernel's threads (/proc/2/ns/net needs CAP_SYS_PTRACE and the host's /proc).",
+            ),
+        ],
+    },
+    Topic {
         name: "source's names",
         attribute: super::SOURCE_NAMES,
         source: Some(super::SOURCE_NAMES_STATE),
@@ -275,27 +336,56 @@ pub const TOPICS: &[Topic] = &[
         name: "duration",
         attribute: super::DURATION,
         source: None,
-        on: &[When::End],
-        how: &[("", "From the kernel's time of the begin to that of the end.")],
-        absent: &[(
-            When::End,
-            "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost; \
+        on: &[When::End, When::Update],
+        how: &[("", "From the kernel's time of the begin to that of this record.")],
+        absent: &[
+            (
+                When::Update,
+                "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost.",
+            ),
+            (
+                When::End,
+                "The begin was not seen: the connection is older than flowtel, or was forgotten, or the event was lost; \
              or the event of the end was lost, and the flow was found to be over later.",
-        )],
+            ),
+        ],
     },
     Topic {
         name: "bytes",
         attribute: super::SOURCE_BYTES,
         source: None,
-        on: &[When::End],
+        on: &[When::End, When::Update],
         how: &[(
             "",
             "The socket's own counters, less SYN and FIN. They are exact after `fin`; else they lack what was on its way \
-             when the connection ended.",
+             when the connection ended. Of an update they are what was acknowledged by then.",
+        )],
+        absent: &[
+            (
+                When::Folded,
+                "Of many updates together only what passed since means something: flowtel.delta.source.bytes.",
+            ),
+            (When::Update, "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP)."),
+            (
+                When::End,
+                "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP), or the end's event was lost.",
+            ),
+        ],
+    },
+    Topic {
+        name: "bytes since the last update",
+        attribute: super::DELTA_SOURCE_BYTES,
+        source: None,
+        on: &[When::Update],
+        how: &[(
+            "",
+            "What the socket had counted, less what this flow's last record said; the first record after the begin counts \
+             from there, that of a connection older than flowtel from when it was found.",
         )],
         absent: &[(
-            When::End,
-            "The socket's counters are not what passed: its data was moved by a BPF program (SOCKMAP), or the end's event was lost.",
+            When::Any,
+            "It is not known what was recorded of this flow before: its begin was lost, or it was forgotten. Or the socket's \
+             counters are not what passed (SOCKMAP).",
         )],
     },
 ];
@@ -402,5 +492,19 @@ mod tests {
         assert!(why.len() == 1 && why[0].contains("/proc"), "{why:?}");
         let none: Vec<_> = topic("executable").why_absent(&record("begin", &[])).collect();
         assert_eq!(none, ["No process is named."]);
+    }
+
+    #[test]
+    fn a_namespace_that_is_known_by_its_cookie_alone_is_not_said_to_be_unknown() {
+        let why = |name, attributes| topic(name).why_absent(&record("begin", attributes)).collect::<Vec<_>>();
+        let cookie = why("network namespace", &[("flowtel.netns.cookie", "7")]);
+        assert!(cookie.len() == 1 && cookie[0].starts_with("flowtel.netns.cookie says which"), "{cookie:?}");
+        let none = why("network namespace", &[]);
+        assert!(none.len() == 2 && none[0].contains("before Linux 6.1"), "{none:?}");
+        let host = why("the host's network namespace", &[("flowtel.netns.cookie", "7")]);
+        assert!(host.len() == 1 && host[0].contains("/proc/2/ns/net"), "{host:?}");
+        let known = record("begin", &[("flowtel.netns.inode", "4026531840"), ("flowtel.netns.host", "true")]);
+        assert!(topic("network namespace").how(&known).is_some_and(|how| how.contains("BTF")));
+        assert!(topic("the host's network namespace").how(&known).is_some_and(|how| how.contains("compared")));
     }
 }

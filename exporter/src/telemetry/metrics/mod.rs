@@ -7,14 +7,16 @@
 use std::borrow::Cow;
 
 use super::{instance::Instance, process};
-use crate::{export::LinkState, ledger::Kind};
+use crate::{export::LinkState, ledger::Kind, rights::calls};
 
 mod docs;
 pub mod prometheus;
 mod push;
+mod registry;
 
 pub use docs::markdown;
 pub use push::Push;
+pub use registry::registry;
 
 /// A metric.
 #[derive(Debug)]
@@ -252,6 +254,13 @@ pub const METRICS: &[Metric] = &[
     gauge("flowtel.audit.deaf", "1", "1 while ends of connections go unreported, else 0.", &[], |i, p| {
         p.count(u64::from(i.ledger.audit.is_deaf()));
     }),
+    counter(
+        "flowtel.seccomp.refused",
+        "{call}",
+        "System calls that flowtel made, isn't known to need, and was refused. The log names each once.",
+        &[],
+        |_, p| p.count(calls::refused()),
+    ),
     // === names and owners
     counter("flowtel.dns.answers", "{answer}", "Answers of name servers that were read.", &[OUTCOME], |i, p| {
         p.named(i.ledger.dns.answers());

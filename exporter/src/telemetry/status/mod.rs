@@ -10,7 +10,11 @@ use super::{
     metrics::{unsigned, word},
     process,
 };
-use crate::escape::Escaped;
+use crate::{
+    escape::Escaped,
+    owner::Helper,
+    rights::{State, calls},
+};
 
 pub mod ask;
 pub mod request;
@@ -45,6 +49,8 @@ pub struct Status {
     pub audit: Audit,
     /// What it takes of the machine.
     pub process: Process,
+    /// The rights that are left.
+    pub rights: Rights,
     /// Changed configurations.
     pub configuration: Configuration,
 }
@@ -155,6 +161,17 @@ pub struct Process {
     pub threads: Option<u64>,
 }
 
+/// The rights that are left.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rights {
+    /// flowtel's own.
+    pub main: Option<State>,
+    /// The helper's process id, and its rights, while it is there.
+    pub helper: Option<(u32, State)>,
+    /// How many system calls were refused.
+    pub refused_calls: u64,
+}
+
 /// Changed configurations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Configuration {
@@ -240,6 +257,11 @@ impl Status {
                 cpu_seconds: process::cpu_seconds(),
                 file_descriptors: process::descriptors(),
                 threads: process::threads(),
+            },
+            rights: Rights {
+                main: State::own(),
+                helper: instance.helper.as_ref().and_then(Helper::pid).and_then(|pid| Some((pid, State::of(pid)?))),
+                refused_calls: calls::refused(),
             },
             configuration: Configuration {
                 reloads: instance.reloads.applied(),

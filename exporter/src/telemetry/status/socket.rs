@@ -2,15 +2,11 @@
 //! as JSON; then the connection is closed. Nothing can be changed. Who reads slowly is dropped, and holds up
 //! neither others nor the capture thread.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{io, os::unix::net::UnixListener, path::Path, sync::Arc, time::Duration};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{UnixListener, UnixStream},
-    task::JoinHandle,
-};
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, task::JoinHandle};
 
 use super::{
     Status,
@@ -50,7 +46,7 @@ pub(crate) struct Server {
 // === impl Listening
 
 impl Listening {
-    /// Puts a socket at the path, for root, flowtel's own user and `group`. Has to be called on tokio.
+    /// Puts a socket at the path, for root, flowtel's own user and `group`.
     pub(crate) fn at(path: &Path, group: &str) -> io::Result<Self> {
         let access = Access::of(group);
         let (listener, place) = Place::take(path, access)?;
@@ -70,6 +66,10 @@ impl Drop for Server {
 }
 
 async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>) {
+    let listener = match tokio::net::UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::warn!(%error, "the status socket can't be answered at"),
+    };
     let mut crowd = Crowd::new(CONNECTIONS);
     loop {
         match listener.accept().await {

@@ -48,6 +48,11 @@ pub fn lines(status: &Status) -> String {
             size(queue.max_bytes)
         ),
     );
+    // What is made and not sealed yet is in no queue: it goes there within `export.batch.max_age`.
+    let waiting = status.records.parts.iter().find(|part| part.name == "waiting").map_or(0, |part| part.count);
+    if waiting > queue.records {
+        line("", format!("{} more in the batch that is being filled", waiting - queue.records));
+    }
     let caches = &status.caches;
     line(
         "tables",
@@ -83,6 +88,16 @@ pub fn lines(status: &Status) -> String {
             number(process.file_descriptors)
         ),
     );
+    let rights = &status.rights;
+    if let Some(main) = &rights.main {
+        line("rights", Escaped(&main.to_string()).to_string());
+    }
+    if let Some((pid, helper)) = &rights.helper {
+        line("", format!("helper {pid}: {}", Escaped(&helper.to_string())));
+    }
+    if rights.refused_calls > 0 {
+        line("", format!("{} SYSTEM CALLS WERE REFUSED: the log names them", rights.refused_calls));
+    }
     let configuration = &status.configuration;
     if configuration.reloads + configuration.refused > 0 {
         let ago = configuration.last_seconds.map_or(String::new(), |s| format!(", the last {} ago", time(s)));

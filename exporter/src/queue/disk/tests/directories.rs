@@ -13,7 +13,7 @@ fn a_second_queue_in_a_directory_is_refused_and_told_who_has_it() {
     let directory = directory();
     let config = config(directory.path());
     let first = Bench::open(&config);
-    let error = Disk::open(&config, Arc::default()).expect_err("it is taken").to_string();
+    let error = Disk::prepare_in(&config, Arc::default()).map(drop).expect_err("it is taken").to_string();
     let wanted = format!("{} is in use by process {}", config.path.display(), std::process::id());
     assert!(error.contains(&wanted), "{error}");
     first.stop();

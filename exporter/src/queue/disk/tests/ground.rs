@@ -188,7 +188,7 @@ fn a_lock_that_was_removed_is_made_again_and_keeps_others_out() {
     fs::remove_file(config.path.join("lock")).expect("removable");
     bench.round();
     assert_eq!(bench.disk.waiting().durable, 30);
-    assert!(matches!(Disk::open(&config, Arc::default()), Err(OpenError::Held { .. })));
+    assert!(matches!(Disk::prepare_in(&config, Arc::default()), Err(OpenError::Held { .. })));
     assert_eq!(bench.stop(), Left { lost: 0, queued: 30 });
 }
 
@@ -236,7 +236,7 @@ fn a_directory_that_others_may_write_to_is_refused() {
     found(&config).stop();
     for mode in [0o770, 0o702, 0o777] {
         chmod(&config.path, mode);
-        let error = Disk::open(&config, Arc::default()).expect_err("it is open to others").to_string();
+        let error = Disk::prepare_in(&config, Arc::default()).map(drop).expect_err("it is open to others").to_string();
         assert!(error.contains("others than user") && error.contains("chmod 0700"), "{error}");
     }
     chmod(&config.path, 0o755);
@@ -244,7 +244,7 @@ fn a_directory_that_others_may_write_to_is_refused() {
     if chown(&config.path, Some(65534), None).is_err() {
         return println!("skipped: a directory can be given to another user by root alone");
     }
-    assert!(matches!(Disk::open(&config, Arc::default()), Err(OpenError::Unfit { .. })));
+    assert!(matches!(Disk::prepare_in(&config, Arc::default()), Err(OpenError::Unfit { .. })));
 }
 
 #[test]

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# The packages of `make dist`, tried: lintian, the deb under real systemds, the rpm by rpm's own tools, the image unpacked.
+#   run.sh [SUITE ...]     Debian suites whose roots boot: trixie and bookworm without an argument
+# Needs root. A second version, which differs by its number alone, is built for upgrades (a minute or several).
+. "$(dirname "$0")/../../scripts/dist/lib.sh"
+here=$root/tests/packages
+suites=("$@")
+[ ${#suites[@]} -gt 0 ] || suites=(trixie bookworm)
+[ "$(id -u)" = 0 ] || die "test-packages boots roots and installs packages in them, which needs root"
+[ -f "$dist/SHA256SUMS" ] || die "there are no packages: make dist"
+(cd "$dist" && sha256sum --quiet --check SHA256SUMS) || die "the packages are not what was made: make dist"
+step() { printf '\n=== %s (%s s)\n' "$*" "$SECONDS"; }
+
+missing=()
+for pair in debootstrap:debootstrap lintian:lintian rpm:rpm rpmlint:rpmlint umoci:umoci qemu-aarch64-static:qemu-user-static; do
+    command -v "${pair%%:*}" >/dev/null || missing+=("${pair##*:}")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+fi
+cache=$target/packages
+mkdir -p "$cache"
+
+deb=$dist/flowtel_$version-1_amd64.deb
+rpm=$dist/flowtel-$version-1.x86_64.rpm
+next_version=${version%.*}.$((${version##*.} + 1))
+next=$cache/next
+
+# The same sources with another number, at the same place: so nothing but flowtel itself is compiled again.
+another_version() {
+    local copy=$cache/sources
+    rm -rf "$copy" "$next"
+    mkdir -p "$copy" "$next"
+    git archive HEAD | tar -x -C "$copy"
+    sed -i "s/version = \"$version\"/version = \"$next_version\"/" "$copy/Cargo.toml" "$copy/common/Cargo.toml"
+    for crate in flowtel flowtel-bench flowtel-common flowtel-tests; do
+        sed -i "/^name = \"$crate\"\$/{n;s/^version = .*/version = \"$next_version\"/}" "$copy/Cargo.lock"
+    done
+    mkdir -p "$copy/target"
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --propagation private bash -euc '
+        mount --bind "$1" "$2/target"
+        mount --rbind "$2" "$3"
+        cd "$3"
+        export CARGO_TARGET_DIR=$1
+        scripts/dist/binary.sh x86_64
+        scripts/dist/stage.sh x86_64
+        FLOWTEL_DIST=$4 scripts/dist/package.sh x86_64
+    ' bash "$target" "$copy" "$root" "$next"
+    rm -rf "$copy"
+}
+
+step "lintian"
+"$here/lintian.sh" "$dist"/*.deb
+
+step "the image"
+"$here/image.sh" "$dist/flowtel-$version-oci.tar" "$version"
+
+step "version $next_version, for upgrades"
+another_version
+step "the rpm, by rpm's own tools"
+python3 "$here/rpm.py" "$rpm" "$next/flowtel-$next_version-1.x86_64.rpm" "$cache" trixie
+
+step "the deb under systemd: ${suites[*]}"
+[ -x "$target/stack/otelcol" ] || "$root/tests/stack/build.sh" otelcol
+python3 "$here/deb.py" "$deb" "$next/flowtel_$next_version-1_amd64.deb" "$target/stack/otelcol" "$cache" "${suites[@]}"
+step "done"
