@@ -220,8 +220,8 @@ impl Enricher {
         }
         if old.owner != new.owner {
             self.processes.reconfigure(&new.owner);
-            self.places =
-                Places::below(&new.owner, self.below.as_deref(), Arc::clone(ledger)).helped(self.helper.clone());
+            let places = Places::below(&new.owner, self.below.as_deref(), Arc::clone(ledger));
+            self.places = places.helped(self.helper.clone());
             self.hierarchies = Hierarchies::new(&new.owner);
         }
     }

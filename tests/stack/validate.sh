@@ -46,7 +46,7 @@ import os, re, sys, yaml
 services = yaml.safe_load(sys.stdin)["services"]
 assert len({s["cgroup_parent"] for s in services.values()}) == 1, "more than one group"
 flowtel = services["flowtel"]
-assert flowtel["cap_drop"] == ["ALL"] and sorted(flowtel["cap_add"]) == ["BPF", "NET_ADMIN", "PERFMON"], flowtel
+assert flowtel["cap_drop"] == ["ALL"] and sorted(flowtel["cap_add"]) == ["BPF", "CHOWN", "NET_ADMIN", "PERFMON", "SETGID", "SETPCAP", "SETUID"], flowtel
 assert not {"pid", "network_mode", "privileged", "cgroup"} & set(flowtel), flowtel
 for name, s in services.items():
     assert not s.get("ports"), f"{name} publishes ports"

@@ -74,6 +74,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     // The lock is held to the end: until then connections are made that the flowtel after this one leaves out.
     let (mut pipeline, _pinned) =
         pipeline(&config, &target, &host, (boot, &cgroup, &observer), (&queue.queue(), &ledger), helper.clone())?;
+    pipeline.encoder = pipeline.encoder.with_privacy(privacy);
     if !pipeline.gather(signals::stop_waits) && plan.drops() && !signals::stop_waits() {
         return Err(Exit::Unavailable.with(anyhow::anyhow!(
             "the list of open connections can't be read in time, and its thread would keep rights that flowtel gives up; \

@@ -21,8 +21,11 @@ const MAX_PROCS: u64 = 4 << 20;
 const MOST: usize = 1 << 17;
 
 /// Cgroups in which runtimes put whatever has no group of its own. Whoever attached there would watch the neighbours, too.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 15] = [
     "docker",
+    "default",
+    "k8s.io",
+    "moby",
     "libpod_parent",
     "machine.slice",
     "system.slice",

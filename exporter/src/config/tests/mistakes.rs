@@ -44,7 +44,7 @@ fn values_of_the_wrong_kind_or_beyond_their_limits_are_refused() {
         ("capture.rings.flows = \"4KiB\"", "a size from 64KiB to 1GiB"),
         ("capture.rings.flows = \"100KiB\"", "a power of two, such as \"128KiB\""),
         ("capture.rings.owners = -1", "a size from 64KiB to 1GiB"),
-        ("capture.cgroup = \"self/x\"", "\"root\", \"self\" or an absolute path"),
+        ("capture.cgroup = \"self/x\"", "\"self\" or an absolute path"),
         ("capture.exclude_self = \"yes\"", "true or false"),
         ("flow.max_attempts = 5", "a whole number from 1024 to 16777216"),
         ("export.batch.max_records = 0", "a whole number from 1 to 1000000"),

@@ -398,13 +398,12 @@ fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
     (records, request)
 }
 
-/// The same where settings leave attributes out, or write other values.
+/// Also records from which the settings leave out what the schema asks for.
 fn decode_any(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
     let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).expect("a sealed batch is valid protobuf");
     assert_eq!(request.resource_logs.len(), 1);
     assert_eq!(request.resource_logs[0].scope_logs.len(), 1);
-    let records = request.resource_logs[0].scope_logs[0].log_records.clone();
-    (records, request)
+    (request.resource_logs[0].scope_logs[0].log_records.clone(), request)
 }
 
 /// A record has what its event always has, and nothing that it never has; values are of those that the schema lists.

@@ -25,7 +25,9 @@ pub(in crate::record) struct Ids {
 #[derive(Debug)]
 pub(in crate::record) struct Rewriter {
     policy: Arc<Policy>,
-    /// The record as it becomes.
+    /// The record as it becomes, up to the attributes.
+    front: Vec<u8>,
+    /// Its attributes.
     record: Vec<u8>,
     /// What the body is made of.
     parts: [Piece; PARTS],
@@ -50,7 +52,7 @@ struct Field<'a> {
 
 impl Rewriter {
     pub fn new(policy: Arc<Policy>) -> Self {
-        Self { policy, record: Vec::new(), parts: Default::default() }
+        Self { policy, front: Vec::new(), record: Vec::new(), parts: Default::default() }
     }
 
     pub fn policy(&self) -> &Arc<Policy> {
@@ -60,6 +62,7 @@ impl Rewriter {
     /// Rewrites the fields of the `LogRecord` that stand in `out` from `start` on. `ending` appends what the body says
     /// behind the process: it holds nothing personal.
     pub fn rewrite(&mut self, out: &mut Vec<u8>, start: usize, ids: Ids, ending: impl FnOnce(&mut Vec<u8>)) {
+        self.front.clear();
         self.record.clear();
         self.parts.iter_mut().for_each(|piece| piece.there = false);
         let mut rest = out.get(start..).unwrap_or_default();
@@ -67,14 +70,15 @@ impl Rewriter {
             match field.tag {
                 BODY => {}
                 ATTRIBUTE => drop(self.attribute(&field, ids)),
-                _ => self.record.extend_from_slice(field.whole),
+                _ => self.front.extend_from_slice(field.whole),
             }
         }
-        let body = wire::open_string(&mut self.record, log_record::BODY);
-        words(&mut self.record, &self.parts);
-        ending(&mut self.record);
-        wire::close_string(&mut self.record, body);
         out.truncate(start);
+        out.extend_from_slice(&self.front);
+        let body = wire::open_string(out, log_record::BODY);
+        words(out, &self.parts);
+        ending(out);
+        wire::close_string(out, body);
         out.extend_from_slice(&self.record);
     }
 
@@ -87,7 +91,7 @@ impl Rewriter {
             self.record.extend_from_slice(field.whole);
             return Some(());
         };
-        let Self { policy, record, parts } = self;
+        let Self { policy, record, parts, .. } = self;
         let Rule { name, fate, part } = rule;
         let mut part = part.map(|part| &mut parts[part as usize]);
         match fate {
@@ -265,11 +269,19 @@ fn texts(mut list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 impl<'a> Field<'a> {
     /// The first field, which is taken off; `None` at the end, or where there is none.
+    #[inline(always)]
     fn next(rest: &mut &'a [u8]) -> Option<Self> {
         let (all, mut tail) = (*rest, *rest);
         let tag = *tail.split_off_first()?;
         let len = match tag & 7 {
-            LEN => usize::try_from(decode_varint(&mut tail).ok()?).ok()?,
+            // Nearly every length is a byte.
+            LEN => match *tail.first()? {
+                short @ 0..0x80 => {
+                    tail = &tail[1..];
+                    short.into()
+                }
+                _ => usize::try_from(decode_varint(&mut tail).ok()?).ok()?,
+            },
             FIXED64 => 8,
             VARINT => tail.iter().position(|byte| *byte < 0x80)? + 1,
             _ => return None,
