@@ -81,7 +81,6 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
              capture.snapshot = false leaves it out"
         )));
     }
-    pipeline.encoder = pipeline.encoder.with_privacy(privacy);
     plan.drop().map_err(|e| Exit::NoPermission.with(e))?;
     if let Some(state) = State::own() {
         tracing::info!("rights: {state}");
