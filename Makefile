@@ -99,6 +99,11 @@ docs-kubernetes: ## Write deploy/kubernetes/*.yaml, rendered from the chart
 	@tests/stack/build.sh kubernetes
 	@python3 tests/kubernetes/chart.py --write
 
+.PHONY: test-sidecar
+test-sidecar: build ## docker-compose.sidecar.yml on a real docker engine, Debian trixie's in a chroot of its own (root, a minute and the download)
+	@tests/stack/build.sh otelcol
+	@python3 tests/stack/sidecar.py
+
 .PHONY: test-kernels
 test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1, 6.12 and newest kernels under qemu (an hour and a half); SUITES="bullseye" ROOMS="life,names"
 	@scripts/prepare-tests

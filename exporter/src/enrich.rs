@@ -2,7 +2,11 @@
 //!
 //! Looks nothing up twice for one event, and loses no event for what it does not find.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     capture::{Event, KernelEvent, KernelTime, Reach, event::Dns as DnsEvent, exec::Told},
@@ -41,6 +45,8 @@ pub struct Enricher {
     names: Option<Dns>,
     processes: Processes,
     places: Places,
+    /// The cgroup that is watched, where it is not the whole host.
+    below: Option<PathBuf>,
     /// Containers by cgroups of version 1, where the host has such.
     hierarchies: Option<Hierarchies>,
     namespaces: Namespaces,
@@ -80,11 +86,20 @@ impl Enricher {
             names: config.dns.enabled.then(|| Dns::new(&config.dns, Arc::clone(ledger))),
             processes: Processes::new(&config.owner, Arc::clone(ledger)).helped(helper.clone()),
             places: Places::new(&config.owner, Arc::clone(ledger)).helped(helper.clone()),
+            below: None,
             hierarchies: Hierarchies::new(&config.owner),
             namespaces: Namespaces::new(&config.owner.proc),
             interfaces: Interfaces::new(&config.owner.proc).helped(helper.clone()),
             helper,
         }
+    }
+
+    /// The same, where only what happens in this cgroup and below it is asked about.
+    #[must_use]
+    pub fn below(mut self, cgroup: &Path, config: &config::Owner, ledger: &Arc<Ledger>) -> Self {
+        self.places = Places::below(config, Some(cgroup), Arc::clone(ledger)).helped(self.helper.clone());
+        self.below = Some(cgroup.to_owned());
+        self
     }
 
     /// Takes a name server's answer.
@@ -205,7 +220,8 @@ impl Enricher {
         }
         if old.owner != new.owner {
             self.processes.reconfigure(&new.owner);
-            self.places = Places::new(&new.owner, Arc::clone(ledger)).helped(self.helper.clone());
+            let places = Places::below(&new.owner, self.below.as_deref(), Arc::clone(ledger));
+            self.places = places.helped(self.helper.clone());
             self.hierarchies = Hierarchies::new(&new.owner);
         }
     }

@@ -31,10 +31,10 @@ impl Cgroup {
         Ok(Self(path))
     }
 
-    /// A new one within this one, which has to outlive it.
+    /// A new one of this name, within it.
     ///
     /// # Errors
-    /// Skips the scenario: it can't be made here.
+    /// Skips the scenario: none can be made here.
     pub fn inner(&self, name: &str) -> Result<Self> {
         let path = self.0.join(name);
         fs::create_dir(&path).map_err(|e| skip(format!("cgroups can't be made here: {e}")))?;

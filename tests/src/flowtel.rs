@@ -216,6 +216,13 @@ impl Launch {
         self.set("capture.cgroup", &cgroup.path().display().to_string())
     }
 
+    /// In this cgroup, whatever it watches.
+    #[must_use]
+    pub fn inside(mut self, cgroup: &Cgroup) -> Self {
+        self.cgroup = Some(cgroup.processes());
+        self
+    }
+
     /// With this standard output, which is then not read here.
     #[must_use]
     pub fn stdout(mut self, stdout: impl Into<Stdio>) -> Self {

@@ -37,6 +37,24 @@ fi
 
 # The file as Compose understands it, for the profile in $1.
 resolved() { COMPOSE_PROFILES=$1 "${compose[@]}" --file docker-compose.yml --project-directory . config; }
+sidecar() { "${compose[@]}" --file docker-compose.sidecar.yml --project-directory . config; }
+
+# One group for all three, and flowtel with the rights of docs/sidecar.md alone.
+one_group() {
+    sidecar | python3 -c '
+import os, re, sys, yaml
+services = yaml.safe_load(sys.stdin)["services"]
+assert len({s["cgroup_parent"] for s in services.values()}) == 1, "more than one group"
+flowtel = services["flowtel"]
+assert flowtel["cap_drop"] == ["ALL"] and sorted(flowtel["cap_add"]) == ["BPF", "CHOWN", "NET_ADMIN", "PERFMON", "SETGID", "SETPCAP", "SETUID"], flowtel
+assert not {"pid", "network_mode", "privileged", "cgroup"} & set(flowtel), flowtel
+for name, s in services.items():
+    assert not s.get("ports"), f"{name} publishes ports"
+    for a in s.get("command") or []:
+        if m := re.fullmatch(r"--config=/etc/otelcol/(.+)", a):
+            assert os.path.isfile("config/collector/" + m[1]), f"{name}: config/collector/{m[1]} is not there"
+'
+}
 
 # Nothing may be reachable from another machine, and the collector must find the files that its arguments name.
 sound() {
@@ -83,6 +101,8 @@ if [ ${#compose[@]} -gt 0 ]; then
             check "loopback ports and configuration files, profile '${profile:-none}'" sound "$profile"
         fi
     done
+    check "docker-compose.sidecar.yml (${compose[*]})" sidecar
+    if [ $have_yaml = yes ]; then check "one group and few rights, docker-compose.sidecar.yml" one_group; fi
 else
     skip docker-compose.yml "neither docker compose nor docker-compose is here"
 fi
@@ -95,7 +115,7 @@ if [ -x "$stack/otelcol" ]; then
         for file; do args+=(--config "config/collector/$file.yaml"); done
         "$stack/otelcol" validate "${args[@]}"
     }
-    for files in "loki forward-none" "loki forward-elastic" "elastic elastic-none" "elastic elastic-ecs" "elastic elastic-opensearch"; do
+    for files in sidecar "loki forward-none" "loki forward-elastic" "elastic elastic-none" "elastic elastic-ecs" "elastic elastic-opensearch"; do
         # shellcheck disable=SC2086 # a list of names
         check "collector: $files" otelcol $files
     done
@@ -144,7 +164,7 @@ def once(pairs):
     assert len(pairs) == len(dict(pairs)), f"a key twice among {[k for k, _ in pairs]}"
     return dict(pairs)
 
-files = [pathlib.Path("docker-compose.yml"), *pathlib.Path("config").rglob("*.y*ml")]
+files = [*pathlib.Path(".").glob("docker-compose*.yml"), *pathlib.Path("config").rglob("*.y*ml")]
 for f in files:
     yaml.load(f.read_text(), Strict)
 for f in pathlib.Path("config").rglob("*.json"):

@@ -6,6 +6,7 @@ mod ids;
 mod json;
 mod open;
 mod packet;
+mod privacy;
 mod queue;
 mod record;
 mod sample;
@@ -21,6 +22,7 @@ criterion_group!(
     open::bench,
     select::bench,
     record::bench,
+    privacy::bench,
     queue::bench,
     json::bench
 );

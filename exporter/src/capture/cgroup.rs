@@ -13,7 +13,7 @@ use std::{
 
 use super::Error;
 
-mod pod;
+mod own;
 
 /// The most of /proc/self/mountinfo that is read: a host with thousands of containers has some hundred KiB.
 const MAX_MOUNTINFO: u64 = 16 << 20;
@@ -30,15 +30,16 @@ pub struct Cgroup {
 }
 
 impl Cgroup {
-    /// Opens the cgroup that `capture.cgroup` names: `root`, `pod:UID`, or the path of a directory.
+    /// Opens the cgroup that `capture.cgroup` names: `root`, `self` for the group that flowtel belongs to, or the path of a
+    /// directory.
     ///
     /// # Errors
-    /// No cgroup v2 tree is mounted; or the path is not a directory in one; or no pod of this uid is there.
+    /// No cgroup v2 tree is mounted; or flowtel's group can't be told; or the path is not a directory in the tree.
     pub fn open(setting: &str) -> Result<Self, Error> {
-        let path = match setting.strip_prefix("pod:") {
-            Some(uid) => pod::find(&mount()?, uid).map_err(|source| Error::Cgroup { path: setting.into(), source })?,
-            None if setting == "root" => mount()?,
-            None => PathBuf::from(setting),
+        let path = match setting {
+            "root" => mount()?,
+            "self" => own::group()?,
+            path => PathBuf::from(path),
         };
         let fail = |source| Error::Cgroup { path: path.clone(), source };
         // cgroup.procs is there in every cgroup of a v2 tree, its root included, and nowhere else with this neighbour.
@@ -52,15 +53,26 @@ impl Cgroup {
 
     /// Its path in the tree, from the root on. `None` where the whole tree can't be seen, as in a cgroup namespace.
     pub fn path_in_tree(&self) -> Option<PathBuf> {
-        let root = mount().ok().filter(|mount| fs::metadata(mount).is_ok_and(|root| root.ino() == 1))?;
+        let root = mount().ok().filter(|mount| is_host_root(mount))?;
         let path = fs::canonicalize(&self.path).ok()?;
         Some(Path::new("/").join(path.strip_prefix(root).ok()?))
+    }
+
+    /// Whether this process is in it, or in one below it: then it sees its own connections. `false` also where that can't be
+    /// told.
+    pub fn holds_this_process(&self) -> bool {
+        self.is_host_root() || own::find(&self.path).is_some()
     }
 
     /// Whether this is the root of the whole tree, not only of what a cgroup namespace shows.
     pub fn is_host_root(&self) -> bool {
         self.id == 1
     }
+}
+
+/// Whether a directory is the root of the whole tree, not only of what a cgroup namespace shows.
+fn is_host_root(directory: &Path) -> bool {
+    fs::metadata(directory).is_ok_and(|root| root.ino() == 1)
 }
 
 /// The ids of the cgroup `root` and of all below it, a million at most. One that comes or goes meanwhile may be missing; that

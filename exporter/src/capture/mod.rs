@@ -92,6 +92,12 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// It can't be told which group of cgroups flowtel belongs to, or that group holds others, too.
+    #[error("capture.cgroup = \"self\": {reason}")]
+    Group {
+        /// Why, and what to do.
+        reason: String,
+    },
     /// The kernel refused a program or a map.
     #[error("the kernel refused to load {what}: {reason}{hint}")]
     Load {
@@ -148,7 +154,7 @@ pub enum Error {
     /// The self-test connection did not arrive as events.
     #[error(
         "the self-test connection over 127.0.0.1 was made, but its events did not arrive from the kernel within {waited_ms} \
-         ms: this process is outside the watched cgroup, or another program on it hides them"
+         ms: another program on the watched cgroup may hide them"
     )]
     SelfTest {
         /// How long it was waited for.

@@ -3,18 +3,34 @@
 //! another), by which flowtel's own connections are known.
 
 use std::{
+    fmt,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     time::Duration,
 };
 
 use flowtel_common::event::{self, Event};
 
-use super::{Clock, Error, KernelEvent, KernelTime, Rings, Stop};
+use super::{Clock, Error, KernelEvent, KernelTime, Rings, Stop, cgroup::Cgroup};
 use crate::ledger::KernelEvents;
 
 /// How long the events are waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same where this process seems to be outside of the watched cgroup: then none should come.
+const PATIENCE_OUTSIDE: Duration = Duration::from_millis(100);
 const TICK: Duration = Duration::from_millis(5);
+
+/// What came of the self-test.
+#[derive(Debug)]
+pub enum Outcome {
+    /// The connection came back from the kernel.
+    Proved(SelfTest),
+    /// flowtel is outside of the watched cgroup, so it could not be tried.
+    Outside {
+        /// Which cgroup.
+        cgroup: PathBuf,
+    },
+}
 
 /// What the self-test found.
 #[derive(Debug)]
@@ -28,9 +44,31 @@ pub struct SelfTest {
 /// Makes the connection and waits for its events: `Connect` and both ends' `Established`. All events that were read go to
 /// `events`, the test's own and others, also where it fails: they are the first to be processed.
 ///
+/// The programs see connections of the watched cgroup only. From outside of it nothing can be proved, and there is nothing of
+/// its own to leave out.
+///
 /// # Errors
 /// No loopback connection can be made, or its events don't arrive.
-pub fn run(rings: &mut Rings, ledger: &KernelEvents, events: &mut Vec<KernelEvent>) -> Result<SelfTest, Error> {
+pub fn run(
+    rings: &mut Rings,
+    cgroup: &Cgroup,
+    ledger: &KernelEvents,
+    events: &mut Vec<KernelEvent>,
+) -> Result<Outcome, Error> {
+    let inside = cgroup.holds_this_process();
+    match connect(rings, if inside { PATIENCE } else { PATIENCE_OUTSIDE }, ledger, events) {
+        Ok(found) => Ok(Outcome::Proved(found)),
+        Err(Error::SelfTest { .. }) if !inside => Ok(Outcome::Outside { cgroup: cgroup.path.clone() }),
+        Err(e) => Err(e),
+    }
+}
+
+fn connect(
+    rings: &mut Rings,
+    patience: Duration,
+    ledger: &KernelEvents,
+    events: &mut Vec<KernelEvent>,
+) -> Result<SelfTest, Error> {
     let system = |what| move |source| Error::System { what, source };
     // Rings that stayed when another flowtel ended may be full.
     read(rings, ledger, events);
@@ -52,8 +90,8 @@ pub fn run(rings: &mut Rings, ledger: &KernelEvents, events: &mut Vec<KernelEven
             let took = Duration::from_nanos(KernelTime::now().since(start));
             return Ok(SelfTest { tgid, took });
         }
-        if u128::from(KernelTime::now().since(start)) > PATIENCE.as_nanos() {
-            return Err(Error::SelfTest { waited_ms: PATIENCE.as_millis() as u64 });
+        if u128::from(KernelTime::now().since(start)) > patience.as_nanos() {
+            return Err(Error::SelfTest { waited_ms: patience.as_millis() as u64 });
         }
         wait.wait(TICK);
     }
@@ -85,4 +123,20 @@ fn complete(events: &[KernelEvent], client: SocketAddr, server: SocketAddr) -> O
         Event::Connect(e) if e.caller.cookie == cookie => Some(e.caller.tgid),
         _ => None,
     })
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proved(test) => {
+                write!(f, "a connection over 127.0.0.1 came back from the kernel in {:.1?}", test.took)
+            }
+            Self::Outside { cgroup } => write!(
+                f,
+                "not tried: flowtel runs outside of the watched cgroup {}, where its own connections are not seen; start it \
+                 inside for a proof",
+                cgroup.display()
+            ),
+        }
+    }
 }

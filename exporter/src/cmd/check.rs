@@ -18,6 +18,7 @@ use crate::{
     export::{Exporter, Settings},
     ledger::Ledger,
     owner::Helper,
+    record::privacy::Policy,
     rights::Plan,
 };
 
@@ -51,6 +52,7 @@ pub fn check(loaded: &Loaded, sources: &Sources) -> Result<(), Failure> {
     // First, for it forks, and what follows starts threads.
     let user = report.given_up(loaded, sources);
     report.kernel_side(loaded, user);
+    report.privacy(loaded);
     report.receiver(loaded);
     super::print(report.text.as_bytes())
         .map_err(|e| anyhow::Error::new(e).context("cannot write to standard output"))?;
@@ -153,12 +155,12 @@ impl Report {
             self.line("neighbours", &outcome(neighbours.to_string()));
         }
         match rings {
-            Some(mut rings) if all => {
-                let test = selftest::run(&mut rings, &ledger.kernel, &mut Vec::new());
-                self.result("self-test", test, |test| {
-                    format!("a connection over 127.0.0.1 came back from the kernel in {:.1?}", test.took)
-                });
-            }
+            Some(mut rings) if all => match selftest::run(&mut rings, &cgroup, &ledger.kernel, &mut Vec::new()) {
+                Ok(outside @ selftest::Outcome::Outside { .. }) => {
+                    self.line("self-test", &Outcome::Lacks(outside.to_string()));
+                }
+                test => drop(self.result("self-test", test, ToString::to_string)),
+            },
             _ => self.line("self-test", &NO_PROGRAMS),
         }
         if capture.takes_snapshot() {
@@ -167,6 +169,15 @@ impl Report {
                 Ok(Err(e)) => self.line("snapshot", &Outcome::Lacks(format!("{e}; open connections are not told"))),
                 Err(e) => self.line("snapshot", &Outcome::Fails(e.to_string())),
             }
+        }
+    }
+
+    /// Nothing is said where the settings change no record.
+    fn privacy(&mut self, loaded: &Loaded) {
+        match Policy::read(&loaded.config.record) {
+            Ok(None) => {}
+            Ok(Some(policy)) => self.line("privacy", &Outcome::Holds(policy.to_string())),
+            Err(e) => self.line("privacy", &Outcome::Fails(e.to_string())),
         }
     }
 

@@ -109,6 +109,7 @@ fn shown(loaded: &Loaded, values: &Json, entry: &Entry) -> Vec<Shown> {
             let part = address.as_ref().is_some_and(config::Endpoint::hides_something);
             vec![one(entry.key.clone(), value, if part { Hidden::Part } else { Hidden::Nothing })]
         }
+        (Kind::Secret, Some(value)) => vec![one(entry.key.clone(), Some(value), Hidden::All)],
         (_, value) => vec![one(entry.key.clone(), value, Hidden::Nothing)],
     }
 }
@@ -229,11 +230,14 @@ mod tests {
             &[
                 ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://me:hunter2@collector/in?key=hunter2"),
                 ("OTEL_EXPORTER_OTLP_HEADERS", "x-api-key=hunter2"),
+                ("FLOWTEL_RECORD__HASH__KEY", "hunter2hunter2hunter2"),
             ],
             None,
         ));
         let (toml, json) = (plain(&toml(&loaded)), json(&loaded));
         assert!(!toml.contains("hunter2") && !json.contains("hunter2"), "{toml}{json}");
+        assert!(toml.contains("\n# key = \"[hidden]\" "), "{toml}");
+        assert!(json.contains("\"record.hash.key\": {\n"), "{json}");
         assert!(toml.contains("\n# headers.x-api-key = \"[hidden]\" "), "{toml}");
         assert!(toml.contains("endpoint = \"https://collector/in\""), "{toml}");
     }

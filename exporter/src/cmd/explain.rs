@@ -14,6 +14,7 @@ use crate::{
         told::{self, Told},
     },
     flow::FlowId,
+    record::privacy::Policy,
     telemetry::status::ask::{self, AskError},
 };
 
@@ -44,7 +45,8 @@ pub fn run(loaded: &Loaded, what: &What) -> Result<(), Failure> {
         What::Flow(id) => (vec![ask(loaded, *id)?], 0),
         What::Records { file, flow } => read(file, flow.as_deref())?,
     };
-    let texts: Vec<_> = told.iter().map(explain).collect();
+    let left_out = |attribute: &str| Policy::leaves_out(&loaded.config.record, attribute);
+    let texts: Vec<_> = told.iter().map(|record| explain(record, &left_out)).collect();
     let mut text = texts.join("\n");
     if more > 0 {
         text += &format!(

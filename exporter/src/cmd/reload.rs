@@ -15,7 +15,7 @@ use crate::{
     config::{self, Change, Config, Loaded, Sources, Target},
     export::{self, ExportHandle, Exporter},
     pipeline::{self, Running},
-    record::resource::Host,
+    record::{privacy::Policy, resource::Host},
     telemetry::{self, Instance, Prepared, Service, instance::Reload, notify},
 };
 
@@ -42,6 +42,7 @@ struct Next {
     exporter: Option<Exporter>,
     telemetry: Prepared,
     host: Host,
+    privacy: Option<Arc<Policy>>,
 }
 
 // === impl Reloader
@@ -89,7 +90,8 @@ impl Reloader {
         let host = Host::read();
         let renamed = host != self.host;
         let telemetry = Prepared::new(Some(&self.config), &effective.config, host.clone(), renamed)?;
-        Ok(Next { change, target: effective.target, exporter, telemetry, host })
+        let privacy = Policy::read(&effective.config.record).map_err(|e| e.to_string())?;
+        Ok(Next { change, target: effective.target, exporter, telemetry, host, privacy })
     }
 
     async fn apply(
@@ -99,7 +101,7 @@ impl Reloader {
         capture: &Running,
         service: &mut Service,
     ) -> ExportHandle {
-        let Next { change: Change { config, .. }, target, exporter, telemetry, host } = next;
+        let Next { change: Change { config, .. }, target, exporter, telemetry, host, privacy } = next;
         let Instance { queue, ledger, .. } = &*self.instance;
         telemetry::set_level(config.log.level);
         if config.queue != self.config.queue {
@@ -111,6 +113,7 @@ impl Reloader {
             new: config.clone(),
             host: host.clone(),
             target: target.clone(),
+            privacy,
         });
         service.take_over(telemetry);
         let export = match exporter {

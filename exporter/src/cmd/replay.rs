@@ -25,7 +25,7 @@ use crate::{
     ledger::Ledger,
     pipeline::limits,
     queue::Queue,
-    record::{Encoder, Form, Observer, resource},
+    record::{Encoder, Form, Observer, privacy::Policy, resource},
     replay::Replay,
     rights::Plan,
     telemetry,
@@ -74,6 +74,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     let Loaded { config, target, .. } = loaded;
     telemetry::start_log(&config.log);
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
+    let privacy = Policy::read(&config.record).map_err(|e| Exit::Config.with(e))?;
     let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
     // What comes now was written by others. The files are open, and no thread is there yet.
     let given_up = Plan::of(config, &[]).and_then(|plan| plan.change_user_alone().and_then(|()| plan.drop()));
@@ -88,7 +89,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     let queue = Queue::new(&config.queue, Arc::clone(&ledger));
     let (stop, stopped) = mpsc::channel();
     let live = captures.files.iter().any(|path| is_stdin(path));
-    let stage = stage(config, target, captures, &queue, stopped, live, &ledger);
+    let stage = stage((config, target, privacy), captures, &queue, stopped, live, &ledger);
     let bar = bar(&opened, captures.quiet, target);
     let started = Instant::now();
     let export = exporter.spawn(queue.clone(), Arc::clone(&ledger), runtime.handle());
@@ -142,8 +143,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
 
 /// The stages from packets to the queue.
 fn stage(
-    config: &Config,
-    target: &Target,
+    (config, target, privacy): (&Config, &Target, Option<Arc<Policy>>),
     captures: &Captures,
     queue: &Queue,
     stop: mpsc::Receiver<()>,
@@ -157,8 +157,8 @@ fn stage(
         update: config.updates(),
     };
     let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
-    let resource = resource::sampled(resource, config.capture.sample);
-    let encoder = Encoder::new(&resource, (REPLAY, 0), Form::of(config, target), limits(config));
+    let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);
+    let encoder = Encoder::new(&resource, (REPLAY, 0), Form::of(config, target), limits(config)).with_privacy(privacy);
     let flows = FlagFlows::new(settings, Arc::clone(ledger));
     Replay::new(flows, config, encoder, queue.clone(), stop, live, Arc::clone(ledger))
         .decapsulating(captures.decapsulate)

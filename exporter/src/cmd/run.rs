@@ -28,6 +28,7 @@ use crate::{
     queue::Queue,
     record::{
         Encoder, Form, Observer,
+        privacy::Policy,
         resource::{self, Host},
     },
     rights::{Plan, State, signals},
@@ -55,6 +56,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         tracing::warn!("{hint}");
     }
     let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
+    let privacy = Policy::read(&loaded.config.record).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
     let on_terminal = is_on_terminal();
     plan.change_user().map_err(|e| Exit::NoPermission.with(e))?;
@@ -72,11 +74,15 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     // The lock is held to the end: until then connections are made that the flowtel after this one leaves out.
     let (mut pipeline, _pinned) =
         pipeline(&config, &target, &host, (boot, &cgroup, &observer), (&queue.queue(), &ledger), helper.clone())?;
+    pipeline.encoder = pipeline.encoder.with_privacy(privacy);
     if !pipeline.gather(signals::stop_waits) && plan.drops() && !signals::stop_waits() {
         return Err(Exit::Unavailable.with(anyhow::anyhow!(
             "the list of open connections can't be read in time, and its thread would keep rights that flowtel gives up; \
              capture.snapshot = false leaves it out"
         )));
+    }
+    if let (true, Some(watch)) = (plan.drops(), &mut pipeline.watch) {
+        watch.shut();
     }
     plan.drop().map_err(|e| Exit::NoPermission.with(e))?;
     if let Some(state) = State::own() {
@@ -182,15 +188,19 @@ fn pipeline(
     let neighbours = Neighbours::look(&programs, cgroup);
     tracing::info!("{neighbours}");
     let mut first = Vec::new();
-    let own = match selftest::run(&mut rings, &ledger.kernel, &mut first) {
-        Ok(test) => config.capture.exclude_self.then_some(test.tgid),
+    let own = match selftest::run(&mut rings, cgroup, &ledger.kernel, &mut first) {
+        Ok(selftest::Outcome::Proved(test)) => config.capture.exclude_self.then_some(test.tgid),
+        Ok(outside) => {
+            tracing::info!("self-test: {outside}");
+            None
+        }
         Err(e) => {
             tracing::warn!("{e}; going on, but connections may be missing, and flowtel's own are recorded too");
             None
         }
     };
     let resource = resource::build(&config.record, host, observer);
-    let resource = resource::sampled(resource, config.capture.sample);
+    let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);
     let snapshot = if config.capture.takes_snapshot() { Some(snapshot(config, &mut programs, cgroup)?) } else { None };
     let watch = if config.capture.takes_audit() {
         let lookouts = Lookouts::start(config.owner.proc.clone()).map_err(refused)?;
@@ -210,6 +220,10 @@ fn pipeline(
     if let Some(earlier) = &earlier {
         tracing::info!("reading on where process {} stopped, with {open} open flows and attempts of its", earlier.tgid);
     }
+    let mut enricher = Enricher::new(config, ledger, helper);
+    if !cgroup.is_host_root() {
+        enricher = enricher.below(&cgroup.path, &config.owner, ledger);
+    }
     let pipeline = Pipeline {
         programs,
         rings,
@@ -217,7 +231,7 @@ fn pipeline(
         watch,
         flows,
         overload: Overload::new(budget(&config.overload), Arc::clone(ledger)),
-        enricher: Enricher::new(config, ledger, helper),
+        enricher,
         select: Select::new(config, Arc::clone(ledger)),
         encoder: Encoder::new(&resource, (boot, observer.record_salt(&boot)), Form::of(config, target), limits(config)),
         host: host.clone(),

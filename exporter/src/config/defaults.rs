@@ -86,6 +86,9 @@ impl Default for Record {
             groups: Groups::default(),
             service_name: "flowtel".into(),
             resource: BTreeMap::new(),
+            attributes: Attributes::default(),
+            shorten: Shorten::default(),
+            hash: Hash::default(),
         }
     }
 }

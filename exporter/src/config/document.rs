@@ -135,6 +135,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Duration(min, max) => format!("duration, {min} to {max}"),
         Kind::Size(min, max) => format!("size, {min} to {max}"),
         Kind::Address => "address".into(),
+        Kind::Secret => "secret text".into(),
         Kind::Texts => "table of texts".into(),
         Kind::Secrets => "table of secret texts".into(),
     }

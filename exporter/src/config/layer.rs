@@ -114,7 +114,7 @@ fn fits(entry: &Entry, key: &Key, value: &Value) -> bool {
             let number = value.to_i128().map(|n| n as f64).or_else(|| value.to_num()?.to_f64());
             number.is_some_and(|n| (*min..=*max).contains(&n))
         }
-        Kind::Text | Kind::Address => text.is_some(),
+        Kind::Text | Kind::Address | Kind::Secret => text.is_some(),
         // Their words were looked at, and rules are checked by reading them.
         Kind::Words(_) | Kind::Rules => match value {
             Value::Array(_, values) => values.iter().all(|value| value.as_str().is_some()),
@@ -136,7 +136,7 @@ fn fits(entry: &Entry, key: &Key, value: &Value) -> bool {
 fn found(kind: &Kind, value: &Value) -> String {
     const LONGEST: usize = 60;
     match (kind, value) {
-        (Kind::Secrets, _) => String::new(),
+        (Kind::Secret | Kind::Secrets, _) => String::new(),
         (Kind::Address, Value::String(_, text)) => format!(", found \"{}\"", Endpoint::new(text)),
         (_, Value::String(_, text)) if text.chars().count() > LONGEST => {
             format!(", found \"{}…\"", text.chars().take(LONGEST).collect::<String>())

@@ -6,6 +6,7 @@
 //!
 //! Must never start or bind anything, read another file than those, or print a secret.
 
+mod attributes;
 mod change;
 mod defaults;
 mod document;
@@ -31,6 +32,7 @@ mod words;
 #[cfg(test)]
 mod tests;
 
+pub use attributes::{AttributeNames, HashedNames};
 pub use change::Change;
 pub use document::{reference_docs, reference_file};
 pub use key::Key;

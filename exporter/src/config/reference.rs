@@ -65,6 +65,8 @@ pub enum Kind {
     Size(Bytes, Bytes),
     /// The address of a receiver.
     Address,
+    /// A text that is never printed.
+    Secret,
     /// A table whose keys the user names, of texts.
     Texts,
     /// A table whose keys the user names, of texts that are never printed.
@@ -146,6 +148,7 @@ impl Kind {
             Self::Duration(min, max) => format!("a duration from {min} to {max}, such as \"250ms\" or \"1m 30s\""),
             Self::Size(min, max) => format!("a size from {min} to {max}, such as \"64MiB\" or 1048576"),
             Self::Address => "an address such as \"http://host:4318\"".into(),
+            Self::Secret => "a text".into(),
             Self::Texts | Self::Secrets => "a table of texts, such as { name = \"value\" }".into(),
         }
     }
@@ -197,6 +200,7 @@ fn kind_of(schema: &Json) -> Kind {
         Some("size") => return Kind::Size(limit(text("x-min"), Bytes(0)), limit(text("x-max"), Bytes(u64::MAX))),
         Some("address") => return Kind::Address,
         Some("rules") => return Kind::Rules,
+        Some("secret") => return Kind::Secret,
         Some("words") => {
             let known = schema.get("items").and_then(|items| items.get("enum")).and_then(Json::as_array);
             return Kind::Words(words(known.into_iter().flatten()));

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    attributes::{AttributeNames, HashedNames},
     output::Rotate,
     rules::{Action, Rules},
     sets::{Events, Groups},
@@ -46,8 +47,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Capture {
-    /// The cgroup whose sockets are watched: `root` for the whole host, the path of a cgroup v2 directory, or `pod:UID` for
-    /// the Kubernetes pod of this uid, in whose containers a sidecar can't know the path.
+    /// The cgroup whose sockets are watched: `root` for the whole host; `self` for the group that flowtel runs in, which is its
+    /// pod, or what Compose's `cgroup_parent` names (docs/sidecar.md); or the path of a cgroup v2 directory.
     pub cgroup: String,
     /// How often the kernel's rings are read. Also the longest that a flow waits before it becomes a record, twice over.
     #[schemars(extend("x-min" = "5ms", "x-max" = "1s"))]
@@ -255,6 +256,58 @@ pub struct Record {
     pub service_name: String,
     /// Further attributes of the Resource. OTEL_RESOURCE_ATTRIBUTES adds to them.
     pub resource: BTreeMap<String, String>,
+    /// Which attributes records have. docs/privacy.md says which are personal data.
+    pub attributes: Attributes,
+    /// Addresses are written as networks: the bits behind the prefix are 0.
+    pub shorten: Shorten,
+    /// Attributes whose values are written as keyed hashes. The same value gives the same hash, so records still join.
+    pub hash: Hash,
+}
+
+/// Which attributes records have. The body leaves out what an attribute leaves out. `log.record.uid` and `event.name` stay
+/// unless `exclude` names them; gap records stay as they are.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Attributes {
+    /// Attributes that records have, by name, or groups: `addresses`, `names`, `users`, `containers`, `programs`,
+    /// `processes`. An empty list: all.
+    pub include: AttributeNames,
+    /// Attributes that records don't have, named in the same way. It wins over `include`.
+    pub exclude: AttributeNames,
+}
+
+/// Addresses are written as networks: the bits behind the prefix are 0.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Shorten {
+    /// Length of the prefix that stays of IPv4 addresses. 10.1.2.3 with 24 is 10.1.2.0. When not set: the whole address.
+    /// The Resource then has `flowtel.address.ipv4.prefix`.
+    #[schemars(range(min = 0, max = 32), example = &24)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv4: Option<u8>,
+    /// The same for IPv6 addresses, as `flowtel.address.ipv6.prefix`.
+    #[schemars(range(min = 0, max = 128), example = &48)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ipv6: Option<u8>,
+}
+
+/// Attributes whose values are written as keyed hashes. The same value gives the same hash, so records still join.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Hash {
+    /// Attributes to hash, by name, or groups: `addresses`, `names`, `users`, `containers`, `programs`, `processes`. It
+    /// needs a key. docs/privacy.md has the form of the hashes.
+    pub attributes: HashedNames,
+    /// The key, at least 16 bytes; `openssl rand -hex 32` makes a good one. It is never printed. Better in a file or in the
+    /// variable FLOWTEL_RECORD__HASH__KEY than in the configuration.
+    #[schemars(example = &"the output of openssl rand -hex 32")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// A file that holds the key; it wins over `key`. A line end behind the key does not belong to it. It is read at the
+    /// start and at each reload.
+    #[schemars(example = &"/run/secrets/flowtel-hash-key")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// Where sealed batches wait for the receiver.

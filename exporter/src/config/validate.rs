@@ -8,7 +8,7 @@ use super::{
     problem::Problem,
     rules::Rule,
     target::{Target, TargetError},
-    types::{Config, Protocol, QueueKind},
+    types::{Config, Protocol, QueueKind, Record},
     units::Bytes,
 };
 
@@ -81,9 +81,8 @@ impl Check<'_> {
 
 fn capture(config: &Config, check: &mut Check<'_>) {
     let cgroup = &config.capture.cgroup;
-    let message = format!("expected \"root\", \"pod:UID\" or an absolute path, found \"{cgroup}\"");
-    let pod = cgroup.strip_prefix("pod:").is_some_and(is_pod_uid);
-    check.require(cgroup == "root" || pod || cgroup.starts_with('/'), "capture.cgroup", message);
+    let message = format!("expected \"root\", \"self\" or an absolute path, found \"{cgroup}\"");
+    check.require(cgroup == "root" || cgroup == "self" || cgroup.starts_with('/'), "capture.cgroup", message);
     if let Some(pin) = &config.capture.pin {
         let message = format!("expected an absolute path, found \"{}\"", pin.display());
         check.require(pin.is_absolute(), "capture.pin", message);
@@ -136,6 +135,44 @@ fn record(config: &Config, check: &mut Check<'_>) {
             check.at(&key, "this attribute is set by record.service_name");
         }
     }
+    let hash = &config.record.hash;
+    let key = hash.key.is_some() || hash.key_file.is_some();
+    check.require(
+        key || hash.attributes.is_empty(),
+        "record.hash.attributes",
+        "needs a key: record.hash.key or record.hash.key_file",
+    );
+    let empty = hash.key_file.as_ref().is_some_and(|path| path.as_os_str().is_empty());
+    check.require(!empty, "record.hash.key_file", "expected a file's path, found none");
+}
+
+/// What is hidden in one place and shown in another.
+fn privacy(config: &Config, warn: &mut Check<'_>) {
+    let Record { attributes, shorten, hash, .. } = &config.record;
+    let hidden = |name: &str| hash.attributes.has(name) || attributes.exclude.has(name);
+    for (address, names) in
+        [("source.address", "flowtel.source.dns.names"), ("destination.address", "flowtel.destination.dns.names")]
+    {
+        let shown =
+            config.dns.enabled && !hidden(names) && (attributes.include.is_empty() || attributes.include.has(names));
+        let message = format!("{address} is hidden, but {names} still shows whose address it is");
+        warn.require(!hidden(address) || !shown, "record.attributes.exclude", message);
+    }
+    let keyed = hash.key.is_some() || hash.key_file.is_some();
+    let whole = |name: &str| {
+        let included = attributes.include.is_empty() || attributes.include.has(name);
+        included && !hidden(name) && shorten.ipv4.is_none() && shorten.ipv6.is_none()
+    };
+    let message = "without a key the ids of flows are still made of the whole addresses: who knows the host's boot id can test \
+                   guesses; any key in record.hash.key_file prevents that";
+    warn.require(keyed || (whole("source.address") && whole("destination.address")), "record.hash.key_file", message);
+    let used = !hash.attributes.is_empty()
+        || shorten.ipv4.is_some()
+        || shorten.ipv6.is_some()
+        || attributes.exclude != Default::default()
+        || attributes.include != Default::default();
+    let key = if hash.key.is_some() { "record.hash.key" } else { "record.hash.key_file" };
+    warn.require(used || !keyed, key, "not used, because record.hash.attributes is empty");
 }
 
 fn queue(config: &Config, check: &mut Check<'_>) {
@@ -240,6 +277,7 @@ fn output(config: &Config, check: &mut Check<'_>) {
 
 fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
     filter(config, warn);
+    privacy(config, warn);
     let export = &config.export;
     if export.path.is_some() && !export.prints() {
         warn.require(false, "export.path", "not used, because export.kind is otlp: set it to stdout or both");
@@ -265,11 +303,4 @@ fn warnings(config: &Config, target: &Target, warn: &mut Check<'_>) {
     if otlp.url.scheme_str() == Some("http") && export.tls != crate::config::Tls::default() {
         warn.require(false, "export.tls", "not used, for the address begins with http://");
     }
-}
-
-/// Whether `uid` can be a Kubernetes pod's: what the API server makes, or the 32 hex digits that a kubelet gives a static pod.
-/// So it is a part of a cgroup's name, and holds no path.
-fn is_pod_uid(uid: &str) -> bool {
-    let digits = uid.bytes().filter(|b| *b != b'-').count();
-    digits == 32 && uid.len() <= 36 && uid.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
 }

@@ -14,9 +14,12 @@ use told::Told;
 
 use crate::{
     escape::Escaped,
-    record::schema::{
-        self,
-        knowledge::{Facts as _, TOPICS, Topic},
+    record::{
+        privacy,
+        schema::{
+            self,
+            knowledge::{Facts as _, TOPICS, Topic},
+        },
     },
 };
 
@@ -26,11 +29,19 @@ const WIDTH: usize = 80;
 const INDENT: &str = "  ";
 
 /// Explains a record: its line, then a paragraph for each thing that it says or could say.
-pub fn explain(record: &Told) -> String {
+/// `left_out` says which attributes the configuration leaves out: of those the record could not say anything.
+pub fn explain(record: &Told, left_out: &dyn Fn(&str) -> bool) -> String {
     let mut text = format!("{}\n", wrapped(&Escaped(&record.title()).to_string(), "", INDENT));
     for topic in TOPICS.iter().filter(|topic| topic.fits(record)) {
         match topic.how(record) {
             Some(how) => known(&mut text, topic, record, how),
+            None if left_out(topic.attribute) => {
+                let words = format!(
+                    "not in this record. This configuration leaves {} out (record.attributes).",
+                    topic.attribute
+                );
+                paragraph(&mut text, topic.name, &words);
+            }
             None => absent(&mut text, topic, record),
         }
     }
@@ -45,6 +56,9 @@ pub fn explain(record: &Told) -> String {
 fn known(text: &mut String, topic: &Topic, record: &Told, how: &str) {
     let value = record.get(topic.attribute).unwrap_or_default();
     let mut words = format!("{}. {how}", Escaped(value));
+    if value.split(", ").any(privacy::is_hashed) {
+        words.push_str(" The record holds a keyed hash of it (record.hash).");
+    }
     if let Some((source, value)) = topic.source.and_then(|source| Some((source, record.get(source)?))) {
         // Writing to a String can't fail.
         let _ = write!(words, " ({source} = {})", Escaped(value));

@@ -12,7 +12,7 @@ fn read(lines: &str) -> Result<Vec<Told>, told::ReadError> {
 
 fn one(line: &str) -> String {
     let records = read(line).expect("a record");
-    explain(&records[0])
+    explain(&records[0], &|_| false)
 }
 
 /// The paragraph of a topic, its lines joined.
@@ -83,4 +83,20 @@ fn what_is_no_record_is_refused_with_its_line() {
 fn control_characters_of_a_record_are_shown_and_not_obeyed() {
     let text = one(&BEGIN.replace("curl[1234]", "\\u001b[31mx"));
     assert!(!text.contains('\u{1b}') && text.contains("\\u{1b}"), "{text}");
+}
+
+#[test]
+fn what_was_hashed_or_left_out_is_said_so() {
+    let hash = "hmac-057685d31af9dfa090c1afb0396ac8e5";
+    let text = one(&BEGIN.replace("example.com", hash));
+    let names = about(&text, "destination's names");
+    assert!(
+        names.starts_with(&format!("destination's names: {hash}. ")) && names.contains("a keyed hash of it"),
+        "{text}"
+    );
+    assert!(!about(&one(BEGIN), "destination's names").contains("keyed hash"));
+    let records = read(BEGIN).expect("a record");
+    let text = explain(&records[0], &|attribute| attribute == schema::EXECUTABLE_PATH);
+    let executable = about(&text, "executable");
+    assert!(executable.ends_with("leaves process.executable.path out (record.attributes)."), "{text}");
 }

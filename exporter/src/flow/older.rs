@@ -80,9 +80,9 @@ impl OlderFlows {
         self.by_cookie.len()
     }
 
-    /// The one with this id. Ids are made anew, so this takes a while: it is for people who ask.
-    pub fn find(&self, boot: &BootId, id: FlowId) -> Option<Flow> {
-        let is = |(cookie, older): &(&u64, &Older)| FlowId::new(boot, **cookie, older.local, older.remote) == id;
+    /// The one whose id `is` asked for. Ids are made anew, so this takes a while: it is for people who ask.
+    pub fn find(&self, boot: &BootId, is: impl Fn(FlowId) -> bool) -> Option<Flow> {
+        let is = |(cookie, older): &(&u64, &Older)| is(FlowId::new(boot, **cookie, older.local, older.remote));
         self.by_cookie.iter().find(is).map(|(cookie, older)| older.flow(boot, *cookie))
     }
 

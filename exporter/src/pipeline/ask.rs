@@ -52,7 +52,10 @@ impl Asker {
 
 impl Pipeline {
     pub(super) fn answer(&mut self, ask: Ask) {
-        let known = self.flows.find(ask.flow).map(|(flow, older)| {
+        // Who asks has the id from a record.
+        let policy = self.encoder.policy().cloned();
+        let is = |id: FlowId| policy.as_ref().map_or(id.0, |policy| policy.id(id.0)) == ask.flow.0;
+        let known = self.flows.find(is).map(|(flow, older)| {
             let now = KernelTime::now();
             let wall = Clock::measure().wall(now);
             let at = Stamp { time: now, wall, observed: wall };

@@ -3,6 +3,8 @@
 //!
 //! Must never change what is attached to the kernel: that is for a restart.
 
+use std::sync::Arc;
+
 use super::{Pipeline, push};
 use crate::{
     config::{self, Config, Target},
@@ -10,6 +12,7 @@ use crate::{
     owner::Lives,
     record::{
         Encoder, Form, Limits,
+        privacy::Policy,
         resource::{self, Host},
     },
     select::Filter,
@@ -26,6 +29,8 @@ pub struct Change {
     pub host: Host,
     /// Where its records go.
     pub target: Target,
+    /// What its settings leave out, shorten and hash.
+    pub privacy: Option<Arc<Policy>>,
 }
 
 /// The limits of batches that a configuration sets.
@@ -47,18 +52,21 @@ pub fn budget(overload: &config::Overload) -> Budget {
 
 impl Pipeline {
     pub(super) fn apply(&mut self, change: &Change) {
-        let Change { old, new, host, target } = change;
+        let Change { old, new, host, target, privacy } = change;
         self.seal_each_tick = new.export.prints();
         let form = Form::of(new, target);
         let renamed = self.host != *host;
-        if old.record != new.record || old.export.batch != new.export.batch || *self.encoder.form() != form || renamed {
+        let record = old.record != new.record || *self.encoder.form() != form;
+        // The file of the key may hold another one.
+        let keyed = privacy.is_some();
+        if record || keyed || old.export.batch != new.export.batch || renamed {
             self.host = host.clone();
             // A batch has one Resource: what is open is sealed with the old one.
             push(&self.queue, self.encoder.seal());
             let resource = resource::build(&new.record, host, &self.observer);
-            let resource = resource::sampled(resource, new.capture.sample);
-            self.encoder =
-                Encoder::new(&resource, (self.boot, self.observer.record_salt(&self.boot)), form, limits(new));
+            let resource = resource::shortened(resource::sampled(resource, new.capture.sample), &new.record.shorten);
+            let ids = (self.boot, self.observer.record_salt(&self.boot));
+            self.encoder = Encoder::new(&resource, ids, form, limits(new)).with_privacy(privacy.clone());
         }
         let (before, now) = (&old.capture, &new.capture);
         if before.filter != now.filter || before.filter_default != now.filter_default {

@@ -4,7 +4,7 @@
 //! encoded once; at the seal only two lengths are new, so the envelope is written right before the records and nothing is
 //! moved. Within one `ScopeLogs` the schema URL stands before the records: protobuf leaves the order of fields free.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::common::v1::InstrumentationScope;
@@ -17,6 +17,7 @@ use super::{
     groups,
     owners::{Encoded, Owners},
     pairs::{self, Pairs},
+    privacy::{Ids, Policy, Rewriter},
     resource, schema,
     spaces::{self, Spaces},
     text,
@@ -74,6 +75,8 @@ pub struct Encoder {
     owners: Owners,
     pairs: Pairs,
     spaces: Spaces,
+    /// What changes records before they are counted, where the settings ask for it.
+    privacy: Option<Box<Rewriter>>,
 }
 
 /// The open batch.
@@ -115,6 +118,7 @@ impl Encoder {
             owners: Owners::new(form),
             pairs: Pairs::default(),
             spaces: Spaces::default(),
+            privacy: None,
         };
         encoder.open = encoder.fresh(LEAST_CAPACITY);
         encoder
@@ -124,6 +128,19 @@ impl Encoder {
     #[must_use]
     pub fn beside(&self, limits: Limits) -> Self {
         Self::empty(self.resource.clone(), self.scope.clone(), (self.boot, self.salt), self.form, limits)
+            .with_privacy(self.policy().cloned())
+    }
+
+    /// The same, whose records are what this policy makes of them.
+    #[must_use]
+    pub fn with_privacy(mut self, policy: Option<Arc<Policy>>) -> Self {
+        self.privacy = policy.map(|policy| Box::new(Rewriter::new(policy)));
+        self
+    }
+
+    /// The policy that its records follow.
+    pub fn policy(&self) -> Option<&Arc<Policy>> {
+        self.privacy.as_ref().map(|privacy| privacy.policy())
     }
 
     /// The form of its records.
@@ -210,7 +227,7 @@ impl Encoder {
 
     fn record(&mut self, enriched: &Enriched<'_>) {
         let event = enriched.event;
-        let Self { open: Open { buffer: out, .. }, owners, pairs, spaces, boot, salt, form, .. } = self;
+        let Self { open: Open { buffer: out, .. }, owners, pairs, spaces, privacy, boot, salt, form, .. } = self;
         let groups = form.groups;
         let FlowEvent { at, flow, what } = event;
         let owner = owners.of(enriched);
@@ -301,6 +318,10 @@ impl Encoder {
             && let Some([source, destination]) = &texts
         {
             groups::write(out, groups, enriched, source.as_bytes(), destination.as_bytes());
+        }
+        if let Some(privacy) = privacy {
+            let ids = Ids { flow: id_of(boot, event).0, record: uid(boot, event) ^ *salt };
+            privacy.rewrite(out, start + RECORD_HEAD, ids, |out| ending(out, enriched));
         }
         close_record(out, start);
     }
@@ -416,7 +437,6 @@ impl Open {
 /// What a record says in words behind the two endpoints.
 #[inline(always)]
 fn body(out: &mut Vec<u8>, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
-    let what = &enriched.event.what;
     if let Some(name) = enriched.destination_names.as_ref().and_then(|names| names.as_slice().first()) {
         out.extend_from_slice(b" (");
         // Names of the DNS are escaped already; those of the hosts file are somebody else's words.
@@ -426,6 +446,13 @@ fn body(out: &mut Vec<u8>, enriched: &Enriched<'_>, owner: Option<&Encoded>) {
     if let Some(owner) = owner {
         out.extend_from_slice(&owner.body);
     }
+    ending(out, enriched);
+}
+
+/// What a body ends with: what happened, where its first words do not say it.
+#[inline(always)]
+fn ending(out: &mut Vec<u8>, enriched: &Enriched<'_>) {
+    let what = &enriched.event.what;
     match what {
         What::Begin { .. } if enriched.fold.is_none() => {}
         What::End { cause: Some(Cause { reason: EndReason::Fin, .. }), .. } if enriched.fold.is_none() => {
@@ -474,7 +501,7 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
 /// A flow's id is a keyed hash of 128 bits, so two flows' records differ as their ids do; one flow's differ in the event or
 /// in its time, which are but the lower 72 bits: nothing is to be hashed once more.
 fn uid(boot: &BootId, event: &FlowEvent) -> u128 {
-    let id = event.flow.id.unwrap_or_else(|| FlowId::new(boot, 0, event.flow.source, event.flow.destination));
+    let id = id_of(boot, event);
     let what = match event.what {
         What::Begin { .. } => 1,
         What::Open => 2,
@@ -483,6 +510,11 @@ fn uid(boot: &BootId, event: &FlowEvent) -> u128 {
         What::Update { .. } => 5,
     };
     id.0 ^ (u128::from(event.at.time.0) << 8 | what)
+}
+
+/// The flow's id, or what stands for it.
+fn id_of(boot: &BootId, event: &FlowEvent) -> FlowId {
+    event.flow.id.unwrap_or_else(|| FlowId::new(boot, 0, event.flow.source, event.flow.destination))
 }
 
 /// Writes the head of the record that starts at `start` and ends the buffer.

@@ -4,6 +4,7 @@
 //! - [`resource`]: who reports, once a batch;
 //! - [`Encoder`]: a record field by field into the open batch, with no tree in between and nothing allocated for it;
 //! - [`Form`]: the schema's version, and what is written beside the usual attributes;
+//! - [`privacy`]: what the settings leave out, shorten and hash;
 //! - [`Observer`]: which part of a host is observed, and the ids that follow from it;
 //! - [`Batch`]: the final bytes of one request.
 
@@ -15,6 +16,7 @@ mod groups;
 mod observer;
 mod owners;
 mod pairs;
+pub mod privacy;
 pub mod resource;
 pub mod schema;
 mod spaces;

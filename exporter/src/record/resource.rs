@@ -67,6 +67,14 @@ pub fn sampled(resource: Resource, ratio: f64) -> Resource {
     Resource::builder_empty().with_attributes(attributes.chain([ratio])).build()
 }
 
+/// The same, with what a reader of shortened addresses has to know: how much of them is written.
+pub fn shortened(resource: Resource, shorten: &config::Shorten) -> Resource {
+    let prefix = [(schema::IPV4_PREFIX, shorten.ipv4), (schema::IPV6_PREFIX, shorten.ipv6)];
+    let prefix = prefix.into_iter().filter_map(|(key, bits)| Some(KeyValue::new(key, i64::from(bits?))));
+    let attributes: Vec<_> = resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
+    Resource::builder_empty().with_attributes(attributes.into_iter().chain(prefix)).build()
+}
+
 /// The bytes of an OTLP `Resource`, attributes in the order of their names: a restart gives the same bytes.
 pub(super) fn encode(resource: &Resource) -> Vec<u8> {
     let mut attributes = ResourceAttributesWithSchema::from(resource).attributes.0;

@@ -8,6 +8,7 @@ mod changes;
 pub mod events;
 pub mod json_schema;
 pub mod knowledge;
+pub mod privacy;
 pub mod registry;
 pub mod values;
 
@@ -35,6 +36,11 @@ pub const GAP: &str = "flowtel.gap";
 
 /// Attribute of the Resource: which part of flows is recorded, where it is not all (`capture.sample`).
 pub const SAMPLE_RATIO: &str = "flowtel.sample.ratio";
+
+/// Attribute of the Resource: how much of IPv4 addresses is written, where it is not all (`record.shorten.ipv4`).
+pub const IPV4_PREFIX: &str = "flowtel.address.ipv4.prefix";
+/// The same of IPv6 addresses.
+pub const IPV6_PREFIX: &str = "flowtel.address.ipv6.prefix";
 
 /// Event name: a TCP flow was open already when flowtel started.
 pub const OPEN: &str = "flowtel.tcp.flow.open";
@@ -260,7 +266,8 @@ pub fn markdown() -> String {
          | field | value |\n|---|---|\n\
          | Resource | `service.name`, `service.version`, `service.instance.id` (UUIDv5 of the machine id and, below a cgroup, of that), `host.name`, \
          `host.id`, `host.arch`, `os.type`, and what OTEL_RESOURCE_ATTRIBUTES and `record.resource` add; \
-         `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio |\n\
+         `{SAMPLE_RATIO}` (double) where `capture.sample` is below 1: each begin and end stands for 1 / ratio; \
+         `{IPV4_PREFIX}`, `{IPV6_PREFIX}` (int) where `record.shorten` cuts addresses |\n\
          | Scope | `{SCOPE}`, its version, schema_url {SCHEMA_URL} |\n\
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
          `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
@@ -289,7 +296,7 @@ pub fn markdown() -> String {
             a.name, a.kind, unit, a.present, a.meaning, a.example
         );
     }
-    text + &causes::markdown() + &knowledge::markdown() + &changes::markdown()
+    text + &causes::markdown() + &knowledge::markdown() + &privacy::markdown() + &changes::markdown()
 }
 
 #[cfg(test)]

@@ -25,13 +25,13 @@ pub(super) mod log_record {
 }
 
 // `KeyValue`, `AnyValue` (opentelemetry/proto/common/v1/common.proto)
-const KEY: u8 = tag(1, LEN);
-const VALUE: u8 = tag(2, LEN);
-const STRING_VALUE: u8 = tag(1, LEN);
+pub(super) const KEY: u8 = tag(1, LEN);
+pub(super) const VALUE: u8 = tag(2, LEN);
+pub(super) const STRING_VALUE: u8 = tag(1, LEN);
 const BOOL_VALUE: u8 = tag(2, VARINT);
-const INT_VALUE: u8 = tag(3, VARINT);
+pub(super) const INT_VALUE: u8 = tag(3, VARINT);
 const DOUBLE_VALUE: u8 = tag(4, FIXED64);
-const ARRAY_VALUE: u8 = tag(5, LEN);
+pub(super) const ARRAY_VALUE: u8 = tag(5, LEN);
 /// Number of `ArrayValue`'s only field.
 const ARRAY_VALUES: u8 = 1;
 

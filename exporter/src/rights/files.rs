@@ -70,7 +70,10 @@ impl Wanted {
         let mut named: Vec<PathBuf> = files.to_vec();
         let tls = &config.export.tls;
         named.extend(
-            [&tls.ca_file, &tls.cert_file, &tls.key_file, &config.export.headers_file].into_iter().flatten().cloned(),
+            [&tls.ca_file, &tls.cert_file, &tls.key_file, &config.export.headers_file, &config.record.hash.key_file]
+                .into_iter()
+                .flatten()
+                .cloned(),
         );
         let mut read: Vec<PathBuf> = SYSTEM.iter().map(PathBuf::from).collect();
         read.extend(["SSL_CERT_FILE", "SSL_CERT_DIR", "TZDIR"].iter().filter_map(env::var_os).map(PathBuf::from));

@@ -22,12 +22,14 @@ mod neighbours;
 mod observers;
 mod open;
 mod pins;
+mod privacy;
 mod queue;
 mod reached;
 mod replay;
 mod rights;
 mod rivals;
 mod select;
+mod sidecar;
 mod slow;
 mod telemetry;
 mod updates;
@@ -91,6 +93,11 @@ const PROOFS: &[&str] = &[
     "a program of memory",
     "a path in another mount namespace",
     "a fork without exec",
+    "rights: no thread has any",
+    "rights: as in a container",
+    "updates: older connections",
+    "updates: a flow of no begin",
+    "updates: pinned",
     "namespaces: each record",
     "names of one namespace",
     "names that another cgroup",
@@ -151,6 +158,8 @@ fn main() -> ExitCode {
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
         ("select", select::ALL),
+        ("privacy", privacy::ALL),
+        ("sidecar", sidecar::ALL),
         ("rights", rights::ALL),
         #[cfg(target_arch = "x86_64")]
         ("dropped", dropped::ALL),

@@ -18,14 +18,11 @@ use flowtel_tests::{
 use crate::over;
 
 /// All of them.
-pub const ALL: &[Scenario] = &[
-    Scenario::new(
-        "a flowtel of the host and two of one cgroup each: one flow id, records and instances of their own",
-        60,
-        three,
-    ),
-    Scenario::new("a flowtel of a pod, named by its uid: its processes' connections and no others", 60, of_a_pod),
-];
+pub const ALL: &[Scenario] = &[Scenario::new(
+    "a flowtel of the host and two of one cgroup each: one flow id, records and instances of their own",
+    60,
+    three,
+)];
 
 fn three(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
@@ -64,37 +61,5 @@ fn three(scene: &Scene) -> Result<()> {
         ensure!(a.text("flowtel.flow.id") == b.text("flowtel.flow.id"), "two flow ids: {a:?} {b:?}");
         ensure!(a.text("log.record.uid") != b.text("log.record.uid"), "one id for two records: {a:?} {b:?}");
     }
-    Ok(())
-}
-
-/// As a sidecar does it, which knows its pod's uid and not the path.
-fn of_a_pod(scene: &Scene) -> Result<()> {
-    const UID: &str = "7d0a4c1e-93b5-4f6a-8d27-5e6f7a8b9c0d";
-    let net = Pair::new(scene)?;
-    let server = Server::start(&net.server, (net.server_v4, 0))?;
-    let node = Cgroup::new()?;
-    let slice = node.inner(&format!("kubepods-burstable-pod{}.slice", UID.replace('-', "_")))?;
-    let neighbour = node.inner("kubepods-burstable-pod7d0a4c1e_93b5_4f6a_8d27_5e6f7a8b9c0e.slice")?;
-    let launch = Launch::everything()?.set("capture.cgroup", &format!("pod:{UID}"));
-    let mut collector = Collector::start(scene)?;
-    let flowtel = collector.receive_from(launch, Http).start(scene)?;
-    let mut ports = Vec::new();
-    for cgroup in [&slice, &neighbour] {
-        let mut client = Child::start(scene, &net.client, &format!("join {}", server.address), None)?;
-        cgroup.take(client.id())?;
-        client.go()?;
-        ports.push(client.line()?.parse::<std::net::SocketAddr>()?.port());
-        client.kill()?;
-    }
-    over(&net)?;
-    flowtel.stop()?.lossless()?;
-    collector.stop()?;
-    let told = collector.records()?;
-    let of =
-        |port: u16| told.iter().filter(|record| record.int("source.port") == Some(port.into())).collect::<Vec<_>>();
-    let own = of(ports[0]);
-    ensure!(own.len() == 2, "begin and end: {own:?}");
-    ensure!(own.iter().all(|record| record.text("k8s.pod.uid") == UID), "another pod: {own:?}");
-    ensure!(of(ports[1]).is_empty(), "the neighbour's: {:?}", of(ports[1]));
     Ok(())
 }

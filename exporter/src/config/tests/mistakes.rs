@@ -44,10 +44,7 @@ fn values_of_the_wrong_kind_or_beyond_their_limits_are_refused() {
         ("capture.rings.flows = \"4KiB\"", "a size from 64KiB to 1GiB"),
         ("capture.rings.flows = \"100KiB\"", "a power of two, such as \"128KiB\""),
         ("capture.rings.owners = -1", "a size from 64KiB to 1GiB"),
-        ("capture.cgroup = \"self/x\"", "\"pod:UID\" or an absolute path"),
-        ("capture.cgroup = \"pod:$(POD_UID)\"", "\"pod:UID\""),
-        ("capture.cgroup = \"pod:../../0d8e4f6c1b2a4c3d9e5fa1b2c3d4\"", "\"pod:UID\""),
-        ("capture.cgroup = \"pod:0d8e4f6c-1b2a-4c3d-9e5f-a1b2c3d4e5f60\"", "\"pod:UID\""),
+        ("capture.cgroup = \"self/x\"", "\"self\" or an absolute path"),
         ("capture.exclude_self = \"yes\"", "true or false"),
         ("flow.max_attempts = 5", "a whole number from 1024 to 16777216"),
         ("export.batch.max_records = 0", "a whole number from 1 to 1000000"),
@@ -222,4 +219,35 @@ fn what_is_probably_not_meant_is_a_warning() {
     assert!(warning(&[endpoint, ("FLOWTEL_EXPORT__PROTOCOL", "grpc")]).contains("4318 is usually"));
     assert!(warning(&[endpoint, ("FLOWTEL_EXPORT__BATCH__MAX_BYTES", "8MiB")]).contains("more than 4MiB"));
     assert!(warning(&[endpoint, ("FLOWTEL_EXPORT__TLS__CA_FILE", "/ca")]).contains("http://"));
+}
+
+#[test]
+fn a_hash_needs_one_key_and_what_is_hidden_in_one_place_only_is_told() {
+    for (text, problem) in [
+        ("hash.attributes = [\"addresses\"]", "record.hash.attributes: needs a key"),
+        ("hash.attributes = [\"destination.port\"]", "found \"destination.port\""),
+        ("attributes.exclude = [\"nobody\"]", "found \"nobody\""),
+        ("hash.key_file = \"\"", "record.hash.key_file: expected a file's path"),
+        ("shorten.ipv4 = 33", "a whole number from 0 to 32"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let error = super::super::load(&etc(dir.path(), &format!("[record]\n{text}"))).expect_err(text).to_string();
+        assert!(error.contains(problem), "{text}: {error}");
+    }
+    let key = "hash.key = \"0123456789abcdef\"\n";
+    for (text, warning) in [
+        ("hash.attributes = [\"addresses\"]", "flowtel.destination.dns.names still shows whose address it is"),
+        ("attributes.exclude = \"source.address\"", "flowtel.source.dns.names still shows"),
+        ("", "record.hash.key: not used"),
+    ] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let warnings = loaded(&etc(dir.path(), &format!("[record]\n{key}{text}"))).warnings;
+        assert!(warnings.iter().any(|w| w.to_string().contains(warning)), "{text}: {warnings:?}");
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let warnings = loaded(&etc(dir.path(), "[record]\nshorten.ipv4 = 24")).warnings;
+    assert!(warnings.iter().any(|w| w.to_string().contains("can test guesses")), "{warnings:?}");
+    let dir = tempfile::tempdir().expect("a directory");
+    let sound = format!("[record]\n{key}hash.attributes = [\"addresses\", \"names\"]");
+    assert!(loaded(&etc(dir.path(), &sound)).warnings.is_empty());
 }

@@ -23,8 +23,10 @@ pub(in crate::owner) mod handle;
 mod walk;
 
 use std::{
+    borrow::Cow,
     fmt,
     os::fd::OwnedFd,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -67,7 +69,10 @@ struct Absent {
 
 /// The mounted tree of cgroups.
 struct Tree {
+    /// Where the search begins.
     root: OwnedFd,
+    /// The path of that in the tree; empty for the tree's own root.
+    start: Vec<u8>,
     mount: Vec<u8>,
 }
 
@@ -77,9 +82,15 @@ impl Places {
     /// Opens the tree of cgroups. Where there is none, or `owner.container` is off, all questions are answered with
     /// `None`.
     pub fn new(config: &config::Owner, ledger: Arc<Ledger>) -> Self {
+        Self::below(config, None, ledger)
+    }
+
+    /// The same for questions about this cgroup and those below it alone, where one is given: the search then goes through
+    /// these few, and not through the whole host's.
+    pub fn below(config: &config::Owner, cgroup: Option<&Path>, ledger: Arc<Ledger>) -> Self {
         let most = config.max_cgroups as usize;
         Self {
-            tree: if config.container { Tree::open() } else { None },
+            tree: if config.container { Tree::open(cgroup) } else { None },
             rests_until: None,
             helper: None,
             walk: Walk::default(),
@@ -166,7 +177,7 @@ impl Places {
         let complete = self.walk.step(&tree.root, now, |id, path| {
             // Paths of one id never change, so what is known is not read again.
             if id == cgroup || known.get(id).is_none() {
-                let place = Arc::new(Place::from_path(path));
+                let place = Arc::new(Place::from_path(&tree.path(path)));
                 if id == cgroup {
                     found = Some(Arc::clone(&place));
                 }
@@ -205,11 +216,24 @@ fn path_of(helper: Option<&Helper>, tree: &Tree, cgroup: u64) -> Result<Vec<u8>,
 // === impl Tree
 
 impl Tree {
-    fn open() -> Option<Self> {
-        use std::os::unix::ffi::OsStringExt;
+    fn open(below: Option<&Path>) -> Option<Self> {
+        use std::os::unix::ffi::{OsStrExt, OsStringExt};
         let mount = cgroup::mount().ok()?;
-        let root = std::fs::File::open(&mount).ok()?.into();
-        Some(Self { root, mount: mount.into_os_string().into_vec() })
+        // A path that leads elsewhere says nothing of the place in the tree.
+        let inner =
+            below.and_then(|below| below.strip_prefix(&mount).ok()).filter(|inner| !inner.as_os_str().is_empty());
+        let start = inner.map(|inner| [b"/", inner.as_os_str().as_bytes()].concat()).unwrap_or_default();
+        let root = std::fs::File::open(inner.map_or_else(|| mount.clone(), |inner| mount.join(inner))).ok()?.into();
+        Some(Self { root, start, mount: mount.into_os_string().into_vec() })
+    }
+
+    /// The path in the tree of what the search calls `path`.
+    fn path<'p>(&self, path: &'p [u8]) -> Cow<'p, [u8]> {
+        match (self.start.is_empty(), path) {
+            (true, path) => path.into(),
+            (false, b"/") => self.start.clone().into(),
+            (false, path) => [&self.start[..], path].concat().into(),
+        }
     }
 
     /// A path of the file system as one of the tree. `None` for a cgroup outside of the part that is mounted here (in a

@@ -228,7 +228,7 @@ fn a_search_goes_in_steps_and_meets_all_of_a_large_tree() {
 #[test]
 fn paths_are_told_from_the_trees_root_and_not_from_that_of_all_files() {
     let root = fs::File::open("/").expect("opened");
-    let tree = Tree { root: root.into(), mount: b"/sys/fs/cgroup".to_vec() };
+    let tree = Tree { root: root.into(), start: Vec::new(), mount: b"/sys/fs/cgroup".to_vec() };
     assert_eq!(tree.relative(b"/sys/fs/cgroup/a/b"), Some(&b"/a/b"[..]));
     assert_eq!(tree.relative(b"/sys/fs/cgroup"), Some(&b""[..]));
 }
@@ -237,8 +237,18 @@ fn paths_are_told_from_the_trees_root_and_not_from_that_of_all_files() {
 #[test]
 fn a_cgroup_outside_of_the_mounted_part_is_not_taken_for_its_root() {
     let root = fs::File::open("/").expect("opened");
-    let tree = Tree { root: root.into(), mount: b"/sys/fs/cgroup".to_vec() };
+    let tree = Tree { root: root.into(), start: Vec::new(), mount: b"/sys/fs/cgroup".to_vec() };
     for path in [&b"/"[..], b"", b"/other.slice", b"/../other.slice", b"/sys/fs/cgroup2/a"] {
         assert_eq!(tree.relative(path), None);
     }
+}
+
+#[test]
+fn a_search_below_a_cgroup_tells_paths_from_the_trees_own_root() {
+    let root = std::fs::File::open("/").expect("a directory");
+    let tree = Tree { root: root.into(), start: b"/shop.slice".to_vec(), mount: b"/sys/fs/cgroup".to_vec() };
+    assert_eq!(
+        (&*tree.path(b"/"), &*tree.path(b"/docker-1.scope")),
+        (&b"/shop.slice"[..], &b"/shop.slice/docker-1.scope"[..])
+    );
 }

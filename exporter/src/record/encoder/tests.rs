@@ -22,6 +22,8 @@ use crate::{
     record::Observer,
 };
 
+mod privacy;
+
 const BOOT: BootId = BootId::new([3; 16]);
 
 fn encoder(limits: Limits) -> Encoder {
@@ -391,12 +393,17 @@ fn events() -> impl Strategy<Value = FlowEvent> {
 }
 
 fn decode(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
+    let (records, request) = decode_any(batch);
+    records.iter().for_each(is_as_machines_are_told);
+    (records, request)
+}
+
+/// Also records from which the settings leave out what the schema asks for.
+fn decode_any(batch: &Batch) -> (Vec<LogRecord>, ExportLogsServiceRequest) {
     let request = ExportLogsServiceRequest::decode(batch.bytes.clone()).expect("a sealed batch is valid protobuf");
     assert_eq!(request.resource_logs.len(), 1);
     assert_eq!(request.resource_logs[0].scope_logs.len(), 1);
-    let records = request.resource_logs[0].scope_logs[0].log_records.clone();
-    records.iter().for_each(is_as_machines_are_told);
-    (records, request)
+    (request.resource_logs[0].scope_logs[0].log_records.clone(), request)
 }
 
 /// A record has what its event always has, and nothing that it never has; values are of those that the schema lists.
