@@ -43,7 +43,8 @@ def rolling(lab):
     lab.cluster.say(f"3 updates, {', '.join(f'{t:.1f}' for t in took)} s; {len(load.made)} connections, {len(mine)} records, "
                     f"{sum(missed.values())} missed, {sum(twice.values())} twice")
     assert len(load.made) >= 10_000, f"only {len(load.made)} connections"
-    assert not missed and not twice, f"missed {list(missed.items())[:3]}, twice {list(twice.items())[:3]}"
+    gaps = [r for r in lab.records() if r["event"] == "gap" and r["log.record.uid"] not in load.before]
+    assert not missed and not twice, f"missed {list(missed.items())[:3]}, twice {list(twice.items())[:3]}, gaps {gaps}"
     right = lambda r: (client if r["flowtel.flow.direction"] == "outgoing" else server).uid
     wrong = [r for r in mine if r.get("k8s.pod.uid", right(r)) != right(r)]
     assert not wrong, f"{len(wrong)} records of the wrong pod: {wrong[0]}"
@@ -52,8 +53,9 @@ def rolling(lab):
     late = [r for r in none if r["event"].endswith("begin") and r["flowtel.flow.direction"] == "incoming"]
     lab.cluster.say(f"without a pod: {len(none)}, of which begins that no process had accepted: {len(late)}")
     assert len(none) == len(late), next(r for r in none if r not in late)
-    gaps = [r for r in lab.records() if r["event"] == "gap" and r["log.record.uid"] not in load.before]
     assert not gaps, gaps
+    used = lab.cluster.used(lab.agent())
+    lab.cluster.say(f"the last agent: {used['memory'] / 2**20:.0f} MiB at most, {used['cpu']:.1f} s of CPU")
 
 
 def disturbed(lab, what, disturb):
