@@ -134,6 +134,7 @@ impl Diag {
     /// The kernel refuses the request, or does not answer.
     pub fn list(&mut self, states: StateFlags, mut each: impl FnMut(Socket)) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER];
+        self.throw_away(&mut buffer);
         for (family, id) in [(AF_INET, SocketId::new_v4()), (AF_INET6, SocketId::new_v6())] {
             self.ask((family, id), states.clone(), ExtensionFlags::INFO, NLM_F_DUMP)?;
             loop {
@@ -213,12 +214,7 @@ impl Diag {
     /// # Errors
     /// As for [`Self::list`].
     pub fn begin(&mut self, six: bool, states: StateFlags, buffer: &mut [u8]) -> io::Result<()> {
-        for _ in 0..MOST_LEFT {
-            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-        }
+        self.throw_away(buffer);
         let of = if six { (AF_INET6, SocketId::new_v6()) } else { (AF_INET, SocketId::new_v4()) };
         self.ask(of, states, ExtensionFlags::empty(), NLM_F_DUMP)
     }
@@ -229,6 +225,16 @@ impl Diag {
     /// As for [`Self::list`]; and the list may not be whole.
     pub fn next(&mut self, buffer: &mut [u8], each: &mut dyn FnMut(u64)) -> io::Result<bool> {
         self.brief(buffer, each)
+    }
+
+    /// Reads what is left of a list that was given up: the kernel refuses another one before its end (EBUSY).
+    fn throw_away(&self, buffer: &mut [u8]) {
+        for _ in 0..MOST_LEFT {
+            match recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+        }
     }
 
     fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -428,16 +434,12 @@ mod tests {
         let local = stream.local_addr().expect("an address");
         let mut found = None;
         let states = StateFlags::all() - StateFlags::LISTEN;
-        let mut list = || {
-            diag.list(states.clone(), |socket| {
-                if socket.local == local {
-                    found = Some(socket);
-                }
-            })
-        };
-        // A list that changes while it is read is given up, and whoever wants it asks again.
-        let given_up = |listed: &io::Result<()>| listed.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::Interrupted);
-        (0..100).map(|_| list()).find(|listed| !given_up(listed)).expect("a whole list").expect("a list");
+        diag.list(states, |socket| {
+            if socket.local == local {
+                found = Some(socket);
+            }
+        })
+        .expect("a list");
         found
     }
 
