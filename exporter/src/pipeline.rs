@@ -199,13 +199,16 @@ impl Pipeline {
                 (false, true) => Round::Thorough,
                 (false, false) => Round::Usual,
             };
-            self.round(&mut events, &mut older, round);
+            // Who was told that a change is applied sees it in whatever happens from then on.
+            let mut asked = Vec::new();
             while let Ok(message) = messages.try_recv() {
                 match message {
                     Message::Change(change) => self.apply(&change),
-                    Message::Ask(ask) => self.answer(ask),
+                    Message::Ask(ask) => asked.push(ask),
                 }
             }
+            self.round(&mut events, &mut older, round);
+            asked.into_iter().for_each(|ask| self.answer(ask));
             if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
                 if stop {

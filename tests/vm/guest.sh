@@ -1,7 +1,7 @@
 #!/bin/sh
 # What the guest of kernels.sh does, as its init: flowtel, some connections, and a look at what it told: "guest: pass" or
 # "guest: FAIL". Then, where there is one, the table of scenarios: "table: pass" or "table: FAIL".
-export PATH=/bin:/sbin HOME=/
+export PATH=/bin:/sbin HOME=/ FLOWTEL_LOG__BALANCE=true
 /bin/busybox mkdir -p /sys/fs/cgroup
 # What was copied here from the host stays: ip, nft.
 for applet in $(/bin/busybox --list); do
@@ -71,33 +71,33 @@ row() { # row NAME COMMAND...: the command finds no failure
     if [ "$failures" = "$before" ]; then echo "row: $name: pass"; else echo "row: $name: FAIL"; fi
 }
 begins() {
-    for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
-        expect 1 "begin → $end"
-        expect 1 "begin ← $end"
+    for end in '127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ → \[::1\]:8081'; do
+        expect 1 "begin  out $end"
+        expect 1 "begin  in  $end"
     done
 }
 ends() {
-    for end in '127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ -> \[::1\]:8081'; do
-        expect 1 "end → $end .* fin "
-        expect 1 "end ← $end .* fin "
+    for end in '127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8080' '\[::1\]:[0-9]+ → \[::1\]:8081'; do
+        expect 1 "end    out $end .*, fin$"
+        expect 1 "end    in  $end .*, fin$"
     done
 }
 failed() {
-    expect 1 'failed → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 .* refused'
-    expect 1 'failed ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:9 refused'
+    expect 1 'failed out 127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:9 .*refused'
+    expect 1 'failed in  127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:9 +refused'
 }
 owners() {
-    expect 2 '(begin) → .*:808[01] (wget|busybox)'
-    expect 2 '(begin) ← .*:808[01] busybox'
-    expect 2 '(end) → .*:808[01] (wget|busybox)'
-    expect 2 '(end) ← .*:808[01] busybox'
-    expect 1 'failed → .*:9 (wget|busybox)'
+    expect 2 'begin  out .*:808[01] +(wget|busybox)'
+    expect 2 'begin  in  .*:808[01] +busybox'
+    expect 2 'end    out .*:808[01] +(wget|busybox)'
+    expect 2 'end    in  .*:808[01] +busybox'
+    expect 1 'failed out .*:9 +(wget|busybox)'
 }
 older() {
-    expect 1 'open → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox)'
-    expect 1 'open ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox)'
-    expect 1 'end → 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox).* fin'
-    expect 1 'end ← 127\.0\.0\.1:[0-9]+ -> 127\.0\.0\.1:8090 (nc|busybox).* fin'
+    expect 1 'open   out 127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8090 +(nc|busybox)'
+    expect 1 'open   in  127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8090 +(nc|busybox)'
+    expect 1 'end    out 127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8090 +(nc|busybox).* fin'
+    expect 1 'end    in  127\.0\.0\.1:[0-9]+ → 127\.0\.0\.1:8090 +(nc|busybox).* fin'
 }
 balance() {
     expect $records '.'
@@ -142,10 +142,10 @@ pins() {
     wget -q -O /dev/null http://127.0.0.1:8080/
     stop
     cat /tmp/out
-    expect 3 'begin → .*:8080'
-    expect 3 'end → .*:8080 .* fin '
-    expect 3 'begin ← .*:8080'
-    expect 3 'end ← .*:8080 .* fin '
+    expect 3 'begin  out .*:8080'
+    expect 3 'end    out .*:8080 .*, fin$'
+    expect 3 'begin  in  .*:8080'
+    expect 3 'end    in  .*:8080 .*, fin$'
     rm -rf /sys/fs/bpf/flowtel
 }
 row pins pins

@@ -64,6 +64,8 @@ pub struct Neighbours {
     pub known: Vec<Neighbour>,
     /// Why they can't be looked for, if they can't.
     pub refused: Option<String>,
+    /// The right to look is gone.
+    shut: bool,
 }
 
 // === impl Neighbours
@@ -81,13 +83,22 @@ impl Neighbours {
             path.push((directory.to_owned(), file));
             at = directory.parent();
         }
-        let mut neighbours = Self { path, own: programs.ids(), known: Vec::new(), refused: None };
+        let mut neighbours = Self { path, own: programs.ids(), known: Vec::new(), refused: None, shut: false };
         neighbours.again();
         neighbours
     }
 
+    /// From here on nobody looks: the right to is given up. Those that were found stay.
+    pub fn shut(&mut self) {
+        self.shut = true;
+        self.refused = Some("it has given up the right to".into());
+    }
+
     /// Looks again: others may have come. Where that isn't allowed any more, those that were found before stay.
     pub fn again(&mut self) {
+        if self.shut {
+            return;
+        }
         let mut found = Vec::new();
         for (place, kind) in PLACES {
             // Once flowtel's program has run, the others run after it.
@@ -229,8 +240,13 @@ mod tests {
         let shown = neighbour.to_string();
         assert!(shown.starts_with("cgroup_sock_ops id 7 \"a"), "{shown}");
         assert!(!shown.contains('\x1b') && shown.ends_with("(/sys/fs/cgroup, runs after flowtel's)"), "{shown}");
-        let neighbours =
-            Neighbours { path: Vec::new(), own: Vec::new(), known: vec![neighbour.clone()], refused: None };
+        let neighbours = Neighbours {
+            path: Vec::new(),
+            own: Vec::new(),
+            known: vec![neighbour.clone()],
+            refused: None,
+            shut: false,
+        };
         assert_eq!(neighbours.suspects().collect::<Vec<_>>(), [&neighbour]);
     }
 }

@@ -81,6 +81,9 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
              capture.snapshot = false leaves it out"
         )));
     }
+    if let (true, Some(watch)) = (plan.drops(), &mut pipeline.watch) {
+        watch.shut();
+    }
     plan.drop().map_err(|e| Exit::NoPermission.with(e))?;
     if let Some(state) = State::own() {
         tracing::info!("rights: {state}");

@@ -31,6 +31,11 @@ impl Watch {
         Self { pending: Some(pending), audit: None, every, deafness: Deafness::default(), neighbours }
     }
 
+    /// The right to list other programs is given up.
+    pub fn shut(&mut self) {
+        self.neighbours.shut();
+    }
+
     /// Whether the thread that finds the ways has ended.
     pub fn is_over(&mut self) -> bool {
         self.pending.as_mut().is_none_or(Pending::is_over)
@@ -84,10 +89,10 @@ impl Watch {
             (None, false) => format!("suspects: {text}"),
             (Some(why), true) => {
                 format!(
-                    "none was there at the start, and flowtel may not look now ({why}): bpftool cgroup tree shows it"
+                    "no sock_ops program was there at the start; flowtel can't look now ({why}): bpftool cgroup tree shows it"
                 )
             }
-            (Some(why), false) => format!("suspects, as they were at the start ({why} now): {text}"),
+            (Some(why), false) => format!("suspects at the start (flowtel can't look now, {why}): {text}"),
         }
     }
 }

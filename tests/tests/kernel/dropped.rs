@@ -251,7 +251,7 @@ fn dropped(scene: &Scene) -> Result<()> {
     main.push(open("init's memory", "/proc/1/mem", libc::O_RDWR, libc::EACCES));
     main.push(open("a setting of the kernel", "/proc/sys/kernel/core_pattern", libc::O_WRONLY, libc::EACCES));
     main.push(open("a new file in /etc", "/etc/flowtel-was-here", libc::O_CREAT | libc::O_WRONLY, libc::EACCES));
-    main.push(open("passwords", "/etc/shadow", libc::O_RDONLY, libc::EACCES));
+    main.push(open("another user's environment", "/proc/1/environ", libc::O_RDONLY, libc::EACCES));
     if has_landlock() {
         main.push(open("a file outside", path, libc::O_RDONLY, libc::EACCES));
         main.push(open("a file outside, to write", path, libc::O_WRONLY, libc::EACCES));

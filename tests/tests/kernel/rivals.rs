@@ -44,8 +44,11 @@ pub const ALL: &[Scenario] = &[
     Scenario::new(
         "a program that takes the ends away: told within seconds by its id, found by the audit, and over when it is gone",
         120,
-        deaf,
+        |scene| deaf(scene, true),
     ),
+    Scenario::new("a program that takes the ends away: told without rights, with where to look", 120, |scene| {
+        deaf(scene, false)
+    }),
     Scenario::new("ends that a full ring lost come back, each once, and the gap says how many", 120, lost_ends),
 ];
 
@@ -125,10 +128,13 @@ fn ends(records: &[Record], about: &About) -> Result<[i64; 2]> {
     Ok(ends)
 }
 
-fn deaf(scene: &Scene) -> Result<()> {
+/// `looks`: flowtel keeps the rights by which it can list programs later.
+fn deaf(scene: &Scene, looks: bool) -> Result<()> {
     let net = Pair::new(scene)?;
     let about = About::Addresses(net.addresses());
-    let watching = Watching::with(scene, Grpc, Launch::everything()?.set("capture.audit", "1s"))?;
+    let launch = Launch::everything()?.set("capture.audit", "1s");
+    let launch = if looks { launch.set("security.drop", "false") } else { launch };
+    let watching = Watching::with(scene, Grpc, launch)?;
     let root = cgroup::root().ok_or_else(|| skip("no cgroup v2 file system"))?;
     let rival = Rival::sets_flags(&root, ESTABLISHED, 0)?;
     let server = Server::start(&net.server, (net.server_v4, 0))?;
@@ -142,12 +148,17 @@ fn deaf(scene: &Scene) -> Result<()> {
         ensure!(ends(&told.records, &about)? == [0, 0], "an end of which nothing can be known");
         return Ok(());
     }
-    let warning = format!("suspects: cgroup_sock_ops id {} ", rival.id()?);
+    let warning = if looks {
+        format!("suspects: cgroup_sock_ops id {} ", rival.id()?)
+    } else {
+        "flowtel can't look now (it has given up the right to)".into()
+    };
     until("the warning", Duration::from_secs(30), || Ok(watching.flowtel.says(&warning).then_some(())))
         .with_context(|| watching.flowtel.stderr())?;
     until("the ends", Duration::from_secs(60), || {
         Ok((ends(&watching.collector.records()?, &about)? == [0, 10]).then_some(()))
     })?;
+    ensure!(!watching.flowtel.says("were refused"), "it looks all the same: {}", watching.flowtel.stderr());
     drop(rival);
     until("the end of it", Duration::from_secs(30), || {
         Ok(watching.flowtel.says("ends of connections are reported again").then_some(()))
