@@ -2,14 +2,14 @@
 
     chart.py            checks
     chart.py --write    writes deploy/kubernetes/*.yaml anew"""
-import os, pathlib, subprocess, sys
+import json, os, pathlib, re, subprocess, sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "stack"))
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "stack"))
 from stand import STACK, Checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/flowtel"
-HELM = pathlib.Path(os.environ.get("HELM", STACK / "kubernetes/helm"))
+HELM = STACK / "kubernetes" / "helm"
 
 ENDPOINT = ["--set", "receiver.endpoint=http://collector.observability.svc:4318"]
 # file: what it is for, values
@@ -64,9 +64,13 @@ def checks(all):
     def rights():
         text = render(ENDPOINT)
         assert "privileged: false" in text and "drop: [ALL]" in text and "automountServiceAccountToken: false" in text, text
-        assert 'add: ["BPF","PERFMON","NET_ADMIN","SYS_PTRACE","DAC_READ_SEARCH"]' in text, text
+        # The column "docker, Kubernetes" of the table of rights.
+        rows = [line.split("|") for line in (ROOT / "docs/operations.md").read_text().splitlines() if line.startswith("| CAP_")]
+        wanted = {row[1].strip().removeprefix("CAP_") for row in rows if row[4].strip() == "yes"}
+        added = json.loads(re.search(r"add: (\[.*\])", text).group(1))
+        assert len(rows) > 5 and set(added) == wanted and len(added) == len(wanted), f"the chart adds {added}, the table says {sorted(wanted)}"
         assert "ClusterRole" not in text, "the agent has rights at the API"
-    all.check("the agent is not privileged and has no rights at the API", rights)
+    all.check("the agent is not privileged, has the capabilities of docs/operations.md, and no rights at the API", rights)
 
 
 if __name__ == "__main__":

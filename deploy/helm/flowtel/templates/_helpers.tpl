@@ -57,6 +57,7 @@ http://{{ include "flowtel.fullname" . }}-gateway.{{ .Release.Namespace }}.svc:4
 {{- define "flowtel.capabilities" -}}
 {{- $r := .Values.rights -}}
 {{- $all := $r.required -}}
+{{- if $r.changeUser }}{{ $all = concat $all (list "SETUID" "SETGID" "SETPCAP" "CHOWN") }}{{ end -}}
 {{- if $r.executables }}{{ $all = append $all "SYS_PTRACE" }}{{ end -}}
 {{- if $r.containers }}{{ $all = append $all "DAC_READ_SEARCH" }}{{ end -}}
 {{- if $r.openConnections }}{{ $all = append $all "SYS_ADMIN" }}{{ end -}}
@@ -85,12 +86,16 @@ appArmorProfile:
 {{- define "flowtel.env" -}}
 - name: NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
-- name: POD_UID
-  valueFrom: {fieldRef: {fieldPath: metadata.uid}}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}
 - name: OTEL_RESOURCE_ATTRIBUTES
   value: "k8s.node.name=$(NODE_NAME),host.name=$(NODE_NAME){{ with .Values.clusterName }},k8s.cluster.name={{ . }}{{ end }}"
+# Nobody's: the image has no user of its own.
+- name: FLOWTEL_SECURITY__USER
+  value: "65534"
+# Who runs `flowtel status` in the container is uid and gid 0 without any right: by the group it may ask.
+- name: FLOWTEL_TELEMETRY__GROUP
+  value: "0"
 {{- with include "flowtel.secretName" . }}
 - name: OTEL_EXPORTER_OTLP_ENDPOINT
   valueFrom: {secretKeyRef: {name: {{ . }}, key: endpoint}}

@@ -13,9 +13,9 @@ initContainers:
     securityContext: {{- include "flowtel.securityContext" . | nindent 6 }}
     env:
       {{- include "flowtel.env" . | nindent 6 }}
-      # Only sockets of this pod: its directory in the tree of cgroups.
+      # Only sockets of this pod: the cgroup around the container's.
       - name: FLOWTEL_CAPTURE__CGROUP
-        value: "pod:$(POD_UID)"
+        value: self
     {{- include "flowtel.probes" . | nindent 4 }}
     resources: {{- toYaml .Values.sidecar.resources | nindent 6 }}
     volumeMounts:
