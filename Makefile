@@ -84,6 +84,21 @@ test-servers: release ## Whom records name: nginx, haproxy, redis, node, Go, Pyt
 test-compose: ## docker-compose.yml and the configurations it mounts, by their own validators
 	@tests/stack/validate.sh
 
+.PHONY: test-kubernetes
+test-kubernetes: build ## flowtel's chart in a real one-node Kubernetes, built from Go modules (root; 5 min, cold 20); ARGS="rolling" for some
+	@tests/stack/build.sh kubernetes coredns gateway node otelcol
+	@FLOWTEL=$${FLOWTEL:-$(TARGET)/debug/flowtel} python3 tests/kubernetes/run.py $(ARGS)
+
+.PHONY: test-chart
+test-chart: ## helm lint, the values' schema, and whether deploy/kubernetes is what the chart renders
+	@tests/stack/build.sh kubernetes
+	@python3 tests/kubernetes/chart.py
+
+.PHONY: docs-kubernetes
+docs-kubernetes: ## Write deploy/kubernetes/*.yaml, rendered from the chart
+	@tests/stack/build.sh kubernetes
+	@python3 tests/kubernetes/chart.py --write
+
 .PHONY: test-sidecar
 test-sidecar: build ## docker-compose.sidecar.yml on a real docker engine, Debian trixie's in a chroot of its own (root, a minute and the download)
 	@tests/stack/build.sh otelcol
