@@ -20,8 +20,13 @@ pub fn write(directory: &Path) -> Result<(), Failure> {
         let error = anyhow::anyhow!("cannot write manual pages into {}: no such directory", Escaped(&shown));
         return Err(Exit::Unavailable.with(error));
     }
-    clap_mangen::generate_to(cli::definition(), directory).map_err(|e| {
+    clap_mangen::generate_to(cli::definition().mut_subcommands(versioned), directory).map_err(|e| {
         let context = format!("cannot write manual pages into {}", Escaped(&shown));
         Failure::from(anyhow::Error::new(e).context(context))
     })
+}
+
+/// The version stands on each page, not on the first alone.
+fn versioned(command: clap::Command) -> clap::Command {
+    command.version(env!("CARGO_PKG_VERSION")).disable_version_flag(true).mut_subcommands(versioned)
 }

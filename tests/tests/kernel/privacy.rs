@@ -150,7 +150,13 @@ fn reloaded(scene: &Scene) -> Result<()> {
     hidden(&next(&net, server.address, &flowtel)?)?;
     reload(&flowtel, &file, "[record.shorten]\nipv4 = 16\n", "a changed configuration is applied")?;
     let [a, b, ..] = net.client_v4.octets();
-    for record in next(&net, server.address, &flowtel)? {
+    // It is said before the capture thread has it.
+    let records = until("the new form", Duration::from_secs(15), || {
+        let records = next(&net, server.address, &flowtel)?;
+        let shown = records.iter().all(|record| !record.text("source.address").is_empty());
+        Ok(shown.then_some(records))
+    })?;
+    for record in records {
         ensure!(record.text("source.address") == format!("{a}.{b}.0.0"), "{record:?}");
         ensure!(format!("{:?}", record.resource.get("flowtel.address.ipv4.prefix")) == "Some(Int(16))", "{record:?}");
         ensure!(!record.text("thread.name").is_empty(), "{record:?}");

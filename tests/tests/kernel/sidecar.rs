@@ -1,7 +1,7 @@
 //! A flowtel beside an app: both and the collector in one group of cgroups, with private namespaces as a container has them.
 //! What the group does is recorded, and nothing else.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
@@ -13,6 +13,7 @@ use flowtel_tests::{
     record::Record,
     scene::{Scenario, Scene},
     traffic::Server,
+    wait::until,
 };
 
 use crate::over;
@@ -80,6 +81,8 @@ fn group(scene: &Scene) -> Result<()> {
     let flowtel = contained(collector.receive_from(launch, Http))?.start(scene)?;
     let mut wanted = vec![connect(scene, &net, &app, server.address)?];
     connect(scene, &net, &neighbour, server.address)?;
+    // Who is told of a container asks for its path, so it has to be there until then.
+    until("the app's first records", Duration::from_secs(20), || Ok((collector.records()?.len() >= 2).then_some(())))?;
     // The app is started anew: another container of the same group.
     drop(app);
     let again = slice.inner(APP_AGAIN)?;
@@ -153,7 +156,8 @@ fn outside(scene: &Scene) -> Result<()> {
     let flowtel = collector.receive_from(launch, Http).start(scene)?;
     let wanted = connect(scene, &net, &app, server.address)?;
     connect(scene, &net, &neighbour, server.address)?;
-    ensure!(flowtel.says("self-test: not tried: flowtel runs outside of the watched cgroup"), "{}", flowtel.stderr());
+    let words = "self-test: not tried: flowtel runs outside of the watched cgroup";
+    until("its word about the self-test", Duration::from_secs(20), || Ok(flowtel.says(words).then_some(())))?;
     ensure!(!flowtel.says("did not arrive"), "{}", flowtel.stderr());
     flowtel.stop()?.lossless()?;
     collector.stop()?;
