@@ -3,7 +3,7 @@
 
 #![no_main]
 
-use std::{collections::HashSet, io::Cursor, mem::discriminant, sync::Arc};
+use std::{collections::HashSet, io::Cursor, mem::discriminant, sync::Arc, time::Duration};
 
 use flowtel::{
     capture::pcap::{Content, Decapsulate, Reader, decode},
