@@ -126,12 +126,12 @@ impl OlderFlows {
     /// Takes what one of these has counted so far. Returns its flow, and what has passed; `None` where that is not known.
     pub fn updates(&mut self, boot: &BootId, update: &Update) -> Option<(Flow, Traffic)> {
         let older = self.by_cookie.get_mut(&update.cookie)?;
-        if let Some(segments) = &mut older.segments {
-            segments.add(&update.counters, update.state);
-            if update.state == state::FIN_WAIT2 && segments.fin_in.is_some() {
-                // The peer's FIN is among what it has received: the end tells.
-                return None;
-            }
+        // The end may know less than this: a time-out's bytes are those of the last look.
+        let segments = older.segments();
+        segments.add(&update.counters, update.state);
+        if update.state == state::FIN_WAIT2 && segments.fin_in.is_some() {
+            // The peer's FIN is among what it has received: the end tells.
+            return None;
         }
         let mut traffic = so_far(&update.counters, update.state, older.direction, older.active);
         traffic.counted = update.marks & u32::from(event::UNCOUNTED) == 0;
@@ -313,13 +313,13 @@ impl Flows {
             let at = stamp(event, event.time);
             let flow = older.flow(&self.boot, cookie);
             let (what, at) = match &older.segments {
-                Some(segments) => {
+                Some(segments) if segments.tell_of_an_end() => {
                     let (alive, state) = (self.older.found, older.found.into());
                     let gone = Gone { cookie, time: event.time, alive, state, counters: segments.counters };
                     older.ended(&gone, at, self.ends_lost() > self.older.lost)
                 }
                 // Nothing was seen of its end.
-                None => (What::Vanished, at),
+                _ => (What::Vanished, at),
             };
             let what = what.since(older.told.as_deref());
             self.settling.hold(FlowEvent { at, flow, what }, cookie, event.time, false, false);
@@ -467,6 +467,11 @@ impl Older {
 // === impl Segments
 
 impl Segments {
+    /// Whether a FIN or a reset is among them; without one they are what an update counted.
+    fn tell_of_an_end(&self) -> bool {
+        self.fin_in.is_some() || self.fin_out.is_some() || self.reset_in.is_some() || self.reset_out.is_some()
+    }
+
     /// A segment, or a look, shows what was counted, and which FINs are among it. Counters only grow.
     fn add(&mut self, now: &Counters, state: u32) {
         self.fin_counted |= state == state::FIN_WAIT2;

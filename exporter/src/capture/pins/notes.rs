@@ -5,7 +5,7 @@
 use std::{fs, io, path::Path};
 
 use aya::maps::{
-    Array, Map, MapData,
+    MapData,
     lpm_trie::{Key, LpmTrie},
 };
 
@@ -58,20 +58,8 @@ pub(super) fn take(path: &Path) -> Vec<Note> {
         tracing::warn!("{} stays pinned: {e}", path.display());
         return Vec::new();
     }
-    match map {
-        // As flowtel left them before 0.2.
-        Map::Array(_) => match Array::<MapData, Note>::try_from(map) {
-            Ok(array) => read(|at| array.get(&at, 0).ok()),
-            Err(_) => Vec::new(),
-        },
-        _ => match LpmTrie::<MapData, [u8; 4], Note>::try_from(map) {
-            Ok(trie) => read(|at| trie.get(&key(at), 0).ok()),
-            Err(_) => Vec::new(),
-        },
-    }
-}
-
-fn read(at: impl Fn(u32) -> Option<Note>) -> Vec<Note> {
+    let Ok(trie) = LpmTrie::<MapData, [u8; 4], Note>::try_from(map) else { return Vec::new() };
+    let at = |number| trie.get(&key(number), 0).ok();
     let number = at(0).and_then(|head| head.first().copied()).unwrap_or_default();
     let last = u32::try_from(number.min(MOST)).unwrap_or_default();
     (1..=last).map_while(at).collect()

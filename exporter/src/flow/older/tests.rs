@@ -1,6 +1,6 @@
 use std::{net::SocketAddr, sync::Arc};
 
-use flowtel_common::event::{ACTIVE, Established, Event, IN, OUT, mapped};
+use flowtel_common::event::{ACTIVE, Established, Event, IN, OUT, Update, mapped};
 
 use super::*;
 use crate::{
@@ -125,6 +125,31 @@ fn after(
     })
 }
 
+fn update((bytes_acked, bytes_received): (u64, u64)) -> Event {
+    Event::Update(Update {
+        kind: event::UPDATE,
+        state: state::ESTABLISHED,
+        time: 0,
+        cookie: COOKIE,
+        local: mapped(0),
+        remote: mapped(0),
+        local_port: 40_000,
+        remote_port: 80,
+        interface: 0,
+        counters: Counters { bytes_acked, bytes_received, ..Counters::default() },
+        netns_inode: 0,
+        marks: 0,
+    })
+}
+
+#[test]
+fn an_end_that_the_list_tells_has_no_less_than_the_last_update() {
+    let mut scene = Scene::with(vec![connection()]);
+    scene.on(START + 10 * MS, update((5001, 900)));
+    scene.gone(START + 900 * MS, START + 950 * MS, state::ESTABLISHED);
+    assert_eq!(scene.end(), (EndReason::Timeout, 5000, 900));
+}
+
 #[test]
 fn what_is_found_is_told_as_open_once_and_what_began_since_is_not() {
     let mut scene = Scene::new();
@@ -183,7 +208,8 @@ fn a_begin_that_comes_after_all_is_not_told_beside_the_open_record() {
     };
     scene.on(START + MS, established(2));
     assert_eq!(scene.told().len(), 1);
-    // The socket used again for another peer: the older flow is over, and nobody saw how.
+    // The socket used again for another peer: the older flow is over, and nobody saw how. An update of it says nothing of that.
+    scene.on(START + MS + 1, update((5001, 900)));
     scene.on(START + 2 * MS, established(3));
     let told = scene.told();
     assert!(matches!(told[..], [FlowEvent { what: What::Vanished, .. }, FlowEvent { what: What::Begin { .. }, .. }]));
