@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::Ledger;
 
-/// Displays a ledger as one line: `1,204 connections, 2,408 records delivered, 0 lost`.
+/// Displays a ledger as one line: `1,204 begins, 2,408 records delivered, 0 lost`. A connection within this host begins at both
+/// ends; flowtel's own are left out.
 #[derive(Debug)]
 pub struct Summary<'a>(pub &'a Ledger);
 
@@ -25,7 +26,7 @@ impl fmt::Display for Summary<'_> {
             let connections = ledger.replay.begun.get() + ledger.replay.unseen.get();
             write!(f, "{} connections, ", thousands(connections))?;
         } else {
-            write!(f, "{} connections, ", thousands(ledger.kernel.established.seen.get()))?;
+            write!(f, "{} begins, ", thousands(ledger.kernel.established.joined.get()))?;
         }
         write!(f, "{} records delivered, {} lost", thousands(r.delivered.get()), thousands(ledger.records_lost()))?;
         for (count, words) in [
@@ -64,14 +65,14 @@ mod tests {
     #[test]
     fn one_line_says_how_much_came_and_whether_it_arrived() {
         let ledger = Ledger::default();
-        ledger.kernel.established.seen.add(1204);
+        ledger.kernel.established.joined.add(1204);
         ledger.records.made.add(2_408_000);
         ledger.records.delivered.add(2_408_000);
-        assert_eq!(Summary(&ledger).to_string(), "1,204 connections, 2,408,000 records delivered, 0 lost");
+        assert_eq!(Summary(&ledger).to_string(), "1,204 begins, 2,408,000 records delivered, 0 lost");
         ledger.records.rejected.add(3);
         ledger.records.write_failed.add(4);
         let text = Summary(&ledger).to_string();
-        assert!(text.starts_with("1,204 connections, 2,408,000 records delivered, 7 lost; "), "{text}");
+        assert!(text.starts_with("1,204 begins, 2,408,000 records delivered, 7 lost; "), "{text}");
     }
 
     #[test]

@@ -7,6 +7,8 @@ use opentelemetry_proto::tonic::{
     logs::v1::LogRecord,
 };
 
+use textwrap::core::display_width;
+
 use crate::{export::text::printable, record::schema};
 
 /// The most characters of one name.
@@ -102,6 +104,16 @@ impl Place {
         let mut out = self.name.clone().unwrap_or_else(|| self.bracketed());
         self.push_port(&mut out);
         out
+    }
+
+    /// The same in `width` columns, if need be without the port: a source's says little.
+    pub(super) fn shorter(&self, width: usize) -> String {
+        let short = self.short();
+        if display_width(&short) <= width {
+            return short;
+        }
+        let alone = self.name.clone().unwrap_or_else(|| self.bracketed());
+        if display_width(&alone) <= width { alone } else { short }
     }
 
     /// The address with the port, and the name behind it.

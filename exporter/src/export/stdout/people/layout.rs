@@ -67,6 +67,15 @@ pub(super) fn shorten(text: &str, width: usize) -> String {
     head + "…" + &tail.into_iter().rev().collect::<String>()
 }
 
+/// `name[id]` in at most `width` columns: what is too much goes off the name's end, so that the id stays whole.
+pub(super) fn shorten_process(text: &str, width: usize) -> String {
+    let id = text.rfind('[').map_or("", |at| &text[at..]);
+    match width.checked_sub(display_width(id) + 1) {
+        Some(room) if display_width(text) > width => taken(text.chars(), room).collect::<String>() + "…" + id,
+        _ => shorten(text, width),
+    }
+}
+
 /// As many characters as fit.
 fn taken(chars: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
     let mut used = 0;
@@ -94,6 +103,9 @@ mod tests {
         assert_eq!(shorten("192.168.100.200:43210", 13), "192.16…:43210");
         assert_eq!(shorten("curl[1234]", 10), "curl[1234]");
         assert_eq!(shorten("漢字漢字漢字", 7), "漢…字");
+        assert_eq!(shorten_process("python3.11[1708]", 14), "python3…[1708]");
+        assert_eq!(shorten_process("curl[1708]", 10), "curl[1708]");
+        assert_eq!(shorten_process("a-program[4194303]", 10), "…[4194303]");
         assert_eq!(shorten("abc", 1), "…");
         assert_eq!(shorten("abc", 0), "");
         assert_eq!(cell("ab", 4), "ab  ");

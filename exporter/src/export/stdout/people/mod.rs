@@ -20,7 +20,7 @@ mod order;
 mod tests;
 
 use fields::{Fields, NAME};
-use layout::{ARROW, DIRECTION, EVENT, Layout, TIME, cell, shorten};
+use layout::{ARROW, DIRECTION, EVENT, Layout, TIME, cell, shorten, shorten_process};
 pub(super) use order::{HOLD, Held};
 
 /// Where the lines go.
@@ -120,9 +120,9 @@ impl People {
         let mut line = format!(
             "{head}{} {}{ARROW}{} {} {}",
             cell(fields.direction(), DIRECTION),
-            cell(&source.short(), layout.source),
+            cell(&source.shorter(layout.source), layout.source),
             cell(&destination.short(), layout.destination),
-            cell(&process, layout.process),
+            cell(&shorten_process(&process, layout.process), layout.process),
             shorten(&detail, layout.detail),
         );
         line.truncate(line.trim_end().len());
