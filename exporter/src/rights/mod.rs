@@ -172,7 +172,9 @@ impl Plan {
         if let Some(user) = &self.user
             && user.is_fallback
         {
-            hints.push(format!("this host has no user flowtel: flowtel becomes {user} (security.user)"));
+            hints.push(format!(
+                "this host has no user flowtel: flowtel becomes {user}, and other processes of that user can stop it (security.user)"
+            ));
         }
         if let Some(user) = &self.user {
             for path in self.files.unreadable(user) {

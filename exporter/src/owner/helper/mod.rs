@@ -20,7 +20,7 @@ use std::{
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -39,6 +39,10 @@ use crate::{
 
 /// How long an answer may take. The helper does what the kernel answers at once; a busy machine may not run it for a while.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long nobody asks after an answer that was late: twice as long after each further one, up to [`LONGEST_REST`]. The capture
+/// thread asks, so a helper that was stopped must not hold it up at each connection.
+const REST: Duration = Duration::from_secs(1);
+const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// A running helper. Clones are of the same one.
 #[derive(Debug, Clone)]
@@ -57,6 +61,10 @@ struct Link {
     /// Answers that were asked for ahead.
     ready: HashMap<Request, Answer>,
     buffer: Vec<u8>,
+    /// The rest after the next late answer.
+    rest: Duration,
+    /// Until when nobody asks.
+    rests_until: Option<Instant>,
 }
 
 // === impl Helper
@@ -88,12 +96,7 @@ impl Helper {
             child => Ok(Some(Self {
                 pid: child.unsigned_abs(),
                 proc: config.proc.clone(),
-                link: Arc::new(Mutex::new(Link {
-                    socket: Some(near),
-                    sequence: 0,
-                    ready: HashMap::new(),
-                    buffer: vec![0; wire::LONGEST],
-                })),
+                link: Arc::new(Mutex::new(Link::new(near))),
             })),
         }
     }
@@ -155,15 +158,30 @@ impl Helper {
 // === impl Link
 
 impl Link {
+    fn new(socket: OwnedFd) -> Self {
+        Self {
+            socket: Some(socket),
+            sequence: 0,
+            ready: HashMap::new(),
+            buffer: vec![0; wire::LONGEST],
+            rest: REST,
+            rests_until: None,
+        }
+    }
+
     /// Has the answers to these put into `ready`.
     fn ask(&mut self, requests: &[Request]) {
-        if requests.is_empty() {
+        if requests.is_empty() || self.rests_until.is_some_and(|until| Instant::now() < until) {
             return;
         }
         match self.exchange(requests) {
-            Ok(()) => {}
+            Ok(()) => (self.rest, self.rests_until) = (REST, None),
             // It is late. What it says yet has another number.
-            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                self.rests_until = Some(Instant::now() + self.rest);
+                self.rest = (self.rest * 2).min(LONGEST_REST);
+            }
+            Err(Errno::INTR) => {}
             Err(error) => {
                 if self.socket.take().is_some() {
                     tracing::error!(
@@ -198,5 +216,27 @@ impl Link {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_helper_that_is_late_is_left_alone_for_a_while() {
+        let (near, far) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None).expect("sockets");
+        sockopt::set_socket_timeout(&near, sockopt::Timeout::Recv, Some(Duration::from_millis(1))).expect("set");
+        let mut link = Link::new(near);
+        let requests = [Request::Process(1)];
+        let asked = || recv(&far, &mut [0; wire::LONGEST][..], RecvFlags::DONTWAIT).is_ok();
+        link.ask(&requests);
+        assert!(asked() && link.ready.is_empty());
+        link.ask(&requests);
+        assert!(!asked(), "it is asked again at once");
+        link.rests_until = Instant::now().checked_sub(REST);
+        link.ask(&requests);
+        assert!(asked() && link.rest == 4 * REST && link.socket.is_some());
     }
 }
