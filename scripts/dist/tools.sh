@@ -27,8 +27,9 @@ rm -rf "$target/dist-tools/build"
 
 wheels="ziglang==$zig_pinned cargo-zigbuild==$zigbuild_pinned certifi==$certifi_pinned"
 if [ "$(cat "$tools/wheels" 2>/dev/null)" != "$wheels" ]; then
-    [ -x "$tools/venv/bin/pip" ] || python3 -m venv "$tools/venv"
+    # By its Python, not its pip: that one names the folder it was made in, and a checkout can be moved.
+    "$tools/venv/bin/python" -m pip --version >/dev/null 2>&1 || python3 -m venv --clear "$tools/venv"
     # shellcheck disable=SC2086 # a list
-    "$tools/venv/bin/pip" install --quiet --disable-pip-version-check $wheels
+    "$tools/venv/bin/python" -m pip install --quiet --disable-pip-version-check $wheels
     echo "$wheels" >"$tools/wheels"
 fi
