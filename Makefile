@@ -86,17 +86,17 @@ test-compose: ## docker-compose.yml and the configurations it mounts, by their o
 
 .PHONY: test-kubernetes
 test-kubernetes: build ## flowtel's chart in a real one-node Kubernetes, built from Go modules (root; 5 min, cold 20); ARGS="rolling" for some
-	@tests/stack/build.sh kubernetes coredns gateway node otelcol
+	@tests/stack/build.sh helm kubernetes coredns gateway node otelcol
 	@FLOWTEL=$${FLOWTEL:-$(TARGET)/debug/flowtel} python3 tests/kubernetes/run.py $(ARGS)
 
 .PHONY: test-chart
 test-chart: ## helm lint, the values' schema, and whether deploy/kubernetes is what the chart renders
-	@tests/stack/build.sh kubernetes
+	@tests/stack/build.sh helm
 	@python3 tests/kubernetes/chart.py
 
 .PHONY: docs-kubernetes
 docs-kubernetes: ## Write deploy/kubernetes/*.yaml, rendered from the chart
-	@tests/stack/build.sh kubernetes
+	@tests/stack/build.sh helm
 	@python3 tests/kubernetes/chart.py --write
 
 .PHONY: test-sidecar
@@ -110,6 +110,17 @@ test-kernels: build ## Smoke test and scenarios in Debian's 5.10, 6.1, 6.12 and 
 	@tests/stack/build.sh otelcol
 	@$(CARGO) test --locked -p flowtel-tests --test kernel --no-run
 	@FLOWTEL=$${FLOWTEL:-$(TARGET)/debug/flowtel} tests/vm/kernels.sh $(SUITES)
+
+.PHONY: test-arm64
+test-arm64: ## The smoke test on arm64, in Debian's 6.1 and 6.12 under qemu, with the static binary of a release; SUITES="bullseye"
+	@scripts/dist/tools.sh
+	@ARCH=aarch64 FLOWTEL=$${FLOWTEL_ARM64:-$$(scripts/dist/binary.sh aarch64)} tests/vm/kernels.sh $(or $(SUITES),bookworm trixie)
+
+.PHONY: docs-platforms
+docs-platforms: ## Write docs/platforms.md: the smoke test on both architectures, on Debian's kernels from 5.10 on
+	@scripts/dist/tools.sh
+	@PLATFORMS=docs/platforms.md ROOMS= FLOWTEL=$$(scripts/dist/binary.sh x86_64) tests/vm/kernels.sh $(SUITES)
+	@PLATFORMS=docs/platforms.md ARCH=aarch64 FLOWTEL=$$(scripts/dist/binary.sh aarch64) tests/vm/kernels.sh $(or $(SUITES),bullseye bookworm trixie)
 
 .PHONY: fuzz
 SECONDS_EACH ?= 60

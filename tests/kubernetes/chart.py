@@ -9,7 +9,7 @@ from stand import STACK, Checks
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHART = ROOT / "deploy/helm/flowtel"
-HELM = STACK / "kubernetes" / "helm"
+HELM = STACK / "helm"
 
 ENDPOINT = ["--set", "receiver.endpoint=http://collector.observability.svc:4318"]
 # file: what it is for, values

@@ -91,8 +91,8 @@ class Cluster:
         self.node = self.spawn("node", ["unshare", *NAMESPACES, "--propagation", "private", HERE / "node.sh",
                                         (STACK / "node").resolve(), self.state], inside=False)
         self.until("the node's namespaces", lambda: (self.state / "up").exists(), 20)
-        for program in BIN.iterdir(): os.link(program, self.state / "bin" / program.name) if same_device(program, self.state) \
-            else shutil.copy2(program, self.state / "bin")
+        for name, program in ({program.name: program for program in BIN.iterdir()} | {"helm": (STACK / "helm").resolve()}).items():
+            os.link(program, self.state / "bin" / name) if same_device(program, self.state) else shutil.copy2(program, self.state / "bin" / name)
         self.daemon("containerd", ["containerd", "--config", self.state / "containerd.toml"])
         self.daemon("etcd", [self.bin("etcd"), "--data-dir", self.state / "etcd", "--listen-client-urls", "http://127.0.0.1:2379",
                              "--advertise-client-urls", "http://127.0.0.1:2379", "--listen-peer-urls", "http://127.0.0.1:2380",

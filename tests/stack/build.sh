@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the third-party servers that the tests talk to, from Go modules pinned by a committed go.sum.
 #   tests/stack/build.sh otelcol [loki] [grafana] [elasticsearch] [opensearch] [prometheus]     (or: all)
-#   tests/stack/build.sh kubernetes coredns gateway node    (for tests/kubernetes; not part of "all")
+#   tests/stack/build.sh helm kubernetes coredns gateway node    (for tests/kubernetes; not part of "all")
 # Of Elasticsearch and OpenSearch Maven has minimal distributions (no Kibana or Dashboards, few modules); Prometheus is Debian's.
 # Each lands in target/stack/NAME-HASH, HASH being that of everything it is built from; target/stack/NAME points at it.
 # Up to date means: nothing is done, and Go is not needed.
@@ -23,16 +23,20 @@ package() {
         coredns) echo github.com/coredns/coredns ;;
         # Several programs: they land in a directory.
         kubernetes) echo k8s.io/kubernetes/cmd/{kube-apiserver,kube-controller-manager,kube-proxy,kube-scheduler,kubectl,kubelet} \
-            helm.sh/helm/v3/cmd/helm ./etcd ./pause ./talker ;;
+            ./etcd ./pause ./talker ;;
+        # Of the same modules, for the chart's own tests want nothing else of them.
+        helm) echo helm.sh/helm/v3/cmd/helm ;;
         # What debootstrap makes: the file system of the node.
         node) echo trixie containerd,runc,containernetworking-plugins,iptables,iproute2 ;;
         grafana) echo . ;; # no Grafana, but what reads its files by its published types
         elasticsearch) echo org.elasticsearch.distribution.integ-test-zip:elasticsearch:8.19.0:zip ;;
         prometheus) echo prometheus ;; # a package of Debian
         opensearch) echo org.opensearch.distribution.integ-test-zip:opensearch:2.19.1:zip ;;
-        *) die "unknown server '$1': otelcol, loki, grafana, elasticsearch, opensearch, prometheus, kubernetes, coredns, gateway, node or all" ;;
+        *) die "unknown server '$1': otelcol, loki, grafana, elasticsearch, opensearch, prometheus, helm, kubernetes, coredns, gateway, node or all" ;;
     esac
 }
+# The folder of its go.mod.
+module() { case $1 in helm) echo "$here/kubernetes" ;; *) echo "$here/$1" ;; esac; }
 # -mod=readonly: what is not in go.mod and go.sum is not built. So the checksum database has nothing to add (GOSUMDB=off),
 # and machines that can reach only a module proxy build too.
 flags=(-mod=readonly -trimpath -buildvcs=false)
@@ -40,7 +44,7 @@ flags=(-mod=readonly -trimpath -buildvcs=false)
 # helm compares a chart's kubeVersion with what it was built for.
 ldflags() {
     echo -s -w
-    [ "$1" = kubernetes ] || return 0
+    case $1 in helm | kubernetes) ;; *) return 0 ;; esac
     local minor
     minor=$(sed -n 's|^\tk8s.io/kubernetes v1\.\([0-9]*\)\..*|\1|p' "$here/kubernetes/go.mod")
     echo -X k8s.io/component-base/version.gitVersion="$(sed -n 's|^\tk8s.io/kubernetes ||p' "$here/kubernetes/go.mod")"
@@ -51,7 +55,7 @@ ldflags() {
 
 hash_of() {
     (
-        cd "$here/$1"
+        cd "$(module "$1")"
         export LC_ALL=C
         { printf '%s\n' "$(package "$1")" "${flags[*]}" "$(ldflags "$1" | tr '\n' ' ' | sed 's/ $//')"; find . -name '*.go' -printf '%P\n' | sort | xargs cat --; cat -- go.mod go.sum; } | sha256sum | cut -c1-16
     )
@@ -59,11 +63,11 @@ hash_of() {
 
 need_go() {
     local want have
-    want=$(sed -n 's/^go //p' "$here/$1/go.mod")
+    want=$(sed -n 's/^go //p' "$(module "$1")/go.mod")
     command -v go >/dev/null ||
         die "Go $want or newer is needed to build $1, and there is no 'go' here. Debian: apt-get install golang-go (from backports where the release's own is older), else https://go.dev/dl"
     # Asked inside the module: a newer Go may switch its tool chain for it, an older one says only what it is.
-    have=$(cd "$here/$1" && go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//')
+    have=$(cd "$(module "$1")" && go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//')
     if [ -z "$have" ] || [ "$(printf '%s\n%s\n' "$want" "$have" | sort -V | head -n1)" != "$want" ]; then
         die "Go $want or newer is needed to build $1; $(GOTOOLCHAIN=local go version 2>/dev/null || echo 'this one') is too old. Debian: apt-get install golang-go (from backports where the release's own is older), else https://go.dev/dl"
     fi
@@ -72,18 +76,18 @@ need_go() {
 build() {
     local name=$1 pkg hash dest start
     read -ra pkg <<<"$(package "$name" | tr '\n' ' ')"
-    [ -f "$here/$name/go.mod" ] || die "$here/$name/go.mod is missing"
+    [ -f "$(module "$name")/go.mod" ] || die "$(module "$name")/go.mod is missing"
     hash=$(hash_of "$name")
     dest=$out/$name-$hash
     if [ ! -x "$dest" ]; then
         need_go "$name"
         mkdir -p "$out"
-        say "building $name ($(du -sh "$here/$name" | cut -f1) of sources, the rest from modules; minutes when nothing is cached) …"
+        say "building $name ($(du -sh "$(module "$name")" | cut -f1) of sources, the rest from modules; minutes when nothing is cached) …"
         start=$SECONDS
         # Under another name until it is whole, so that an interrupted build is never taken for a finished one.
         rm -rf "$dest.part.$$"
         [ ${#pkg[@]} = 1 ] || mkdir "$dest.part.$$"
-        (cd "$here/$name" && GOSUMDB=off CGO_ENABLED=0 GOWORK=off GOFLAGS='' \
+        (cd "$(module "$name")" && GOSUMDB=off CGO_ENABLED=0 GOWORK=off GOFLAGS='' \
             nice go build "${flags[@]}" -ldflags "$(ldflags "$name" | tr '\n' ' ')" -o "$dest.part.$$" "${pkg[@]}") ||
             { rm -rf "$dest.part.$$"; die "go build of $name failed, see above"; }
         mv "$dest.part.$$" "$dest"
@@ -158,7 +162,7 @@ unpack_prometheus() {
     fi
 }
 
-[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|grafana|elasticsearch|opensearch|prometheus|kubernetes|coredns|gateway|node|all …"
+[ $# -gt 0 ] || die "usage: tests/stack/build.sh otelcol|loki|grafana|elasticsearch|opensearch|prometheus|helm|kubernetes|coredns|gateway|node|all …"
 for name; do [ "$name" = all ] || package "$name" >/dev/null; done # a wrong name is told before minutes of building
 for name; do
     case $name in

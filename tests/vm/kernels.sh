@@ -6,6 +6,8 @@
 #   ROOMS=life,names                    these files of the table instead of all (15 to 25 minutes a kernel); ROOMS=proofs takes
 #                                       the rows that prove what differs from kernel to kernel, ROOMS= leaves the table out
 #   ONLY="a part of a row's name"       these rows of them
+#   ARCH=aarch64                        an arm64 machine instead of an x86-64 one: the smoke test alone (FLOWTEL= a static binary for it)
+#   PLATFORMS=docs/platforms.md         writes what passed into the table of that file
 # Kernels are kept in target/vm. An emulator that crashes is tried again, at most twice, and that is shown.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -13,7 +15,13 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/vm"
 work=$(realpath "$target/vm")
 flowtel=$(realpath "${FLOWTEL:-$target/debug/flowtel}")
-rooms=${ROOMS-all}
+arch=${ARCH:-x86_64}
+case $arch in
+    x86_64) debian=amd64 qemu=qemu-system-x86 rooms=${ROOMS-all} ;;
+    # The scenarios would want a collector and tools of that architecture, too.
+    aarch64) debian=arm64 qemu=qemu-system-arm rooms= ;;
+    *) echo "kernels: ARCH is x86_64 or aarch64, not $arch" >&2; exit 64 ;;
+esac
 only=${ONLY:-}
 # The rows' limits of time are meant for real machines.
 patience=8
@@ -41,7 +49,7 @@ if [ -n "$rooms" ]; then
 fi
 [ -x "$flowtel" ] || { echo "kernels: $flowtel is missing: cargo build -p flowtel" >&2; exit 69; }
 missing=()
-for package in qemu-system-x86 busybox-static cpio; do
+for package in "$qemu" busybox-static cpio; do
     dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
 done
 if [ ${#missing[@]} -gt 0 ]; then
@@ -50,52 +58,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
 fi
 
-# Where this machine gets Debian from, for whatever release.
-mirror() {
-    { grep -rhoE 'https?://[^ ]+/debian/?( |$)' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null || true; } |
-        head -n 1 | sed 's, *$,,; s,/$,,' | grep . || echo http://deb.debian.org/debian
-}
-
-# The kernel of a suite, unpacked; prints its folder.
-kernel() {
-    local suite=$1 state=$work/apt-$1 into=$work/$1 package
-    # An older run of this script kept no modules of the newest kernels.
-    if [ -n "$(find "$into" -name 'veth.ko*' 2>/dev/null)" ]; then
-        echo "$into"
-        return
-    fi
-    rm -rf "$into" "$into.new"
-    mkdir -p "$state/lists/partial" "$state/archives"
-    local main
-    main=$(mirror)
-    echo "deb $main $suite main" >"$state/sources.list"
-    [ "$suite" = sid ] || echo "deb ${main}-security $suite-security main" >>"$state/sources.list"
-    local apt=(-q -o "Dir::Etc::sourcelist=$state/sources.list" -o Dir::Etc::sourceparts=/dev/null
-        -o "Dir::State::lists=$state/lists" -o "Dir::Cache=$state" -o APT::Get::List-Cleanup=0 -o APT::Sandbox::User=root)
-    apt-get "${apt[@]}" update >&2
-    package=$(apt-cache "${apt[@]}" depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-.*\)/\1/p' | head -n 1)
-    [ -n "$package" ] || { echo "kernels: $suite has no cloud kernel" >&2; return 1; }
-    # Of late the image package holds nothing but a dependency on the one that does.
-    while [ -n "$package" ]; do
-        (cd "$state" && apt-get "${apt[@]}" download "$package" >&2)
-        dpkg-deb -x "$state/$package"_*.deb "$into.new"
-        if compgen -G "$into.new/boot/vmlinuz*" >/dev/null || compgen -G "$into.new/usr/lib/modules/*/vmlinuz*" >/dev/null; then
-            break
-        fi
-        package=$(dpkg-deb -f "$state/$package"_*.deb Depends | sed 's:[,|]:\n:g' | sed 's/(.*//; s/ //g' |
-            grep -E '^linux-(binary|image|vmlinuz|kernel|main)' | head -n 1 || true)
-    done
-    [ -n "$package" ] || { echo "kernels: no kernel found in the packages of $suite" >&2; return 1; }
-    # And so it is with the modules.
-    if [ -z "$(find "$into.new" -name 'veth.ko*')" ]; then
-        local modules=linux-modules-${package#linux-*-}
-        (cd "$state" && apt-get "${apt[@]}" download "$modules" >&2)
-        dpkg-deb -x "$state/$modules"_*.deb "$into.new"
-    fi
-    mv "$into.new" "$into"
-    rm -rf "$state"
-    echo "$into"
-}
+. tests/vm/debian.sh
 
 # The kernel's modules that flowtel, the network of the scenarios and their rules need, as a tree that modprobe reads.
 modules() {
@@ -134,11 +97,16 @@ install_into() {
 initramfs() {
     local root=$1
     mkdir -p "$root"/{bin,sbin,proc,sys,dev,tmp,run,lib,lib64,etc,www}
-    cp "$(command -v busybox)" "$root/bin/busybox"
+    cp "$(busybox_of)" "$root/bin/busybox"
     ln -s busybox "$root/bin/sh"
     ln -s ../bin/busybox "$root/sbin/modprobe"
     install_into "$root" "$flowtel"
     strip "$root/bin/flowtel" 2>/dev/null || true
+    # Rust's own linker and musl make it for a foreign machine; for this one it is as any program.
+    local foreign=()
+    [ "$arch" = "$(uname -m)" ] || foreign=(--target "$arch-unknown-linux-musl" -C linker=rust-lld)
+    rustc --edition 2024 -O "${foreign[@]}" -o "$scratch/resolver" tests/vm/resolver.rs
+    install_into "$root" "$scratch/resolver"
     echo "0123456789abcdef0123456789abcdef" >"$root/etc/machine-id"
     echo "127.0.0.1 localhost" >"$root/etc/hosts"
     echo "root:x:0:0:root:/:/bin/sh" >"$root/etc/passwd"
@@ -171,8 +139,11 @@ boot() {
     # By threads it is twice as fast. 6.12 crashes at random on two emulated CPUs.
     local cpus=2
     [ "$3" != trixie ] || cpus=1
-    timeout "$limit" qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp "$cpus" -m 2560 -nographic -no-reboot -nic none \
-        -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 rdinit=/init" </dev/null 2>&1 | sed -u 's/\r//g' || true
+    local machine=(-cpu max) console=ttyS0
+    # "max" signs pointers there, which an emulator does slowly.
+    [ "$arch" = x86_64 ] || machine=(-machine virt -cpu cortex-a72) console=ttyAMA0
+    timeout "$limit" "qemu-system-$arch" -accel tcg,thread=multi "${machine[@]}" -smp "$cpus" -m 2560 -nographic -no-reboot -nic none \
+        -kernel "$1" -initrd "$2" -append "console=$console quiet panic=-1 rdinit=/init" </dev/null 2>&1 | sed -u 's/\r//g' || true
 }
 
 # Says how a suite did: report SUITE OUTPUT
@@ -183,9 +154,11 @@ report() {
     # What this kernel can't do is left out, and why is said.
     grep -E '^test .* \.\.\. ignored' "$output" | sed "s/^/kernels: $suite: /" || true
     grep -E '^test result: ' "$output" | sed "s/^/kernels: $suite: /" || true
+    grep -E '^row: ' "$output" | sed "s/^/kernels: $suite: /" || true
     if grep -q '^guest: pass' "$output" && { [ -z "$rooms" ] || grep -q '^table: pass' "$output"; }; then
         echo "kernels: $suite: $version: pass"
         passed=$((passed + 1))
+        [ -z "${PLATFORMS:-}" ] || tests/vm/platforms.sh "$PLATFORMS" "$arch" "$version" "$output"
     else
         echo "kernels: $suite: $version: FAIL"
         if grep -q '^guest: pass' "$output"; then
