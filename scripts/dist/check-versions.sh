@@ -25,7 +25,7 @@ expect Dockerfile "the Rust of releases, $minor" "^FROM rust:${minor//./\\.}-"
 expect .github/workflows/ci.yml "the Rust of releases, $rust_pinned" "default-toolchain ${rust_pinned//./\\.}\$"
 expect RELEASING.md "the Rust of releases, $rust_pinned" "Rust ${rust_pinned//./\\.}"
 
-layout=$(sed -n 's/^const LAYOUT: u64 = \([0-9]*\);$/\1/p' exporter/src/capture/pins/handover.rs)
+layout=$(sed -n 's/^.*const LAYOUT: u64 = \([0-9]*\);$/\1/p' exporter/src/capture/pins/handover.rs)
 queue=$(sed -n 's/^pub const VERSION: u32 = \([0-9]*\);$/\1/p' exporter/src/queue/disk/segment.rs)
 schema=$(sed -n 's/^pub const VERSION: u8 = \([0-9]*\);$/\1/p' exporter/src/record/schema.rs)
 formats="Layout of pinned maps: $layout. Queue on disk: format $queue. Schema of records: $schema."

@@ -8,12 +8,14 @@ pin_rust
 into=$target/$triple/release/dist
 program=$target/x86_64-unknown-linux-musl/release/flowtel
 rm -rf "$into"
-mkdir -p "$into"/{man,completions,doc,deb}
+mkdir -p "$into"/{bin,man,completions,doc,deb}
 
 # The unit of the sources is for a program in /usr/local/bin, and says how to put it there.
 sed -e '1,/^\[Unit\]/ { /^#/d }' -e 's,/usr/local/bin/,/usr/bin/,' config/flowtel.service >"$into/flowtel.service"
 grep -q '^ExecStart=/usr/bin/flowtel ' "$into/flowtel.service" || die "config/flowtel.service starts no /usr/local/bin/flowtel"
 cp config/flowtel.toml "$into/flowtel.toml"
+cp packaging/sysusers.d/flowtel.conf "$into/flowtel.conf"
+cp "$target/$triple/release/flowtel" "$into/bin/flowtel"
 
 "$program" man "$into/man"
 gzip -n9 "$into"/man/*.1
@@ -58,3 +60,6 @@ flowtel ($version-1) unstable; urgency=medium
  -- The flowtel authors <flowtel@users.noreply.github.com>  $(date -u -R -d "@$SOURCE_DATE_EPOCH")
 EOF
 gzip -n9 "$into/deb/changelog.Debian"
+
+# An rpm keeps the time of a file that is older than the commit, and a checkout or a build may be.
+find "$into" -type f -exec touch --date "@$SOURCE_DATE_EPOCH" {} +

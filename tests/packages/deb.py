@@ -1,6 +1,8 @@
 """The deb under a real systemd: installed, used, upgraded, downgraded, removed, purged, on the Debian suites that are named.
 
-    deb.py OLD.deb NEW.deb OTELCOL CACHE SUITE...
+    deb.py OLD.deb NEW.deb NEWER.deb OTELCOL CACHE SUITE...
+
+OLD and NEW have the same formats of pins and queue, NEWER has the next ones.
 
 Needs root. Two connections' ends, three versions' restarts: each flow that the generator made is recorded exactly once.
 """
@@ -40,9 +42,9 @@ def edited(text, section, key, value):
 class Scenario:
     """One suite: a machine and what was made on it so far."""
 
-    def __init__(self, machine, old, new):
+    def __init__(self, machine, *debs):
         self.machine = machine
-        self.old, self.new = (pathlib.Path(deb) for deb in (old, new))
+        self.old, self.new, self.newer = (pathlib.Path(deb) for deb in debs)
         self.next_port = 20000
         self.ports = set()
         self.steps = 0
@@ -246,6 +248,43 @@ class Scenario:
             f"{word} to {self.version_of(deb)}, {during} connections meanwhile, receiver away, configuration kept"
         )
 
+    def formats(self):
+        """A version with other formats of pins and queue, and back: neither reads what the other left, and nothing is lost."""
+        machine = self.machine
+        self.exchange(self.newer)
+        assert "pinned anew" in self.said(), self.said()
+        self.traffic(50)
+        self.all_recorded(f"upgraded to {self.version_of(self.newer)}, which has other formats")
+        self.stop_collector()
+        self.traffic(50)
+        waiting = set(self.ports)
+        self.exchange(self.old, "--allow-downgrades")
+        journal = self.said()
+        pins = re.search(r"has layout (\d+), and this flowtel knows layout (\d+)", journal)
+        assert pins and int(pins[1]) == int(pins[2]) + 1, journal
+        queue = re.search(r"has version (\d+) of the format, and this flowtel knows (\d+)", journal)
+        assert queue and int(queue[1]) == int(queue[2]) + 1, journal
+        self.traffic(50)
+        self.start_collector()
+        path = machine.root / "var/lib/collector/records.jsonl"
+        recent = self.ports - waiting
+        machine.wait("what was recorded since", lambda: len(collected.flows(path, recent)[0]) == 4 * len(recent))
+        collected.check(path, recent)
+        self.done(f"downgraded: refuses layout {pins[1]} of pins and version {queue[1]} of the queue by name, and records on")
+        self.exchange(self.newer)
+        self.all_recorded("upgraded again: what waited in the newer queue is delivered")
+        self.exchange(self.old, "--allow-downgrades")
+
+    def exchange(self, deb, *options):
+        """Another version is installed while no connection is made."""
+        pid = self.pid()
+        self.install(deb, *options)
+        self.machine.wait("another flowtel", lambda: self.up_again(pid) and self.status_version() == self.version_of(deb))
+
+    def said(self):
+        """The journal of the flowtel that runs."""
+        return self.machine.out("journalctl", f"_PID={self.pid()}", "--no-pager", "-o", "cat")
+
     def status_version(self):
         status = self.machine.status()
         return status["version"] if status else None
@@ -272,11 +311,12 @@ class Scenario:
         self.stopped()
         self.replaced(self.new, "upgraded")
         self.replaced(self.old, "downgraded", "--allow-downgrades")
+        self.formats()
         self.removed()
 
 
 def main():
-    old, new, otelcol, cache, *suites = sys.argv[1:]
+    *debs, otelcol, cache, suites = *sys.argv[1:6], sys.argv[6:]
     if os.geteuid() != 0:
         sys.exit("deb.py needs root")
     for suite in suites:
@@ -284,7 +324,7 @@ def main():
             print(f"{suite}: {machine.out('systemctl', '--version').splitlines()[0]}", flush=True)
             machine.put(otelcol, "/opt/otelcol")
             machine.put(pathlib.Path(__file__).with_name("traffic.py"), "/opt/traffic.py")
-            scenario = Scenario(machine, old, new)
+            scenario = Scenario(machine, *debs)
             try:
                 scenario.tell()
             except Exception:

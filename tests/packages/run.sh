@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The packages of `make dist`, tried: lintian, the deb under real systemds, the rpm by rpm's own tools, the image unpacked.
 #   run.sh [SUITE ...]     Debian suites whose roots boot: trixie and bookworm without an argument
-# Needs root. A second version, which differs by its number alone, is built for upgrades (a minute or several).
+# Needs root. Two more versions are built (some minutes): one that differs by its number alone, and one with other formats of pins and queue.
 . "$(dirname "$0")/../../scripts/dist/lib.sh"
 here=$root/tests/packages
 suites=("$@")
@@ -26,13 +26,21 @@ deb=$dist/flowtel_$version-1_amd64.deb
 rpm=$dist/flowtel-$version-1.x86_64.rpm
 next_version=${version%.*}.$((${version##*.} + 1))
 next=$cache/next
+# One whose pins and queue the others can't read.
+newer_version=${version%.*}.$((${version##*.} + 2))
+newer=$cache/newer
 
 # The same sources with another number, at the same place: so nothing but flowtel itself is compiled again.
+#   another_version NUMBER FOLDER [formats]    with the next layout of pins and format of the queue
 another_version() {
-    local copy=$cache/sources
+    local copy=$cache/sources next_version=$1 next=$2
     rm -rf "$copy" "$next"
     mkdir -p "$copy" "$next"
     git archive HEAD | tar -x -C "$copy"
+    if [ "${3:-}" = formats ]; then
+        raise "$copy/exporter/src/capture/pins/handover.rs" 'const LAYOUT: u64 = '
+        raise "$copy/exporter/src/queue/disk/segment.rs" 'pub const VERSION: u32 = '
+    fi
     sed -i "s/version = \"$version\"/version = \"$next_version\"/" "$copy/Cargo.toml" "$copy/common/Cargo.toml"
     for crate in flowtel flowtel-bench flowtel-common flowtel-tests; do
         sed -i "/^name = \"$crate\"\$/{n;s/^version = .*/version = \"$next_version\"/}" "$copy/Cargo.lock"
@@ -51,6 +59,14 @@ another_version() {
     rm -rf "$copy"
 }
 
+# Adds one to the number behind these words: raise FILE WORDS
+raise() {
+    local number
+    number=$(sed -n "s/^$2\([0-9]*\);\$/\1/p" "$1")
+    [ -n "$number" ] || die "$1 has no \"$2\""
+    sed -i "s/^$2$number;/$2$((number + 1));/" "$1"
+}
+
 step "lintian"
 "$here/lintian.sh" "$dist"/*.deb
 
@@ -58,11 +74,13 @@ step "the image"
 "$here/image.sh" "$dist/flowtel-$version-oci.tar" "$version"
 
 step "version $next_version, for upgrades"
-another_version
+another_version "$next_version" "$next"
+step "version $newer_version, with formats of its own"
+another_version "$newer_version" "$newer" formats
 step "the rpm, by rpm's own tools"
 python3 "$here/rpm.py" "$rpm" "$next/flowtel-$next_version-1.x86_64.rpm" "$cache" trixie
 
 step "the deb under systemd: ${suites[*]}"
 [ -x "$target/stack/otelcol" ] || "$root/tests/stack/build.sh" otelcol
-python3 "$here/deb.py" "$deb" "$next/flowtel_$next_version-1_amd64.deb" "$target/stack/otelcol" "$cache" "${suites[@]}"
+python3 "$here/deb.py" "$deb" "$next/flowtel_$next_version-1_amd64.deb" "$newer/flowtel_$newer_version-1_amd64.deb" "$target/stack/otelcol" "$cache" "${suites[@]}"
 step "done"

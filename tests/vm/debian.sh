@@ -33,7 +33,7 @@ busybox_of() {
         apt_of bookworm "$state"
         (cd "$state" && apt-get "${apt[@]}" download busybox-static >&2)
         dpkg-deb -x "$state"/busybox-static_*.deb "$state/unpacked"
-        mv "$(find "$state/unpacked" -name busybox -type f | head -n 1)" "$into"
+        mv "$(find "$state/unpacked" -path '*bin/busybox' -type f | head -n 1)" "$into"
         rm -rf "$state"
     fi
     echo "$into"

@@ -83,6 +83,15 @@ impl Handover {
         words
     }
 
+    /// The layout that is written and read.
+    pub const LAYOUT: u64 = LAYOUT;
+
+    /// The layout by its first word, where another version wrote it. Layouts have numbers below 256.
+    pub fn foreign(first: u64) -> Option<u64> {
+        let layout = first & 0xff;
+        (first - layout == MAGIC && layout != LAYOUT).then_some(layout)
+    }
+
     /// `None` where it is another version's, or nothing was written yet.
     pub fn decode(words: &Words) -> Option<Self> {
         let mut words = words.iter().copied();
@@ -146,8 +155,12 @@ mod tests {
     fn nothing_written_and_another_version_are_refused() {
         let mut words = [0; FIXED + MOST_OWN];
         assert_eq!(Handover::decode(&words), None);
+        assert_eq!(Handover::foreign(words[0]), None);
         words[0] = MAGIC | (LAYOUT + 1);
         assert_eq!(Handover::decode(&words), None);
+        assert_eq!(Handover::foreign(words[0]), Some(LAYOUT + 1));
+        words[0] = MAGIC | LAYOUT;
+        assert_eq!(Handover::foreign(words[0]), None);
     }
 
     /// A flowtel reads what another version's programs wrote only where both mean the same by it.

@@ -16,6 +16,7 @@
 //! anew from the place that the counts belong to. Nothing of that was told: a reading is noted before it is processed.
 
 mod directory;
+mod foreign;
 mod handover;
 mod link;
 mod notes;
@@ -99,6 +100,16 @@ impl Pins {
         let there = directory::generations(base).map_err(failed)?;
         let last = there.iter().find_map(|(_, path)| Some((path.clone(), left_in(path)?)));
         let usable = last.filter(|(path, left)| left.layout == layout && is_sound(path));
+        if usable.is_none()
+            && let Some(layout) = there.iter().find_map(|(_, path)| foreign::layout(&path.join(HANDOVER)))
+        {
+            tracing::warn!(
+                "what another version of flowtel pinned in {} has layout {layout}, and this flowtel knows layout {}: \
+                 all is pinned anew, and a gap record tells what nobody has read",
+                base.display(),
+                Handover::LAYOUT
+            );
+        }
         let (directory, left) = match usable {
             Some((path, left)) => (path, Some(left)),
             None => (directory::make_next(base, &there).map_err(failed)?, None),
@@ -313,7 +324,14 @@ pub fn look(base: &Path, user: Option<u32>) -> Result<String, Error> {
     let generations = if there { directory::generations(base).unwrap_or_default() } else { Vec::new() };
     Ok(match generations.iter().find_map(|(_, path)| left_in(path)) {
         Some(left) => format!("{} has what process {} left, to be taken over", base.display(), left.tgid),
-        None => format!("{} can be used; nothing is pinned there yet", base.display()),
+        None => match generations.iter().find_map(|(_, path)| foreign::layout(&path.join(HANDOVER))) {
+            Some(layout) => format!(
+                "{} can be used; what another version left there has layout {layout}, not {}, and is pinned anew",
+                base.display(),
+                Handover::LAYOUT
+            ),
+            None => format!("{} can be used; nothing is pinned there yet", base.display()),
+        },
     })
 }
 
