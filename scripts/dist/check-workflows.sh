@@ -8,7 +8,7 @@ if [ "$("$tools/bin/actionlint" -version 2>/dev/null | head -n 1)" != "$actionli
 fi
 "$tools/bin/actionlint" .github/workflows/*.yml
 # Targets that a workflow calls must be there.
-sed 's/^ *#.*//' .github/workflows/*.yml | grep -oE '\bmake [a-z-]+' | awk '{ print $2 }' | sort -u | while read -r name; do
+sed 's/^ *#.*//' .github/workflows/*.yml | grep -oE '\bmake [a-z0-9-]+' | awk '{ print $2 }' | sort -u | while read -r name; do
     grep -q "^$name:" Makefile || die "a workflow calls make $name, which is no target"
 done
 if command -v shellcheck >/dev/null; then

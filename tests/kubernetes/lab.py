@@ -78,7 +78,7 @@ class Lab:
         out = self.cluster.kubectl("-n", namespace, "exec", pod, "-c", "talker", "--", "/talker", "dial", str(count), *addresses).stdout
         return parse(out)
 
-    def records(self, enough=lambda _: True): return records.settled(self.cluster.state / "all.jsonl", enough)
+    def records(self, enough=lambda _: True, **how): return records.settled(self.cluster.state / "all.jsonl", enough, **how)
 
     def load(self, pod, per_second, *addresses): return Load(self, pod, per_second, addresses)
 

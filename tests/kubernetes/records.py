@@ -45,11 +45,16 @@ def read(file):
     return list(reading.found.values())
 
 
-def settled(file, enough, patience=30):
-    """The file's records, once `enough` says yes to them; or as they are when patience is over, and the caller then sees what is
-    missing. What comes too much has two seconds to come."""
-    end = time.monotonic() + patience
-    while not enough(records := read(file)) and time.monotonic() < end: time.sleep(1)
+def settled(file, enough, patience=30, progress=len):
+    """The file's records, once `enough` says yes to them; or as they are when `progress` of them has not risen for that long, and
+    the caller then sees what is missing. What comes too much has two seconds to come."""
+    began = since = time.monotonic()
+    last = None
+    while not enough(records := read(file)):
+        now, at = time.monotonic(), progress(records)
+        if at != last: last, since = at, now
+        if now - since > patience or now - began > 10 * patience: break
+        time.sleep(1)
     time.sleep(2)
     return read(file)
 

@@ -23,7 +23,9 @@ def count(lab, load):
             for direction in ("outgoing", "incoming"): wanted[event, direction, source, to] += 1
     keys = {(source, to) for source, to in made}
     own = lambda record: records.ends(record) in keys and record["log.record.uid"] not in load.before
-    found = lab.records(lambda all: sum(records.tally(all, own).values()) >= sum(wanted.values()))
+    # Late is not missed: on a busy machine a request may time out, and be sent again half a minute later.
+    arrived = lambda all: sum(records.tally(all, own).values())
+    found = lab.records(lambda all: arrived(all) >= sum(wanted.values()), patience=45, progress=arrived)
     got = records.tally(found, own)
     mine = [record for record in found if "destination.address" in record and own(record)]
     hosts = {tuple(end.rpartition(":")[0] for end in key) for key in keys}
