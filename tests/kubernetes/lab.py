@@ -49,6 +49,10 @@ class Lab:
         self.release("upgrade", "--install", "flowtel", "--namespace", "flowtel", "--create-namespace")
         self.rolled_out()
 
+    def installed(self):
+        """Installs the chart where no scenario did: one may run alone."""
+        if not self.cluster.helm("list", "--namespace", "flowtel", "--short").stdout.strip(): self.helm()
+
     def release(self, *words, **changes):
         """helm with the chart and the values."""
         given = [word for key, v in (self.values | changes).items() for word in ("--set", f"{key}={v}")]

@@ -37,6 +37,7 @@ def count(lab, load):
 
 def rolling(lab):
     client, server = lab.pods["besteffort"], lab.pods["guaranteed"]
+    lab.installed()
     with lab.load(client.name, PER_SECOND, *target(lab)) as load:
         took = []
         for version in VERSIONS[1:4]:
@@ -67,6 +68,7 @@ def rolling(lab):
 
 def disturbed(lab, what, disturb):
     """One row of the table of losses: what is missed while `disturb` happens under load."""
+    lab.installed()
     with lab.load("besteffort", PER_SECOND, *target(lab)) as load:
         time.sleep(3)
         disturb()
