@@ -55,11 +55,16 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     for hint in plan.hints() {
         tracing::warn!("{hint}");
     }
-    let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
+    let exporter = Exporter::prepare(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&loaded.config.record).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
     let on_terminal = is_on_terminal();
+    if !plan.gives_records() {
+        // The rights of the start may be what opens it.
+        exporter.open().map_err(|e| Exit::Config.with(e))?;
+    }
     plan.change_user().map_err(|e| Exit::NoPermission.with(e))?;
+    exporter.open().map_err(|e| Exit::Config.with(e))?;
 
     // Nothing starts a thread that lasts before the rights are gone: it would keep them.
     let ledger = Arc::new(Ledger::default());

@@ -52,6 +52,7 @@ pub use metrics::MetricsClient;
 pub use probe::ProbeError;
 pub use split::split;
 pub use state::{Known, LinkState, State};
+pub(crate) use stdout::Name as FileName;
 pub use stdout::json_line;
 
 use build::Transport;
@@ -178,11 +179,21 @@ impl Settings {
 // === impl Exporter
 
 impl Exporter {
-    /// Reads the TLS files and checks URL and headers. Connects to nothing.
+    /// Reads the TLS files, checks URL and headers, and opens `export.path`. Connects to nothing.
     ///
     /// # Errors
     /// Whatever would make each request fail: the error names the file, header or URL and says what to do.
     pub fn build(settings: &Settings) -> Result<Self, BuildError> {
+        let exporter = Self::prepare(settings)?;
+        exporter.open()?;
+        Ok(exporter)
+    }
+
+    /// As [`Self::build`], without the file of `export.path`, which [`Self::open`] opens: as the user that goes on writing.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn prepare(settings: &Settings) -> Result<Self, BuildError> {
         let beside =
             (settings.beside && settings.target != Target::Stdout).then(|| stdout::Stdout::build(&settings.print));
         Ok(Self {
@@ -192,6 +203,18 @@ impl Exporter {
             retry: settings.retry,
             hold: settings.hold.clone(),
         })
+    }
+
+    /// Opens the file of `export.path`, where there is one and it isn't open yet.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn open(&self) -> Result<(), BuildError> {
+        let printed = match &self.transport {
+            Transport::Stdout(stdout) => Some(stdout),
+            Transport::Otlp(_) => self.beside.as_ref(),
+        };
+        printed.map_or(Ok(()), stdout::Stdout::open)
     }
 
     /// Begins to deliver what is in `queue`, on `runtime`, and counts each record's fate in `ledger`.

@@ -160,6 +160,11 @@ impl Plan {
         self.security.seccomp
     }
 
+    /// Whether the file of `export.path` lies in a directory that is the user's, or will be.
+    pub fn gives_records(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| self.ground.foreign_records(user).is_none())
+    }
+
     /// What a person should know.
     pub fn hints(&self) -> Vec<String> {
         let mut hints = Vec::new();
@@ -177,6 +182,15 @@ impl Plan {
             ));
         }
         if let Some(user) = &self.user {
+            if let Some(directory) = self.ground.foreign_records(user)
+                && !ground::allows(directory, user, 0o3)
+            {
+                hints.push(format!(
+                    "{} is no directory of the user {user}: the file of records (export.path) is written there, and can't be put \
+                     aside when it is large; use a directory that has nothing else in it, or give it to that user",
+                    directory.display()
+                ));
+            }
             for path in self.files.unreadable(user) {
                 hints.push(format!(
                     "{} can't be read by the user {user}: a reload will refuse it; give that user, or one of its groups, the \

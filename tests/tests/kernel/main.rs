@@ -4,6 +4,8 @@
 //! `FLOWTEL_TESTS=slow` adds those that take long; `FLOWTEL_TESTS_ROOMS=life,names` takes those of some files alone, or the few named `proofs`;
 //! `FLOWTEL_TESTS_PATIENCE=6` makes all limits of time longer.
 
+#[cfg(target_arch = "x86_64")]
+mod afterwards;
 mod causes;
 mod delivery;
 #[cfg(target_arch = "x86_64")]
@@ -95,6 +97,10 @@ const PROOFS: &[&str] = &[
     "a fork without exec",
     "rights: no thread has any",
     "rights: as in a container",
+    "rights: as a service",
+    "rights: a queue and pins",
+    "afterwards: TLS by gRPC",
+    "afterwards: a file of records that root",
     "updates: older connections",
     "updates: a flow of no begin",
     "updates: pinned",
@@ -163,6 +169,8 @@ fn main() -> ExitCode {
         ("rights", rights::ALL),
         #[cfg(target_arch = "x86_64")]
         ("dropped", dropped::ALL),
+        #[cfg(target_arch = "x86_64")]
+        ("afterwards", afterwards::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),
