@@ -1,8 +1,8 @@
 //! A file of records that is put aside when it is large or old, as the collector's file exporter does.
 //!
 //! The directory is opened once, at the start, and every file is named within it: a path that changes takes nothing away.
-//! Whoever opens it must be able to write there afterwards, or nothing is put aside. A batch is in one file as a whole. Where it can't be written as a whole (a full disk), what
-//! was written of it is cut off again.
+//! Whoever opens it must be able to write there afterwards, or nothing is put aside. A batch is in one file as a whole. Where it
+//! can't be written as a whole (a full disk), what was written of it is cut off again.
 //!
 //! Must never follow a symbolic link in the file's own name, or write into something that is no file.
 
@@ -181,9 +181,19 @@ impl Sink for File {
     }
 
     fn begin(&mut self) -> io::Result<()> {
-        if self.fd.is_none() || self.is_moved() {
-            self.fd = None;
-            self.reopen()?;
+        if (self.fd.is_none() || self.is_moved())
+            && let Err(error) = self.reopen()
+        {
+            // The records matter more than the file's name, as long as somebody can find them.
+            if !self.fd.as_ref().is_some_and(|fd| fs::fstat(fd).is_ok_and(|stat| stat.st_nlink > 0)) {
+                self.fd = None;
+                return Err(error);
+            }
+            tracing::warn!(%error, file = ?self.name.name, "the file of records was moved, and no new one can be opened");
+        }
+        if let Some(fd) = &self.fd {
+            // Others may have cut it or written to it: logrotate's copytruncate, or the exporter before a reload.
+            self.bytes = u64::try_from(fs::fstat(fd)?.st_size).unwrap_or(0);
         }
         if self.is_due()
             && let Err(error) = self.put_aside()
@@ -255,6 +265,18 @@ mod tests {
     fn batch(file: &mut File, text: &[u8]) {
         file.begin().unwrap();
         file.write_all(text).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_another_cut_is_not_filled_up_when_a_batch_is_undone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records.jsonl");
+        let mut file = open(&path, rotate(1 << 20, 0)).unwrap();
+        batch(&mut file, b"0123456789\n");
+        std::fs::write(&path, "").unwrap();
+        batch(&mut file, b"hal");
+        assert!(file.undo());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 
     #[test]
