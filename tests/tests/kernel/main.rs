@@ -32,6 +32,7 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod top;
 mod updates;
 mod watchdog;
 mod whereabouts;
@@ -154,6 +155,7 @@ fn main() -> ExitCode {
         ("queue", queue::ALL),
         ("ground", ground::ALL),
         ("telemetry", telemetry::ALL),
+        ("top", top::ALL),
         ("neighbours", neighbours::ALL),
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
