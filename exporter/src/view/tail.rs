@@ -56,19 +56,19 @@ pub fn follow(
     mut printer: LinePrinter,
     mut say: impl FnMut(u64),
 ) -> Result<Ending, Error> {
-    let mut total = 0;
+    let mut total = 0_u64;
     let ending = loop {
         let written = match attached.next(if printer.holds() { WAIT } else { LONG })? {
             Came::Nothing => printer.write_held(false),
             Came::Gone => break Ending::Gone,
             Came::Frame(Frame::Records { missed, records, request }) => {
                 if missed > 0 {
-                    total += missed;
+                    total = u64::saturating_add(total, missed);
                     say(missed);
                 }
                 chosen.batch(request, records).map_or(Ok(()), |batch| printer.write(&batch))
             }
-            Came::Frame(Frame::Dropped { missed }) => break Ending::Dropped { missed: total + missed },
+            Came::Frame(Frame::Dropped { missed }) => break Ending::Dropped { missed: total.saturating_add(missed) },
             Came::Frame(Frame::Full) => break Ending::Full,
             Came::Frame(Frame::End) => break Ending::Stopped,
             Came::Frame(Frame::Hello(_) | Frame::Open { .. } | Frame::Status(_)) => Ok(()),

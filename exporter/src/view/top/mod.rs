@@ -152,8 +152,9 @@ impl App {
             }
             _ => (0, 0),
         };
+        let bytes = bytes + size_of::<Frame>();
         if self.held_bytes + bytes > MOST_HELD {
-            self.held_missed += records;
+            self.held_missed = self.held_missed.saturating_add(records);
             return;
         }
         self.held_bytes += bytes;

@@ -86,7 +86,7 @@ impl Sort {
     fn of_flow(self, flow: &Flow) -> Key {
         let rate = if flow.is_over() { 0.0 } else { flow.rate().0 + flow.rate().1 };
         match self {
-            Self::Bytes => Key::Number((flow.bytes().0 + flow.bytes().1) as f64),
+            Self::Bytes => Key::Number(flow.bytes().0 as f64 + flow.bytes().1 as f64),
             Self::Age => Key::Number(flow.began().unwrap_or(0) as f64),
             Self::Handshake => Key::Number(flow.facts().handshake.unwrap_or(-1.0)),
             Self::Name => Key::Text(flow.program().to_lowercase()),
@@ -99,7 +99,7 @@ impl Sort {
     fn of_group(self, name: &str, group: &Group, now: u64) -> Key {
         let rates = group.sums.rates(now);
         Key::Number(match self {
-            Self::Bytes => (group.sums.total().there + group.sums.total().back) as f64,
+            Self::Bytes => group.sums.total().there as f64 + group.sums.total().back as f64,
             Self::Open => group.open as f64,
             Self::New => rates.begun,
             Self::Failed => rates.failed,

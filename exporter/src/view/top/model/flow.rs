@@ -110,7 +110,7 @@ impl Flow {
             let oldest = self.past.iter().position(|past| past.event == Event::Update).unwrap_or(1);
             let gone = self.past.remove(oldest).bytes;
             if let Some(next) = self.past.get_mut(oldest) {
-                next.bytes = (next.bytes.0 + gone.0, next.bytes.1 + gone.1);
+                next.bytes = (next.bytes.0.saturating_add(gone.0), next.bytes.1.saturating_add(gone.1));
             }
         }
         self.past.push(past);

@@ -101,7 +101,7 @@ impl Model {
             Frame::Hello(hello) => self.hello = Some(*hello),
             Frame::Status(status) => self.status = Some(*status),
             Frame::Records { missed, request, .. } => {
-                self.missed += missed;
+                self.miss(missed);
                 self.records(&request, false);
             }
             Frame::Open { older, request } => self.records(&request, older),
@@ -200,7 +200,7 @@ impl Model {
 
     /// Flows that are shown: open ones and those that ended a moment ago; with `all` every one.
     pub fn flows(&self, all: bool) -> impl Iterator<Item = (Number, &Flow)> {
-        let fresh = move |flow: &Flow| !flow.is_over() || flow.last() + LINGER >= self.now;
+        let fresh = move |flow: &Flow| !flow.is_over() || flow.last().saturating_add(LINGER) >= self.now;
         let shown = self.flows.iter().filter(move |(_, flow)| self.chosen.keeps(flow.facts()) && (all || fresh(flow)));
         shown.map(|(number, flow)| (*number, flow))
     }
@@ -252,7 +252,7 @@ impl Model {
 
     /// So many more records were not shown.
     pub(super) fn miss(&mut self, records: u64) {
-        self.missed += records;
+        self.missed = self.missed.saturating_add(records);
     }
 
     /// Flows that are remembered, and that were forgotten for want of room.

@@ -162,3 +162,33 @@ proptest! {
         prop_assert_eq!((model.flows(true).count(), model.sums().total()), (before, total));
     }
 }
+
+#[test]
+fn numbers_from_anywhere_overflow_nothing() {
+    let mut model = model();
+    let most = |event: &str| {
+        let more =
+            [bytes(i64::MAX, i64::MAX), new_bytes(i64::MAX, i64::MAX), vec![int("flowtel.fold.count", i64::MAX)]];
+        let mut record =
+            curl().record(event, 0, [more.concat(), vec![double("flowtel.flow.duration", f64::MAX)]].concat());
+        record.time_unix_nano = u64::MAX;
+        record
+    };
+    for _ in 0..3 * flow::MOST_PAST {
+        on(&mut model, vec![most("begin"), most("update")]);
+    }
+    for _ in 0..5 {
+        let failed = sample::Sample { id: 77, ..curl() }.record("failed", 0, vec![int("flowtel.fold.count", i64::MAX)]);
+        let mut record = failed.clone();
+        record.attributes.retain(|attribute| attribute.key != "flowtel.flow.id");
+        model.on(Frame::Records {
+            missed: u64::MAX,
+            records: 1,
+            request: sample::of(vec![most("end"), failed, record]),
+        });
+    }
+    model.tick(u64::MAX);
+    model.choose("port=443").expect("a rule");
+    assert_eq!((model.missed(), model.sums().total().failed), (u64::MAX, u64::MAX));
+    assert!(model.flows(false).count() > 0);
+}

@@ -132,8 +132,13 @@ pub(super) fn curves(frame: &mut Frame<'_>, area: Rect, app: &App, ink: Ink) {
     curve(
         left,
         " new flows and failures, last minute ",
-        seconds.iter().map(|s| s.begun + s.failed).collect(),
+        seconds.iter().map(|s| s.begun.saturating_add(s.failed)).collect(),
         ink.good(),
     );
-    curve(right, " bytes, last minute ", seconds.iter().map(|s| s.there + s.back).collect(), ink.accent());
+    curve(
+        right,
+        " bytes, last minute ",
+        seconds.iter().map(|s| s.there.saturating_add(s.back)).collect(),
+        ink.accent(),
+    );
 }

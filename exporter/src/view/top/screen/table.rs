@@ -13,6 +13,7 @@ use crate::{
     view::top::{
         App, Tab,
         model::{
+            SECOND,
             flow::Flow,
             groups::{Group, Kind},
         },
@@ -177,7 +178,7 @@ fn line(columns: &[(&Column, usize)], cells: &[String], style: Style, sorted: Op
 }
 
 fn flow_style(flow: &Flow, app: &App, ink: Ink) -> Style {
-    let fresh = flow.began().is_some_and(|began| began + 2 * super::super::model::SECOND > app.model.now());
+    let fresh = flow.began().is_some_and(|began| began.saturating_add(2 * SECOND) > app.model.now());
     match flow.facts().event {
         crate::view::facts::Event::Failed => ink.bad(),
         _ if flow.is_over() => Ink::faint(),
