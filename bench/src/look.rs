@@ -35,10 +35,10 @@ const WATCHED: Duration = Duration::from_secs(20);
 
 /// Measures, and returns the text.
 pub fn measure(binary: &Path, connections: usize, pairs: usize) -> Result<String> {
-    let mut text = agent(binary, connections, pairs)?;
-    text.push('\n');
-    text.push_str(&screen(binary)?);
-    Ok(text)
+    let agent = agent(binary, connections, pairs)?;
+    // What was measured already is said, whatever becomes of the screen.
+    Ok(screen(binary)
+        .map_or_else(|error| format!("{agent}\nflowtel top: {error:#}"), |screen| format!("{agent}\n{screen}")))
 }
 
 /// Where a flowtel's status socket is. Dropped, its directory is removed.

@@ -14,7 +14,7 @@ use ratatui::{
     crossterm::{
         cursor::Show,
         event, execute,
-        terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
+        terminal::{Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
     },
 };
 
@@ -57,9 +57,9 @@ impl Taken {
             }
         }));
         enable_raw_mode()?;
-        let taken = execute!(io::stdout(), EnterAlternateScreen)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())))
-            .and_then(|mut terminal| terminal.clear().map(|()| terminal));
+        // Not Terminal::clear: it asks where the cursor is, and not every terminal answers.
+        let taken = execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         // What reads keys is made now: later there may be no right to open the terminal.
         let taken = taken.and_then(|terminal| event::poll(Duration::ZERO).map(|_| terminal));
         match taken {
