@@ -499,9 +499,10 @@ impl Settings {
     }
 }
 
-/// The rules of `--include` and `--exclude`, in the order in which they were typed, behind the one of `--pid`.
+/// The rules of `--include` and `--exclude`, in the order in which they were typed; behind them the one of `--pid`, which
+/// leaves out all others.
 fn rules(matches: &ArgMatches, pid: Option<String>) -> Result<Option<Override>, clap::Error> {
-    let mut typed: Vec<_> = pid.into_iter().map(|rule| (0, rule)).collect();
+    let mut typed = Vec::new();
     for action in ["include", "exclude"] {
         // Not every command has them.
         let (Ok(Some(values)), Some(places)) = (matches.try_get_many::<String>(action), indices(matches, action))
@@ -516,7 +517,8 @@ fn rules(matches: &ArgMatches, pid: Option<String>) -> Result<Option<Override>, 
         }
     }
     typed.sort();
-    let texts: Vec<_> = typed.into_iter().map(|(_, text)| text).collect();
+    let last = pid.into_iter().flat_map(|rule| [rule, "exclude".to_owned()]);
+    let texts: Vec<_> = typed.into_iter().map(|(_, text)| text).chain(last).collect();
     let rules = Override::new("--include, --exclude", Key::new("capture.filter"), texts.join("\n"));
     Ok((!texts.is_empty()).then_some(rules))
 }
@@ -676,7 +678,7 @@ mod tests {
         assert_eq!((config.export.kind, config.export.format), (Some(config::ExportKind::Both), Format::Text));
         assert!((config.capture.sample, config.log.balance) == (0.5, true));
         let rules: Vec<_> = config.capture.filter.0.iter().map(ToString::to_string).collect();
-        assert_eq!(rules, ["include pid=7,8", "exclude port=22"]);
+        assert_eq!(rules, ["exclude port=22", "include pid=7,8", "exclude"]);
         assert_eq!(loaded(&["-q"]).config.log.level, Level::Error);
         assert_eq!(loaded(&["-vv"]).config.log.level, Level::Debug);
         assert!(parsed(&["-q", "-v"]).is_err());

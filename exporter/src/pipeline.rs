@@ -335,11 +335,9 @@ impl Pipeline {
             return false;
         }
         let clock = Clock::measure();
-        let mut batch = Vec::new();
         if enricher.is_helped() {
             // One question a round, whatever came.
-            rings.hand_out(&clock, &ledger.kernel, |event| batch.push(*event));
-            enricher.ahead(&batch);
+            enricher.ahead(rings.callers());
         }
         let mut on = |event: &KernelEvent| {
             enricher.notice(event);
@@ -350,7 +348,6 @@ impl Pipeline {
         };
         // What waited for the snapshot, once, is not paid for in memory for ever.
         std::mem::take(events).iter().for_each(&mut on);
-        batch.iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
         // What a process ran was looked up meanwhile; what it started in between is known before it is told.
         rings.read_execs();

@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use execs::Execs;
 pub use execs::Reach;
 use flowtel_common::{
-    event::{Dns, Event},
+    event::{self, Dns, Event},
     exec::Told,
     tally,
 };
@@ -167,6 +167,18 @@ impl Rings {
         pending
     }
 
+    /// Who asks for connections or takes them, in what the next [`Self::hand_out`] gives: process id and time, in no order.
+    pub fn callers(&self) -> impl Iterator<Item = (u32, KernelTime)> {
+        let now = self.read.order.iter().filter(|record| record.time <= self.cut);
+        now.filter_map(|record| {
+            let bytes = self.read.bytes(record);
+            let kind = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word))?;
+            // The others need not be decoded.
+            let event = matches!(kind, event::CONNECT | event::ACCEPT).then(|| Event::decode(bytes)).flatten()?;
+            caller(&event).map(|pid| (pid, record.time))
+        })
+    }
+
     /// Gives `take` what was read and happened up to [`Self::cut`], in the order of kernel time, and counts it; what is later
     /// stays for the next one.
     pub fn hand_out(&mut self, clock: &Clock, ledger: &KernelEvents, mut take: impl FnMut(&KernelEvent)) {
@@ -208,6 +220,15 @@ impl Rings {
 #[expect(clippy::disallowed_methods, reason = "nothing wakes the thread any more that is stopping: 20 ms at most")]
 fn wait_once() {
     std::thread::sleep(LAST_LOOK);
+}
+
+/// The process that asked for a connection, or took it.
+pub fn caller(event: &Event) -> Option<u32> {
+    match event {
+        Event::Connect(call) => Some(call.caller.tgid),
+        Event::Accept(accept) => Some(accept.tgid),
+        _ => None,
+    }
 }
 
 /// The count of an event's kind.

@@ -107,7 +107,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
         })
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("starting the replay thread")))?;
 
-    let ended = runtime.block_on(async {
+    let (ended, unread) = runtime.block_on(async {
         let mut reading = reading;
         let ended = tokio::select! {
             ended = &mut reading => Some(ended),
@@ -124,8 +124,10 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
                 (ended, config.export.grace.0, 2)
             }
         };
+        let closed = export.unread();
         export.drain(grace, nth(signals, signal)).await;
-        ended
+        let unread = *closed.borrow();
+        (ended, unread)
     });
     bar.finish_and_clear();
     if !captures.quiet && !matches!(config.log.level, config::Level::Off) {
@@ -138,8 +140,9 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
         );
     }
     match ended {
-        Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger),
+        Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger, unread),
         Some(Err(_)) => Err(anyhow!("the replay thread panicked").into()),
+        None if unread => Ok(()),
         None => Err(anyhow!("stopped by a signal while waiting for more of the capture").into()),
     }
 }
@@ -209,11 +212,10 @@ pub(super) fn read(
     (ended, undecoded)
 }
 
-/// What the shell is told.
-fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger) -> Result<(), Failure> {
+/// What the shell is told. `unread`: the reader of standard output went away.
+fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger, unread: bool) -> Result<(), Failure> {
     let records = &ledger.records;
-    // What nobody wanted to read any more is no loss.
-    let lost = records.rejected.get() + records.queue_full.get() + records.undelivered.get();
+    let lost = super::ending::lost(ledger, unread);
     let unknown = || anyhow!("not decoded, and so not recorded: {undecoded}");
     if (!matches!(ended, Ended::Whole) || lost > 0) && !undecoded.is_empty() {
         // Another code says how it ended. Standard error may be closed.
@@ -229,7 +231,7 @@ fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger) -> Result<(), F
             let told = anyhow!("reading {}: what was read up to there is told", name.display());
             Err(code.with(anyhow::Error::new(error).context(told)))
         }
-        Ended::Stopped(_) if records.write_failed.get() > 0 => Ok(()),
+        Ended::Stopped(_) if unread => Ok(()),
         Ended::Stopped(name) => Err(anyhow!("stopped by a signal within {}", name.display()).into()),
         Ended::Whole if lost > 0 => Err(anyhow!("{lost} of {} records were not delivered", records.made.get()).into()),
         Ended::Whole if !undecoded.is_empty() => Err(Exit::Undecoded.with(unknown())),

@@ -111,7 +111,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     let mut reloader = Reloader { sources, config, target, host, instance: Arc::clone(&instance) };
     notify::ready(&instance);
 
-    let mut died = None;
+    let (mut died, mut unread) = (None, false);
     runtime.block_on(async {
         loop {
             tokio::select! {
@@ -134,16 +134,20 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         // The thread needs a tick at most; nothing else is to be done meanwhile.
         died = running.stop().err();
         super::ending::say_what_waits(&instance.queue, &reloader.config.queue, &reloader.target, grace);
+        let closed = export.unread();
         export.drain(grace, nth(signals, 2)).await;
+        unread = *closed.borrow();
         service.stop().await;
     });
     telemetry::tell_folded();
-    if !matches!(reloader.config.log.level, config::Level::Off) {
+    let log = &reloader.config.log;
+    let is_quiet = matches!(log.level, config::Level::Off | config::Level::Error);
+    if !is_quiet || log.balance && log.level != config::Level::Off {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, &reloader.config.log));
+        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, log));
     }
     match died {
-        None => super::ending::outcome(&ledger),
+        None => super::ending::outcome(&ledger, unread),
         Some(message) => Err(anyhow::anyhow!("the capture thread panicked: {message}").into()),
     }
 }
@@ -163,7 +167,9 @@ pub(super) fn pipeline(
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
     let mut pins = match &config.capture.pin {
         Some(path) => {
-            let most = config.flow.max_flows.saturating_add(config.flow.max_attempts);
+            // With updates also what was told of older flows, and of those in no table.
+            let tables = if config.updates().is_some() { 3 } else { 1 };
+            let most = config.flow.max_flows.saturating_mul(tables).saturating_add(config.flow.max_attempts);
             Some(Pins::take(path, pins::Layout::of(&config.capture, cgroup), most).map_err(refused)?)
         }
         None => None,

@@ -258,6 +258,11 @@ impl Printer {
 // === impl ExportHandle
 
 impl ExportHandle {
+    /// Whether standard output was closed by its reader. The answer can be read after the export has ended, too.
+    pub fn unread(&self) -> watch::Receiver<bool> {
+        self.closed.clone()
+    }
+
     /// Returns once standard output was closed by its reader: nothing more can be written, flowtel had better stop.
     /// Never returns for other targets.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {

@@ -23,6 +23,7 @@ pub(crate) fn time(seconds: f64) -> String {
         s if s < 0.0995 => format!("{:.1} ms", s * 1e3),
         s if s < 0.9995 => format!("{:.0} ms", s * 1e3),
         s if s < 99.95 => format!("{s:.1} s"),
+        s if s < 599.5 => format!("{s:.0} s"),
         s if s < 5999.5 => format!("{:.0} min", s / 60.0),
         s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
         s => format!("{:.1} d", s / 86_400.0),
@@ -77,8 +78,11 @@ mod tests {
     fn counts_and_times_have_few_digits_and_a_unit() {
         let shown: Vec<_> = [0, 999, 1000, 9_949, 9_950, 99_900, 999_499, 999_500, i64::MAX].map(bytes).to_vec();
         assert_eq!(shown, ["0", "999", "1.0k", "9.9k", "10k", "100k", "999k", "1.0M", "9.2E"]);
-        let shown: Vec<_> = [0.0, 0.000_061, 0.0125, 0.5, 1.26, 61.0, 600.0, 9000.0, 1e9].map(time).to_vec();
-        assert_eq!(shown, ["0 µs", "61 µs", "12.5 ms", "500 ms", "1.3 s", "61.0 s", "10 min", "2.5 h", "11574.1 d"]);
+        let shown: Vec<_> = [0.0, 0.000_061, 0.0125, 0.5, 1.26, 61.0, 149.0, 600.0, 9000.0, 1e9].map(time).to_vec();
+        assert_eq!(
+            shown,
+            ["0 µs", "61 µs", "12.5 ms", "500 ms", "1.3 s", "61.0 s", "149 s", "10 min", "2.5 h", "11574.1 d"]
+        );
     }
 
     #[test]

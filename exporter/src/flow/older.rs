@@ -153,9 +153,10 @@ impl OlderFlows {
         self.by_cookie.get_mut(&cookie)?.told.as_deref_mut()
     }
 
-    /// The same of all, each with its cookie.
-    pub fn all_told(&self) -> impl Iterator<Item = (u64, &Passed)> {
-        self.by_cookie.iter().filter_map(|(cookie, older)| Some((*cookie, older.told.as_deref()?)))
+    /// The same of all, each with its cookie; by own side and peer, for whoever reads it decides on the direction anew.
+    pub fn all_told(&self) -> impl Iterator<Item = (u64, Passed)> {
+        let told = |older: &Older| Some(older.told.as_deref()?.turned(older.direction));
+        self.by_cookie.iter().filter_map(move |(cookie, older)| Some((*cookie, told(older)?)))
     }
 
     /// Notes a reset. Returns whether it is of one of these.
@@ -245,7 +246,7 @@ impl Flows {
                 found: found.state as u8,
                 told: self.updated.then(|| {
                     // A flowtel before this one has told of it.
-                    let told = self.untied.take(cookie);
+                    let told = self.untied.take(cookie).map(|told| told.turned(direction));
                     let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
                     Box::new(told.unwrap_or_else(|| so_far(&found.counters, found.state, direction, active).passed()))
                 }),

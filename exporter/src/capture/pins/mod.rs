@@ -141,7 +141,7 @@ impl Pins {
     pub(super) fn leave(&mut self, notes: &[Note]) {
         // That there is none was said at the start.
         if let Some(Err(e)) = self.paper.as_mut().map(|paper| paper.write(notes)) {
-            tracing::warn!("what is known of open flows is not handed on (capture.pin): {e}");
+            tracing::warn!("not all that is known of open flows is handed on (capture.pin): {e}");
         }
     }
 
