@@ -1,7 +1,7 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [--begins] [--connections N] [--execs N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [look] [--begins] [--connections N] [--execs N] [--pairs N]
 //!     [--against OTHER/flowtel]
 //! ```
 //!
@@ -15,6 +15,7 @@ mod exec;
 mod flowtel;
 mod live;
 mod load;
+mod look;
 mod namespaces;
 mod numbers;
 mod packet;
@@ -33,7 +34,7 @@ use crate::{
     numbers::pause,
 };
 
-const PARTS: [&str; 8] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates"];
+const PARTS: [&str; 9] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates", "look"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -100,6 +101,9 @@ fn bench(arguments: &[&str]) -> Result<()> {
     }
     if wanted("updates") {
         println!("## Updates of open flows\n\n{}\n", updates::measure(binary)?);
+    }
+    if wanted("look") {
+        println!("## Somebody looks on\n\n{}\n", look::measure(binary, connections, pairs)?);
     }
     if wanted("delay") {
         println!("## Delay\n\n{}\n", delay::measure(binary, 400)?);

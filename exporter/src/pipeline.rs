@@ -31,6 +31,7 @@ mod ask;
 mod audit;
 mod change;
 mod memory;
+mod onlook;
 mod pulse;
 
 pub use ask::{Asker, Known};
@@ -38,6 +39,8 @@ pub use audit::Watch;
 pub use change::{Change, budget, limits};
 use memory::Memory;
 pub use memory::resident;
+use onlook::Onlooker;
+pub use onlook::OpenFlows;
 pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
@@ -98,6 +101,8 @@ enum Message {
     Change(Box<Change>),
     /// Somebody wants to know.
     Ask(ask::Ask),
+    /// Somebody wants to see what is open.
+    Onlook(Onlooker),
 }
 
 /// The running thread.
@@ -175,6 +180,7 @@ impl Pipeline {
         };
         let mut memory = Memory::after_start(Instant::now());
         let mut looked = KernelTime::default();
+        let mut onlookers = Vec::new();
         loop {
             stop = stop || wait.wait(self.tick);
             // What is no matter of a tick costs system calls and caches: once a second is enough.
@@ -205,10 +211,14 @@ impl Pipeline {
                 match message {
                     Message::Change(change) => self.apply(&change),
                     Message::Ask(ask) => asked.push(ask),
+                    Message::Onlook(onlooker) => onlookers.push(onlooker),
                 }
             }
             self.round(&mut events, &mut older, round);
             asked.into_iter().for_each(|ask| self.answer(ask));
+            if !onlookers.is_empty() {
+                self.show_open(&mut onlookers);
+            }
             if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
                 if stop {

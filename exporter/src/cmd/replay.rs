@@ -17,7 +17,10 @@ use tokio::sync::oneshot;
 
 use super::run::{heard, nth};
 use crate::{
-    capture::pcap::{self, Decapsulate, Reader, Undecoded},
+    capture::{
+        KernelTime,
+        pcap::{self, Decapsulate, Packet, Reader, Undecoded},
+    },
     config::{self, Config, Loaded, Target},
     exit::{Exit, Failure},
     export::{self, Exporter},
@@ -50,14 +53,14 @@ pub struct Captures {
 }
 
 /// An opened capture.
-struct Capture {
+pub(super) struct Capture {
     name: PathBuf,
     source: Box<dyn Read + Send>,
     size: Option<u64>,
 }
 
 /// How the reading ended.
-enum Ended {
+pub(super) enum Ended {
     /// All was read.
     Whole,
     /// A stop came.
@@ -75,7 +78,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     telemetry::start_log(&config.log);
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&config.record).map_err(|e| Exit::Config.with(e))?;
-    let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let opened = captures.open()?;
     // What comes now was written by others. The files are open, and no thread is there yet.
     let given_up = Plan::of(config, &[]).and_then(|plan| plan.change_user_alone().and_then(|()| plan.drop()));
     if let Err(error) = given_up {
@@ -98,7 +101,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     thread::Builder::new()
         .name("flowtel-replay".into())
         .spawn(move || {
-            let ended = read(stage, opened, &drawn);
+            let ended = read(stage, opened, &drawn, |_| {});
             // Nobody waits for it any more when a second signal came.
             let _ = done.send(ended);
         })
@@ -145,7 +148,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
 }
 
 /// The stages from packets to the queue.
-fn stage(
+pub(super) fn stage(
     (config, target, privacy): (&Config, &Target, Option<Arc<Policy>>),
     captures: &Captures,
     queue: &Queue,
@@ -167,8 +170,14 @@ fn stage(
         .decapsulating(captures.decapsulate)
 }
 
-/// Reads one capture after the other, as if they were one. Returns how it ended, and what could not be looked into.
-fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended, Undecoded) {
+/// Reads one capture after the other, as if they were one; `pace` has each packet's time before its turn comes. Returns how it
+/// ended, and what could not be looked into.
+pub(super) fn read(
+    mut stage: Replay,
+    captures: Vec<Capture>,
+    bar: &ProgressBar,
+    mut pace: impl FnMut(KernelTime),
+) -> (Ended, Undecoded) {
     let mut ended = Ended::Whole;
     let mut undecoded = Undecoded::default();
     for Capture { name, source, .. } in captures {
@@ -182,7 +191,11 @@ fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended,
         };
         let mut go_on = true;
         let whole = loop {
-            match reader.next(|packet| go_on = stage.packet(packet)) {
+            let one = |packet: &Packet<'_>| {
+                pace(packet.time);
+                go_on = stage.packet(packet);
+            };
+            match reader.next(one) {
                 Ok(_) if !go_on => break Err(Ended::Stopped(name)),
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
@@ -259,6 +272,15 @@ fn bar(captures: &[Capture], quiet: bool, target: &config::Target) -> ProgressBa
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+// === impl Captures
+
+impl Captures {
+    /// Opens all of them.
+    pub(super) fn open(&self) -> Result<Vec<Capture>, Failure> {
+        self.files.iter().map(|path| Capture::open(path)).collect()
+    }
 }
 
 // === impl Capture

@@ -33,7 +33,7 @@ use crate::{
     },
     rights::{Plan, State, signals},
     select::Select,
-    telemetry::{self, Instance, Prepared, Service, notify},
+    telemetry::{self, Instance, Prepared, Service, notify, status::frame::Recording},
 };
 
 use super::reload::Reloader;
@@ -111,6 +111,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
             .asking(running.asker())
             .helped(helper),
     );
+    instance.set_recording(Recording::of(&config));
     let mut service = Service::start(beside, Arc::clone(&instance));
     let mut reloader = Reloader { sources, config, target, host, instance: Arc::clone(&instance) };
     notify::ready(&instance);
@@ -157,7 +158,7 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
 }
 
 /// Everything from the kernel to the queue, attached and ready.
-fn pipeline(
+pub(super) fn pipeline(
     config: &Config,
     target: &config::Target,
     host: &Host,

@@ -537,7 +537,7 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// An HTTP address for `/metrics` (Prometheus), `/healthz` and `/readyz`.
     pub admin: Admin,
-    /// The socket that `flowtel status` asks.
+    /// The socket that `flowtel status`, `explain`, `top` and `tail` ask.
     pub status: Status,
     /// The group, by name or number, whose members may ask at `status.socket` and `admin.socket`, beside root and
     /// flowtel's own user. The kernel says who asks. Where the host has no such group, or with an empty text: nobody else. A change needs a
@@ -593,7 +593,7 @@ impl Admin {
     }
 }
 
-/// The socket that `flowtel status` asks.
+/// The socket that `flowtel status`, `explain`, `top` and `tail` ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Status {

@@ -41,6 +41,7 @@ mod text;
 mod tls;
 pub mod verdict;
 mod wire;
+pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
@@ -53,7 +54,8 @@ pub use probe::ProbeError;
 pub use split::split;
 pub use state::{Known, LinkState, State};
 pub(crate) use stdout::Name as FileName;
-pub use stdout::json_line;
+pub use stdout::{LinePrinter, json_line};
+pub use text::printable;
 
 use build::Transport;
 

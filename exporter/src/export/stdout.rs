@@ -24,6 +24,7 @@ mod file;
 mod form;
 mod pack;
 mod people;
+mod printer;
 mod sink;
 mod writer;
 
@@ -33,6 +34,7 @@ pub(super) use form::Form;
 use pack::Pack;
 #[cfg(test)]
 pub(super) use people::Place;
+pub use printer::LinePrinter;
 pub(super) use sink::{Raw, Sink};
 use writer::{Writer, Written};
 

@@ -86,6 +86,16 @@ impl OlderFlows {
         self.by_cookie.iter().find(is).map(|(cookie, older)| older.flow(boot, *cookie))
     }
 
+    /// The sockets of all of them.
+    pub fn cookies(&self) -> impl Iterator<Item = u64> {
+        self.by_cookie.keys().copied()
+    }
+
+    /// The flow on this socket.
+    pub fn get(&self, boot: &BootId, cookie: u64) -> Option<Flow> {
+        self.by_cookie.get(&cookie).map(|older| older.flow(boot, cookie))
+    }
+
     /// Whether the flow on this socket is one.
     pub fn contains(&self, cookie: u64) -> bool {
         self.by_cookie.contains_key(&cookie)

@@ -53,6 +53,8 @@ pub struct Plan {
     stays: Option<String>,
     files: files::Wanted,
     ground: ground::Wanted,
+    /// The terminal's settings may be changed: they have to be put back at the end.
+    terminal: bool,
 }
 
 /// Why rights could not be given up.
@@ -97,6 +99,7 @@ impl Plan {
             security,
             user: None,
             stays: None,
+            terminal: false,
         };
         if !plan.security.drop {
             return Ok(plan);
@@ -138,6 +141,12 @@ impl Plan {
                 above.display()
             )
         })
+    }
+
+    /// The same, for a process that draws on a terminal.
+    #[must_use]
+    pub fn with_terminal(self) -> Self {
+        Self { terminal: true, ..self }
     }
 
     /// Whether anything is given up.
@@ -230,11 +239,14 @@ impl Plan {
         if !self.drops() {
             return Ok(());
         }
+        // rustix reads the auxiliary vector at the first question about it; later it could not.
+        let _ = rustix::param::page_size();
         step("capabilities", capabilities::keep_only(&capabilities::kept_by_main()))?;
         self.seal()?;
         let landlock = if self.security.landlock { self.files.confine() } else { files::Confined::Off };
         state::note_landlock(landlock.to_string());
-        calls::confine_main(self.security.seccomp).map_err(|e| Error::Step { what: "seccomp", source: e })
+        calls::confine_main(self.security.seccomp, self.terminal)
+            .map_err(|e| Error::Step { what: "seccomp", source: e })
     }
 
     /// Gives everything up in a process of its own, which ends then. Returns what it had left, in words. Only where there is one

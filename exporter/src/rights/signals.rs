@@ -18,11 +18,20 @@ pub fn release() {
 
 /// Whether a stop was asked for meanwhile.
 pub fn stop_waits() -> bool {
+    wait(&[libc::SIGINT, libc::SIGTERM])
+}
+
+/// Whether any of them waits: for a command that has no configuration to reload.
+pub fn any_waits() -> bool {
+    wait(&HELD)
+}
+
+fn wait(signals: &[libc::c_int]) -> bool {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the call fills the set, which is read only where it has; the numbers are signals.
     unsafe {
         libc::sigpending(set.as_mut_ptr()) == 0
-            && [libc::SIGINT, libc::SIGTERM].iter().any(|signal| libc::sigismember(set.as_ptr(), *signal) == 1)
+            && signals.iter().any(|signal| libc::sigismember(set.as_ptr(), *signal) == 1)
     }
 }
 

@@ -21,7 +21,10 @@ mod sample;
 use std::sync::Arc;
 
 use self::decided::Decided;
-pub use self::{filter::Filter, sample::Sample};
+pub use self::{
+    filter::{Ends, Filter, Who},
+    sample::Sample,
+};
 use crate::{
     config::{self, Events},
     enrich::Enriched,
@@ -101,6 +104,13 @@ impl Select {
             self.decided.insert(id, kept);
         }
         self.fate(event, kept) == Look::Record
+    }
+
+    /// Whether the records of an open flow are recorded, as far as rules and the sample go. Nothing is counted: it is for people
+    /// who ask what is open.
+    pub fn shows(&self, enriched: &Enriched<'_>) -> bool {
+        let decided = enriched.event.flow.id.and_then(|id| self.decided.get(id));
+        decided.unwrap_or_else(|| self.filter.late(enriched)) && self.sample.keeps(enriched.event)
     }
 
     /// What was decided when the flow began that this event ends, or tells more of.

@@ -34,6 +34,7 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod top;
 mod updates;
 mod watchdog;
 mod whereabouts;
@@ -160,6 +161,7 @@ fn main() -> ExitCode {
         ("queue", queue::ALL),
         ("ground", ground::ALL),
         ("telemetry", telemetry::ALL),
+        ("top", top::ALL),
         ("neighbours", neighbours::ALL),
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
