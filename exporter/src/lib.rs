@@ -37,3 +37,4 @@ pub mod replay;
 pub mod rights;
 pub mod select;
 pub mod telemetry;
+pub mod tls;

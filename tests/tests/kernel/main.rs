@@ -34,6 +34,7 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod tls;
 mod updates;
 mod watchdog;
 mod whereabouts;
@@ -114,6 +115,7 @@ const PROOFS: &[&str] = &[
     "older connections that one side has left",
     "older connections reset by either side",
     "updates: ",
+    "tls: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -154,6 +156,7 @@ fn main() -> ExitCode {
         ("observers", observers::ALL),
         ("open", open::ALL),
         ("updates", updates::ALL),
+        ("tls", tls::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
