@@ -1,7 +1,7 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [look] [--begins] [--connections N] [--execs N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [look] [tls] [--begins] [--connections N] [--execs N] [--pairs N]
 //!     [--against OTHER/flowtel]
 //! ```
 //!
@@ -22,6 +22,7 @@ mod packet;
 mod peers;
 mod sink;
 mod stolen;
+mod tls;
 mod updates;
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
@@ -34,7 +35,7 @@ use crate::{
     numbers::pause,
 };
 
-const PARTS: [&str; 9] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates", "look"];
+const PARTS: [&str; 10] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates", "look", "tls"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -98,6 +99,9 @@ fn bench(arguments: &[&str]) -> Result<()> {
             "## Beside other programs (theirs on 2 CPUs of an AMD EPYC, in runs of their own: docs/performance.md)\n\n{}",
             peers::table(&rows)
         );
+    }
+    if wanted("tls") {
+        println!("## ClientHellos\n\n{}\n", tls::measure(binary)?);
     }
     if wanted("updates") {
         println!("## Updates of open flows\n\n{}\n", updates::measure(binary)?);

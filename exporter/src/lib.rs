@@ -37,4 +37,5 @@ pub mod replay;
 pub mod rights;
 pub mod select;
 pub mod telemetry;
+pub mod tls;
 pub mod view;

@@ -323,9 +323,11 @@ impl Pipeline {
         };
         // What happened before this is handed out now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = self.rings.cut();
-        let any = read | !events.is_empty();
         self.take_execs();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
+        // Where another flowtel will read on they are told by it, with the flows that they begin.
+        let hellos = !(last && self.programs.stay()) && self.take_hellos();
+        let any = hellos | read | !events.is_empty();
         self.note();
         let Self { programs, rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
         let audits = watch.as_ref().is_some_and(|watch| !watch.is_quiet());
@@ -393,6 +395,15 @@ impl Pipeline {
         let Self { rings, enricher, ledger, .. } = self;
         let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
         enricher.reaches(reach);
+    }
+
+    /// Takes what clients said first over TLS. Returns whether there was anything.
+    fn take_hellos(&mut self) -> bool {
+        let Self { rings, flows, ledger, .. } = self;
+        let mut clock = None;
+        rings.hellos(&ledger.kernel, |head, bytes| {
+            flows.hello(head, bytes, clock.get_or_insert_with(Clock::measure));
+        })
     }
 
     /// Leaves word for the flowtel after this one, where one is to read on. Before anything is processed, so that what a

@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use execs::Execs;
 pub use execs::Reach;
 use flowtel_common::{
-    event::{self, Dns, Event},
+    event::{self, Dns, Event, Hello},
     exec::Told,
     tally,
 };
@@ -36,6 +36,7 @@ pub struct Rings {
     flows: Source,
     owners: Source,
     answers: RingBuf<MapData>,
+    hellos: RingBuf<MapData>,
     execs: Execs,
     /// What was read of flows and owners and not handed out yet.
     read: Records,
@@ -70,6 +71,7 @@ impl Rings {
             flows: Source::new(programs.take("FLOWS")?)?,
             owners: Source::new(programs.take("OWNERS")?)?,
             answers: programs.take("ANSWERS")?,
+            hellos: programs.take("HELLOS")?,
             execs: Execs::take(programs)?,
             read: Records::default(),
             cut: KernelTime::default(),
@@ -86,7 +88,8 @@ impl Rings {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        let rings = [self.flows.ring(), self.owners.ring(), &self.answers, self.execs.source.ring()].map(borrow);
+        let rings = [self.flows.ring(), self.owners.ring(), &self.answers, &self.hellos, self.execs.source.ring()];
+        let rings = rings.map(borrow);
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
@@ -213,6 +216,24 @@ impl Rings {
                 None => ledger.unknown.add(1),
             }
         }
+    }
+}
+
+impl Rings {
+    /// Gives segments of ClientHellos to `take`: each with the bytes that were carried. To be called before what was drained is
+    /// processed: they wait for their flow, and its end must not come before them. Returns whether there were any.
+    pub fn hellos(&mut self, ledger: &KernelEvents, mut take: impl FnMut(&Hello, &[u8])) -> bool {
+        for taken in 0..MAX_DRAIN {
+            let Some(record) = self.hellos.next() else { return taken > 0 };
+            match Hello::decode(&record) {
+                Some((head, bytes)) => {
+                    ledger.hello.read.add(1);
+                    take(&head, bytes);
+                }
+                None => ledger.unknown.add(1),
+            }
+        }
+        true
     }
 }
 

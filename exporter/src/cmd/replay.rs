@@ -161,6 +161,7 @@ pub(super) fn stage(
         flows: config.flow.max_flows as usize,
         local: captures.local.clone(),
         update: config.updates(),
+        hellos: config.hellos(),
     };
     let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
     let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);

@@ -76,6 +76,7 @@ pub fn top(loaded: Loaded, sources: &Sources, replay: Option<Capture>) -> Result
     let chosen = tail::chosen(&loaded)?;
     // From here on a signal ends the screen, and no process that has the terminal in its hands.
     signals::hold();
+    signals::release_hangup();
     if let Some(capture) = replay {
         return replayed(loaded, &capture, chosen);
     }

@@ -249,7 +249,7 @@ impl Words<'_> {
             flow.set_apart(boot, began);
         }
         let (active, own, told) = (self.is(ACTIVE), self.is(OWN), self.told().map(Box::new));
-        Open { flow, began, seen, begin: Place::ELSEWHERE, active, own, told }
+        Open { flow, began, seen, begin: Place::ELSEWHERE, active, own, hello: false, told }
     }
 
     fn told(self) -> Option<Passed> {
@@ -353,7 +353,19 @@ mod tests {
                 flow.owner = owner;
                 (flow.netns, flow.interface) = (NetnsId::new(cookie ^ began), began as u32);
                 let told = began.is_multiple_of(2).then(|| Box::new(passed(cookie, began)));
-                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own, told })
+                (
+                    cookie,
+                    Open {
+                        flow,
+                        began: KernelTime(began),
+                        seen,
+                        begin: Place::ELSEWHERE,
+                        active,
+                        own,
+                        hello: false,
+                        told,
+                    },
+                )
             },
         )
     }

@@ -101,6 +101,11 @@ impl OlderFlows {
         self.by_cookie.contains_key(&cookie)
     }
 
+    /// The flow on this socket, if it is one.
+    pub fn flow_of(&self, boot: &BootId, cookie: u64) -> Option<Flow> {
+        self.by_cookie.get(&cookie).map(|older| older.flow(boot, cookie))
+    }
+
     /// A process takes a connection that nobody had taken when it was found. Returns whether it is one of these.
     pub fn accepts(&mut self, cookie: u64, owner: Owner) -> bool {
         let older = self.by_cookie.get_mut(&cookie);

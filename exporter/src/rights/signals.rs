@@ -8,12 +8,18 @@ const HELD: [libc::c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 
 /// Holds signals back in this thread and in those that it starts.
 pub fn hold() {
-    mask(libc::SIG_BLOCK);
+    mask(libc::SIG_BLOCK, &HELD);
+}
+
+/// Lets a terminal that is gone end this thread and those that it starts, as it ends most programs. For a command that has no
+/// configuration to reload.
+pub fn release_hangup() {
+    mask(libc::SIG_UNBLOCK, &[libc::SIGHUP]);
 }
 
 /// Lets this thread take them: those that came meanwhile come now.
 pub fn release() {
-    mask(libc::SIG_UNBLOCK);
+    mask(libc::SIG_UNBLOCK, &HELD);
 }
 
 /// Whether a stop was asked for meanwhile.
@@ -35,13 +41,13 @@ fn wait(signals: &[libc::c_int]) -> bool {
     }
 }
 
-fn mask(how: libc::c_int) {
+fn mask(how: libc::c_int, signals: &[libc::c_int]) {
     let mut set = MaybeUninit::<libc::sigset_t>::uninit();
     // SAFETY: the set is made empty before anything is added or read; the numbers are signals.
     unsafe {
         libc::sigemptyset(set.as_mut_ptr());
-        for signal in HELD {
-            libc::sigaddset(set.as_mut_ptr(), signal);
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), *signal);
         }
         libc::pthread_sigmask(how, set.as_ptr(), std::ptr::null_mut());
     }

@@ -99,7 +99,7 @@ impl Select {
         let event = enriched.event;
         let kept = self.filter.late(enriched);
         let begins = Events::BEGINS.and(Events::OPEN).has(name(&event.what));
-        let follows = begins && self.events.has_any(Events::ENDS.and(Events::UPDATES));
+        let follows = begins && self.events.has_any(Events::ENDS.and(Events::UPDATES).and(Events::HELLOS));
         if let Some(id) = event.flow.id.filter(|_| follows) {
             self.decided.insert(id, kept);
         }
@@ -121,7 +121,7 @@ impl Select {
         }
         match name(&event.what) {
             Events::ENDS => self.decided.take(event.flow.id?),
-            Events::UPDATES => self.decided.get(event.flow.id?),
+            Events::UPDATES | Events::HELLOS => self.decided.get(event.flow.id?),
             _ => None,
         }
     }
@@ -150,6 +150,7 @@ fn name(what: &What) -> Events {
         What::Begin { .. } => Events::BEGINS,
         What::Open => Events::OPEN,
         What::Update { .. } => Events::UPDATES,
+        What::ClientHello { .. } => Events::HELLOS,
         What::End { .. } | What::Vanished => Events::ENDS,
         What::Failed { .. } => Events::FAILED,
     }

@@ -34,6 +34,7 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod tls;
 mod top;
 mod updates;
 mod watchdog;
@@ -115,6 +116,7 @@ const PROOFS: &[&str] = &[
     "older connections that one side has left",
     "older connections reset by either side",
     "updates: ",
+    "tls: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -155,6 +157,7 @@ fn main() -> ExitCode {
         ("observers", observers::ALL),
         ("open", open::ALL),
         ("updates", updates::ALL),
+        ("tls", tls::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),

@@ -342,5 +342,12 @@ fn replayed(scene: &Scene) -> Result<()> {
     let screen = terminal.shows("ended ones too")?;
     ensure!(screen.contains("replay of"), "{screen}");
     terminal.keys(&["C-c"])?;
-    terminal.ends(0)
+    terminal.ends(0)?;
+    drop(terminal);
+    // Whoever closes the terminal's window ends it, too.
+    let terminal = Terminal::run(scene, &["--replay", &capture.display().to_string()], &[])?;
+    terminal.shows("replay of")?;
+    let top = terminal.process()?;
+    drop(terminal);
+    until("top to end with its terminal", PATIENCE, || Ok((!fs::exists(format!("/proc/{top}"))?).then_some(())))
 }

@@ -9,7 +9,10 @@ use std::{
 
 use ratatui::crossterm::event::{self, Event};
 
-use super::{App, Go, screen, terminal::Taken};
+use super::{
+    App, Go, screen,
+    terminal::{self, Taken, Terminal},
+};
 use crate::{rights::signals, telemetry::status::frame::Frame, view::source::Told};
 
 /// How often the picture is drawn where nothing is typed.
@@ -34,18 +37,20 @@ pub fn run(app: &mut App, taken: &mut Taken, from: &Receiver<Told>) -> io::Resul
             return Ok(());
         }
         let rest = drawn.map_or(Duration::ZERO, |at| EVERY.saturating_sub(at.elapsed()));
-        if !event::poll(rest.min(LOOK))? {
-            continue;
+        if terminal::wait(rest.min(LOOK))? == Terminal::Gone {
+            return Ok(());
         }
-        match event::read()? {
-            Event::Key(key) => {
-                if app.key(key) == Go::Quit {
-                    return Ok(());
+        while event::poll(Duration::ZERO)? {
+            match event::read()? {
+                Event::Key(key) => {
+                    if app.key(key) == Go::Quit {
+                        return Ok(());
+                    }
+                    drawn = None;
                 }
-                drawn = None;
+                Event::Resize(..) => drawn = None,
+                _ => {}
             }
-            Event::Resize(..) => drawn = None,
-            _ => {}
         }
     }
 }
