@@ -160,6 +160,7 @@ docs: build ## Write the generated pages: docs/configuration.md, docs/schema.md,
 	@$(TARGET)/debug/flowtel config --reference-docs > docs/configuration.md
 	@$(TARGET)/debug/flowtel schema > docs/schema.md
 	@$(TARGET)/debug/flowtel schema --metrics > docs/metrics.md
+	@FLOWTEL_WRITE=1 $(CARGO) test --locked --quiet -p flowtel --lib -- the_picture_of_the_docs > /dev/null
 	@scripts/grafana/build.py
 	@scripts/kibana.py
 	@$(TARGET)/debug/flowtel schema --format weaver-manifest > schema/registry/manifest.yaml

@@ -154,6 +154,24 @@ def acks(first, sequences):
         yield sealed(struct.pack("<Q", sequence) + magic)
 
 
+def hellos():
+    """TLS ClientHellos: plain, with a large key, in many records."""
+    def list_of(data, size=2):
+        return len(data).to_bytes(size, "big") + data
+
+    for more in (0, 1216):
+        extensions = [
+            (0x2A2A, b""), (0, list_of(b"\0" + list_of(b"www.example.com"))), (16, list_of(b"\2h2\x08http/1.1")),
+            (43, b"\6\x3a\x3a\3\4\3\3"), (13, list_of(b"\4\3\x08\4")), (51, list_of(b"\x11\xec" + list_of(bytes(more)))), (0xFE0D, bytes(40)),
+        ]
+        body = b"\3\3" + bytes(32) + list_of(bytes(32), 1) + list_of(b"\x1a\x1a\x13\1\xc0\x2b") + b"\1\0"
+        body += list_of(b"".join(struct.pack(">H", kind) + list_of(content) for kind, content in extensions))
+        message = b"\1" + list_of(body, 3)
+        for size in (16384, 100):
+            parts = [message[i : i + size] for i in range(0, len(message), size)]
+            yield b"".join(b"\x16\3\1" + list_of(part) for part in parts)
+
+
 def seeds():
     whole = b"".join(segment(7, [b"a batch", b"another batch", bytes(40)]))
     yield "queue_segment", b"\xfe" + whole
@@ -177,6 +195,11 @@ def seeds():
     for packet in packets():
         yield "packets", b"\0" + packet
         yield "packets", b"\0" + ethernet(packet)
+    for hello in hellos():
+        half = len(hello) // 2
+        yield "tls", struct.pack(">HH", 0, len(hello)) + hello
+        yield "tls", struct.pack(">HH", half, len(hello) - half) + hello[half:] + struct.pack(">HH", 0, half) + hello[:half]
+        yield "tls", hello
     for message in (QUERY, ANSWER):
         yield "dns", struct.pack(">H", len(message)) + message
     container = "0123456789abcdef" * 4

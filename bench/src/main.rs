@@ -1,7 +1,7 @@
 //! Measures what flowtel costs, and prints tables in Markdown (docs/performance.md says what they mean).
 //!
 //! ```text
-//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [--begins] [--connections N] [--execs N] [--pairs N]
+//! flowtel-bench [packet] [kernel] [grpc] [http] [stdout] [delay] [exec] [updates] [look] [tls] [--begins] [--connections N] [--execs N] [--pairs N]
 //!     [--against OTHER/flowtel]
 //! ```
 //!
@@ -15,12 +15,14 @@ mod exec;
 mod flowtel;
 mod live;
 mod load;
+mod look;
 mod namespaces;
 mod numbers;
 mod packet;
 mod peers;
 mod sink;
 mod stolen;
+mod tls;
 mod updates;
 
 use std::{collections::BTreeSet, fs, path::Path, process::ExitCode};
@@ -33,7 +35,7 @@ use crate::{
     numbers::pause,
 };
 
-const PARTS: [&str; 8] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates"];
+const PARTS: [&str; 10] = ["packet", "kernel", "grpc", "http", "stdout", "delay", "exec", "updates", "look", "tls"];
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -98,8 +100,14 @@ fn bench(arguments: &[&str]) -> Result<()> {
             peers::table(&rows)
         );
     }
+    if wanted("tls") {
+        println!("## ClientHellos\n\n{}\n", tls::measure(binary)?);
+    }
     if wanted("updates") {
         println!("## Updates of open flows\n\n{}\n", updates::measure(binary)?);
+    }
+    if wanted("look") {
+        println!("## Somebody looks on\n\n{}\n", look::measure(binary, connections, pairs)?);
     }
     if wanted("delay") {
         println!("## Delay\n\n{}\n", delay::measure(binary, 400)?);

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    bpf::{self, INGRESS},
+    bpf,
     flowtel::{Flowtel, Output},
     numbers::{pause, spread},
     packet::pinned,
@@ -35,45 +35,58 @@ const SAYS: Duration = Duration::from_secs(5);
 
 /// Measures, and returns the tables.
 pub fn measure(binary: &Path) -> Result<String> {
-    let mut text = segments(binary)?;
+    let mut text = segments(binary, [OFF, ON], &[EGRESS])?;
     text.push('\n');
     text.push_str(&open(binary)?);
     Ok(text)
 }
 
-/// One byte there and one back, over and over, by one thread on one CPU.
-fn segments(binary: &Path) -> Result<String> {
-    let (mut off, mut on) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+/// A place of programs: how their names begin, and what it is called.
+pub type Place = (&'static str, &'static str);
+/// What leaves.
+pub const EGRESS: Place = ("flowtel_out", "the program at egress (BPF_ENABLE_STATS)");
+/// What arrives.
+pub const INGRESS: Place = ("flowtel_in", "the program at ingress (BPF_ENABLE_STATS)");
+
+/// One byte there and one back, over and over, by one thread on one CPU: with the first of two settings and with the second, in
+/// turns. Of the programs of these places, and of the whole way.
+pub fn segments(binary: &Path, settings: [&str; 2], places: &[Place]) -> Result<String> {
+    let rows = places.len() + 1;
+    let mut found = [vec![Vec::new(); rows], vec![Vec::new(); rows]];
     for pair in 0..PAIRS {
-        let both = [(OFF, &mut off), (ON, &mut on)];
-        let order: Vec<_> = if pair % 2 == 0 { both.into() } else { both.into_iter().rev().collect() };
-        for (setting, (whole, program)) in order {
-            let flowtel = Flowtel::with(binary, &Output::Null, &[setting])?;
-            whole.push(pinned(|| talk(SEGMENTS))?);
-            program.push(pinned(|| of_program(&flowtel))?);
+        let mut order = [0, 1];
+        if pair % 2 == 1 {
+            order.reverse();
+        }
+        for which in order {
+            let flowtel = Flowtel::with(binary, &Output::Null, &[settings[which]])?;
+            for (row, place) in places.iter().enumerate() {
+                found[which][row].push(pinned(|| of_program(&flowtel, place.0))?);
+            }
+            found[which][places.len()].push(pinned(|| talk(SEGMENTS))?);
             flowtel.stop()?;
         }
     }
+    let [off, on] = found;
     let mut table = String::from(
         "| | without, ns a segment | with, ns a segment | more, ns (median of the pairs) |\n|---|---|---|---|\n",
     );
-    for (name, off, on) in
-        [("the program at egress (BPF_ENABLE_STATS)", &off.1, &on.1), ("the whole way", &off.0, &on.0)]
-    {
+    let names = places.iter().map(|place| place.1).chain(["the whole way"]);
+    for ((name, off), on) in names.zip(&off).zip(&on) {
         let more: Vec<f64> = on.iter().zip(off).map(|(on, off)| on - off).collect();
         writeln!(table, "| {name} | {} | {} | {} |", spread(off, 1), spread(on, 1), spread(&more, 1))?;
     }
     Ok(table)
 }
 
-/// Nanoseconds of each run of flowtel's program at egress.
-fn of_program(flowtel: &Flowtel) -> Result<f64> {
+/// Nanoseconds of each run of flowtel's program whose name begins so.
+fn of_program(flowtel: &Flowtel, prefix: &str) -> Result<f64> {
     let programs = flowtel.programs()?;
     let sum = || -> Result<(u64, u64)> {
         let mut sum = (0, 0);
         for program in &programs {
             let info = program.info()?;
-            if info.kind == INGRESS.program && info.name.starts_with("flowtel_out") {
+            if info.kind == bpf::INGRESS.program && info.name.starts_with(prefix) {
                 sum = (sum.0 + info.run_time_ns, sum.1 + info.run_count);
             }
         }

@@ -40,6 +40,8 @@ pub const LISTEN: u32 = 14;
 pub const UNLISTEN: u32 = 15;
 /// First word of an event: [`Update`].
 pub const UPDATE: u32 = 16;
+/// First word of an event: [`Hello`].
+pub const HELLO: u32 = 17;
 
 /// First word of an event: [`Netns`].
 pub const NETNS: u32 = 40;
@@ -424,6 +426,43 @@ pub struct Dns {
     pub asked: [u8; DNS_ASKED],
 }
 
+/// The most bytes of a TLS ClientHello that are carried, over all of its segments: a power of two, for the verifier.
+pub const HELLO_PAYLOAD: usize = 4096;
+
+/// The head of what one segment carries of a TLS ClientHello (RFC 8446, 4.1.2), the first thing that a side sends over a
+/// connection (cgroup_skb, in and out). The bytes follow, up to [`HELLO_PAYLOAD`] of all segments together. Ring: hellos.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "user", derive(FromBytes, Immutable, KnownLayout))]
+pub struct Hello {
+    /// [`HELLO`].
+    pub kind: u32,
+    /// Bytes that follow.
+    pub length: u32,
+    /// When it passed.
+    pub time: u64,
+    /// The socket (SO_COOKIE); with [`AT_LISTENER`] the listening one.
+    pub cookie: u64,
+    /// The socket's own address; with [`AT_LISTENER`] the packet's destination.
+    pub local: Address,
+    /// The peer's address.
+    pub remote: Address,
+    /// The socket's own port.
+    pub local_port: u16,
+    /// The peer's port.
+    pub remote_port: u16,
+    /// Where the first byte that follows is among those that its sender sent.
+    pub at: u32,
+    /// [`IN`] or [`OUT`], and [`AT_LISTENER`].
+    pub way: u32,
+    /// The hello went on behind what follows, in this segment, and was cut there.
+    pub cut: u32,
+}
+
+/// Bit of [`Hello::way`]: the segment also completes the handshake, and came to the listening socket. It belongs to the
+/// socket that this makes of it.
+pub const AT_LISTENER: u32 = 1 << 8;
+
 /// [`Dns::uid`]: not known. (The number of no user: setuid(2) refuses it.)
 pub const NO_UID: u32 = u32::MAX;
 
@@ -599,6 +638,16 @@ impl Dns {
     }
 }
 
+#[cfg(feature = "user")]
+impl Hello {
+    /// Reads the head and the bytes that follow it. `None` where the lengths do not belong together.
+    pub fn decode(record: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, rest) = Self::read_from_prefix(record).ok()?;
+        let bytes = rest.get(..usize::try_from(head.length).ok()?)?;
+        (head.kind == HELLO && bytes.len() <= HELLO_PAYLOAD).then_some((head, bytes))
+    }
+}
+
 /// The form of an IPv4 address, itself a word in network order: `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
 #[inline(always)]
 pub const fn mapped(v4: u32) -> Address {
@@ -631,6 +680,7 @@ mod tests {
         assert_eq!(size_of::<Refused>(), 56);
         assert_eq!(size_of::<Update>(), 104);
         assert_eq!(size_of::<Dns>(), 56 + DNS_ASKED);
+        assert_eq!(size_of::<Hello>(), 72);
         assert_eq!(size_of::<Instant>(), 24);
         assert_eq!(size_of::<Established>(), 96);
         assert_eq!(size_of::<Netns>(), 32);

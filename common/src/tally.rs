@@ -33,8 +33,10 @@ pub const UNLISTEN: u32 = 13;
 pub const NETNS: u32 = 14;
 /// Index of [`crate::event::Update`]'s tally.
 pub const UPDATE: u32 = 15;
+/// Index of [`crate::event::Hello`]'s tally.
+pub const HELLO: u32 = 16;
 /// How many tallies there are.
-pub const LEN: u32 = 16;
+pub const LEN: u32 = 17;
 
 /// What happened on one CPU, by kind of event. What was met and not lost is in the ring: a counter of that would cost
 /// every event a locked instruction, and say nothing new.

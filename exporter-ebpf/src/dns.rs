@@ -209,7 +209,7 @@ pub fn leaves(ctx: &SkBuffContext, transport: &Transport) {
 
 /// One of a packet's addresses: where it lies in the header of IPv4, and of IPv6.
 #[inline(always)]
-fn address(ctx: &SkBuffContext, transport: &Transport, [v4, v6]: [usize; 2]) -> Option<Address> {
+pub fn address(ctx: &SkBuffContext, transport: &Transport, [v4, v6]: [usize; 2]) -> Option<Address> {
     if transport.version == 4 {
         return load::<4>(ctx, v4).map(|address| mapped(u32::from_ne_bytes(address)));
     }
@@ -319,7 +319,7 @@ unsafe fn output(scratch: *const Scratch, length: u64, count: Count) -> bool {
 /// `n`, at least 1 and at most `most`, a power of two: in a form that the verifier of 5.10 follows. (It learns no lower
 /// bound from a comparison with 0, and the compiler must not see through the mask.)
 #[inline(always)]
-fn bounded(n: u64, most: u64) -> u64 {
+pub fn bounded(n: u64, most: u64) -> u64 {
     let last = if n > most { most - 1 } else { n.wrapping_sub(1) };
     // SAFETY: a local variable.
     (unsafe { ptr::read_volatile(&last) } & (most - 1)) + 1

@@ -25,6 +25,10 @@ pub static OWNERS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map(name = "ANSWERS")]
 pub static ANSWERS: RingBuf = RingBuf::with_byte_size(512 << 10, 0);
 
+/// What clients say first over TLS. User space makes it as small as can be where nobody asks for that.
+#[map(name = "HELLOS")]
+pub static HELLOS: RingBuf = RingBuf::with_byte_size(4 << 10, 0);
+
 /// This CPU's counters of all kinds, and what it saw last: a SYN-ACK, a segment for a listening socket, a promise.
 #[map(name = "TALLIES")]
 static TALLIES: PerCpuArray<OnCpu> = PerCpuArray::with_max_entries(1, 0);

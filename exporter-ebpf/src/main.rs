@@ -1,11 +1,12 @@
 //! flowtel's kernel programs: they report facts, and keep no state but the DNS queries that await an answer, which network
-//! namespaces were reported, and on request when an open flow is reported next.
+//! namespaces were reported, and on request when an open flow is reported next, and which ClientHello goes on.
 //!
 //! | program | attach point | reports |
 //! |---|---|---|
 //! | [`flowtel_in`] | cgroup_skb ingress | `Fin`, `Reset`, `Dns`; notes SYN-ACKs, and what comes to listeners |
 //! | [`flowtel_out`] | cgroup_skb egress | `Fin`, `Reset`, `Refused`; notes DNS queries |
 //! | [`flowtel_out_updates`] | cgroup_skb egress | the same, and `Update` |
+//! | [`flowtel_in_tls`], [`flowtel_out_tls`], [`flowtel_out_all`] | cgroup_skb | the same, and `Hello` |
 //! | [`flowtel_ops`] | sockops | `Established`, `Close`, `SynAgain`, `UsedAgain`, `Listen`, `Unlisten` |
 //! | [`flowtel_connect4`], [`flowtel_connect6`] | cgroup/connect4, connect6 | `Connect` |
 //! | [`flowtel_accept4`], [`flowtel_accept6`] | cgroup/getpeername4, getpeername6 | `Accept` |
@@ -39,6 +40,7 @@ mod ops;
 mod packets;
 mod socket;
 mod task;
+mod tls;
 mod updates;
 
 use aya_ebpf::{
@@ -54,49 +56,70 @@ const ALLOW: i32 = 1;
 /// Sees every packet that arrives at a socket below the cgroup.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<true, true, true>(&ctx);
+    packets::arrives::<true, true, true, false>(&ctx);
+    ALLOW
+}
+
+/// The same with TLS ClientHellos.
+#[cgroup_skb(ingress)]
+pub fn flowtel_in_tls(ctx: SkBuffContext) -> i32 {
+    packets::arrives::<true, true, true, true>(&ctx);
     ALLOW
 }
 
 /// The same for begins and names.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in_names(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<false, true, true>(&ctx);
+    packets::arrives::<false, true, true, false>(&ctx);
     ALLOW
 }
 
 /// The same for begins alone.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in_lean(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<false, false, false>(&ctx);
+    packets::arrives::<false, false, false, false>(&ctx);
     ALLOW
 }
 
 /// The same for begins, and for the listeners that take connections.
 #[cgroup_skb(ingress)]
 pub fn flowtel_in_takers(ctx: SkBuffContext) -> i32 {
-    packets::arrives::<false, false, true>(&ctx);
+    packets::arrives::<false, false, true, false>(&ctx);
     ALLOW
 }
 
 /// Sees every packet that leaves a socket below the cgroup.
 #[cgroup_skb(egress)]
 pub fn flowtel_out(ctx: SkBuffContext) -> i32 {
-    packets::leaves::<true, false>(&ctx);
+    packets::leaves::<true, false, false>(&ctx);
     ALLOW
 }
 
 /// The same with updates of open flows.
 #[cgroup_skb(egress)]
 pub fn flowtel_out_updates(ctx: SkBuffContext) -> i32 {
-    packets::leaves::<true, true>(&ctx);
+    packets::leaves::<true, true, false>(&ctx);
+    ALLOW
+}
+
+/// As [`flowtel_out`], with TLS ClientHellos.
+#[cgroup_skb(egress)]
+pub fn flowtel_out_tls(ctx: SkBuffContext) -> i32 {
+    packets::leaves::<true, false, true>(&ctx);
+    ALLOW
+}
+
+/// As [`flowtel_out_updates`], with TLS ClientHellos.
+#[cgroup_skb(egress)]
+pub fn flowtel_out_all(ctx: SkBuffContext) -> i32 {
+    packets::leaves::<true, true, true>(&ctx);
     ALLOW
 }
 
 /// The same for names.
 #[cgroup_skb(egress)]
 pub fn flowtel_out_names(ctx: SkBuffContext) -> i32 {
-    packets::leaves::<false, false>(&ctx);
+    packets::leaves::<false, false, false>(&ctx);
     ALLOW
 }
 

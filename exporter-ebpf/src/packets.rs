@@ -17,13 +17,13 @@ use crate::{
     direct::{Direct, load},
     dns,
     emit::{Count, FLOWS, answered, emit_counted, taken},
-    netns, socket, updates,
+    netns, socket, tls, updates,
 };
 
 /// A packet that arrives: an answer to a SYN, what completes a handshake (where `TAKERS` are wanted), an end (where `ENDS`
-/// are), or a name server's answer (where `NAMES` are).
+/// are), a name server's answer (where `NAMES` are), or what a client says of TLS (where `HELLOS` are, with the others).
 #[inline(always)]
-pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &SkBuffContext) {
+pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool, const HELLOS: bool>(ctx: &SkBuffContext) {
     // Where nothing else is wanted, the socket's state tells almost every packet from answers to SYNs, and nothing of the
     // packet need be read.
     if !ENDS
@@ -40,7 +40,7 @@ pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &Sk
         }
         return;
     }
-    let Some(flags) = flags(&bytes, &transport) else { return };
+    let Some((offset, flags)) = offset_and_flags::<HELLOS>(&bytes, &transport) else { return };
     // What is asked of the packet comes before what is asked of the socket, which is farther away. But for this: the kernel
     // has just asked the socket the same.
     if TAKERS && flags.0 & (Flags::SYN | Flags::RST) == 0 && socket::is_in(ctx.skb.skb, state::LISTEN) {
@@ -48,10 +48,19 @@ pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &Sk
             let word = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
             taken(cookie(ctx), word(0), word(8));
         }
+        if HELLOS {
+            tls::at_listener(ctx, &transport, offset);
+        }
         return;
+    }
+    if HELLOS && flags.0 & (Flags::SYN | Flags::RST) == 0 {
+        tls::look::<{ event::IN }>(ctx, &transport, offset);
     }
     if flags.says_nothing() {
         return;
+    }
+    if HELLOS && flags.0 & (Flags::SYN | Flags::ACK) == Flags::SYN {
+        tls::asked(ctx);
     }
     if flags.is_syn_ack() {
         if socket::is_in(ctx.skb.skb, state::SYN_SENT) {
@@ -66,10 +75,10 @@ pub fn arrives<const ENDS: bool, const NAMES: bool, const TAKERS: bool>(ctx: &Sk
     }
 }
 
-/// A packet that leaves: an end or a refusal (where `ENDS` are wanted), a query, or an occasion to report an open flow (where
-/// `UPDATES` are).
+/// A packet that leaves: an end or a refusal (where `ENDS` are wanted), a query, an occasion to report an open flow (where
+/// `UPDATES` are), or what a client says of TLS (where `HELLOS` are).
 #[inline(always)]
-pub fn leaves<const ENDS: bool, const UPDATES: bool>(ctx: &SkBuffContext) {
+pub fn leaves<const ENDS: bool, const UPDATES: bool, const HELLOS: bool>(ctx: &SkBuffContext) {
     let bytes = Direct::of(ctx);
     let Some(transport) = packet::transport(&bytes) else { return };
     if transport.protocol == UDP {
@@ -79,7 +88,10 @@ pub fn leaves<const ENDS: bool, const UPDATES: bool>(ctx: &SkBuffContext) {
     if !ENDS {
         return;
     }
-    let Some(flags) = flags(&bytes, &transport) else { return };
+    let Some((offset, flags)) = offset_and_flags::<HELLOS>(&bytes, &transport) else { return };
+    if HELLOS && flags.0 & (Flags::SYN | Flags::RST) == 0 {
+        tls::look::<{ event::OUT }>(ctx, &transport, offset);
+    }
     if flags.says_nothing() {
         if UPDATES {
             updates::look(ctx);
@@ -97,14 +109,19 @@ pub fn leaves<const ENDS: bool, const UPDATES: bool>(ctx: &SkBuffContext) {
     }
 }
 
-/// The flags of a TCP segment.
+/// The flags of a TCP segment, and where `OFFSET` is wanted the byte before them, which says where the payload is; else 0. One
+/// access for both: the verifier forgets what was compared for the first when there is a second.
 #[inline(always)]
-fn flags(bytes: &Direct, transport: &Transport) -> Option<Flags> {
+fn offset_and_flags<const OFFSET: bool>(bytes: &Direct, transport: &Transport) -> Option<(u8, Flags)> {
     if transport.protocol != TCP {
         return None;
     }
+    if OFFSET {
+        let [offset, flags] = bytes.bytes::<2>(transport.at + 12)?;
+        return Some((offset, Flags(flags)));
+    }
     let [flags] = bytes.bytes::<1>(transport.at + 13)?;
-    Some(Flags(flags))
+    Some((0, Flags(flags)))
 }
 
 /// The packet's socket, where it is an ordinary TCP one. Raw sockets and the kernel's control socket are not.

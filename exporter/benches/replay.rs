@@ -63,7 +63,7 @@ fn capture() -> Vec<u8> {
 fn replay(file: &Arc<[u8]>) -> u64 {
     let config = Config::default();
     let ledger = Arc::new(Ledger::default());
-    let settings = Settings { attempts: 131_072, flows: 131_072, local: Vec::new(), update: None };
+    let settings = Settings { attempts: 131_072, flows: 131_072, local: Vec::new(), update: None, hellos: false };
     let host = resource::Host { name: "bench".into(), id: None };
     let limits = Limits { records: 8192, bytes: 1 << 20, age: config.export.batch.max_age.0 };
     let encoder = Encoder::new(

@@ -12,8 +12,10 @@ use clap::{
 use clap_complete::Shell;
 use ipnet::IpNet;
 
+mod look;
 mod quick;
 
+use look::{Lines, Look};
 use quick::Quick;
 
 use crate::{
@@ -33,6 +35,8 @@ Examples:
   flowtel replay capture.pcap                    the same from a capture, without any rights
   flowtel check                                  say what is missing on this host
   flowtel status                                 ask the running flowtel how it is doing
+  flowtel tail                                   print what the running flowtel records
+  flowtel top                                    watch flows live
   flowtel config                                 show the settings and where each came from
   flowtel explain --record flows.jsonl           say how each thing in a record is known
 
@@ -60,6 +64,16 @@ Examples:
   flowtel status --watch                         again every 2 seconds
   flowtel status --json | jq .records            for machines
   flowtel status --set telemetry.status.socket=/tmp/flowtel.sock";
+const TAIL_EXAMPLES: &str = "\
+Examples:
+  flowtel tail                                   for people
+  flowtel tail --include 'process=curl port=443' --events begins
+  flowtel tail -o ndjson | jq '.[\"process.executable.name\"]'";
+const TOP_EXAMPLES: &str = "\
+Examples:
+  flowtel top                                    what is open, what moves
+  flowtel top --include 'process=nginx'          the same of one program
+  flowtel top --replay capture.pcap --speed 10   a capture, ten times as fast";
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   flowtel explain 9f86d081884c7d659a2feaa0c55ad015   a flow that is open now
@@ -137,6 +151,29 @@ enum Typed {
         #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
               value_parser = clap::value_parser!(u64).range(1..=86_400))]
         watch: Option<u64>,
+    },
+    /// Watch flows live: open ones, by process, destination and container
+    #[command(after_help = TOP_EXAMPLES)]
+    Top {
+        #[command(flatten)]
+        look: Look,
+        /// Show a capture instead (pcap, pcapng), in its own time; - is standard input
+        #[arg(long, value_name = "FILE", num_args = 1.., value_hint = ValueHint::FilePath)]
+        replay: Vec<PathBuf>,
+        /// How many times as fast; 0 is at once
+        #[arg(long, value_name = "TIMES", default_value_t = 1.0, requires = "replay", value_parser = speed)]
+        speed: f64,
+        /// Of a capture, networks that are this side
+        #[arg(long, value_name = "CIDR", requires = "replay", value_parser = network)]
+        local: Vec<IpNet>,
+    },
+    /// Show what the running flowtel records, line by line
+    #[command(after_help = TAIL_EXAMPLES)]
+    Tail {
+        #[command(flatten)]
+        look: Look,
+        #[command(flatten)]
+        lines: Lines,
     },
     /// Say how flowtel knows what a record says, and why it lacks what it lacks
     #[command(after_help = EXPLAIN_EXAMPLES)]
@@ -299,6 +336,15 @@ pub enum Command {
         /// How to print.
         form: cmd::status::Form,
     },
+    /// Show the records of a running flowtel.
+    Tail(Sources),
+    /// Watch flows live.
+    Top {
+        /// What the settings are made from.
+        sources: Sources,
+        /// What is watched instead of this host.
+        replay: Option<cmd::top::Capture>,
+    },
     /// Explain records.
     Explain {
         /// What says where the running flowtel's socket is.
@@ -375,6 +421,17 @@ pub fn parse(
             sources: sources(settings)?,
             form: cmd::status::Form { json, watch: watch.map(Duration::from_secs) },
         },
+        Some(Typed::Tail { look, lines }) => {
+            let mut sources = look.sources(before, within.unwrap_or(&matches))?;
+            sources.overrides.extend(lines.overrides());
+            Command::Tail(sources)
+        }
+        Some(Typed::Top { look, replay, speed, local }) => {
+            let sources = look.sources(before, within.unwrap_or(&matches))?;
+            let captures = Captures { files: replay, local, decapsulate: Decapsulate::default(), quiet: true };
+            let replay = (!captures.files.is_empty()).then_some(cmd::top::Capture { captures, speed });
+            Command::Top { sources, replay }
+        }
         Some(Typed::Explain { flow, record, settings }) => {
             let what = match (record, flow) {
                 (Some(file), flow) => cmd::explain::What::Records { file, flow: flow.map(|id| id.to_string()) },
@@ -442,9 +499,10 @@ impl Settings {
     }
 }
 
-/// The rules of `--include` and `--exclude`, in the order in which they were typed, behind the one of `--pid`.
+/// The rules of `--include` and `--exclude`, in the order in which they were typed; behind them the one of `--pid`, which
+/// leaves out all others.
 fn rules(matches: &ArgMatches, pid: Option<String>) -> Result<Option<Override>, clap::Error> {
-    let mut typed: Vec<_> = pid.into_iter().map(|rule| (0, rule)).collect();
+    let mut typed = Vec::new();
     for action in ["include", "exclude"] {
         // Not every command has them.
         let (Ok(Some(values)), Some(places)) = (matches.try_get_many::<String>(action), indices(matches, action))
@@ -459,7 +517,8 @@ fn rules(matches: &ArgMatches, pid: Option<String>) -> Result<Option<Override>, 
         }
     }
     typed.sort();
-    let texts: Vec<_> = typed.into_iter().map(|(_, text)| text).collect();
+    let last = pid.into_iter().flat_map(|rule| [rule, "exclude".to_owned()]);
+    let texts: Vec<_> = typed.into_iter().map(|(_, text)| text).chain(last).collect();
     let rules = Override::new("--include, --exclude", Key::new("capture.filter"), texts.join("\n"));
     Ok((!texts.is_empty()).then_some(rules))
 }
@@ -477,6 +536,12 @@ fn flow(text: &str) -> Result<FlowId, String> {
 fn network(text: &str) -> Result<IpNet, String> {
     let address = |_| text.parse::<std::net::IpAddr>().map(IpNet::from);
     text.parse().or_else(address).map_err(|_| "expected a network such as 10.0.0.0/8, or an address".to_owned())
+}
+
+/// How many times as fast as it happened.
+fn speed(text: &str) -> Result<f64, String> {
+    let right = |times: &f64| (0.0..=1e6).contains(times);
+    text.parse().ok().filter(right).ok_or_else(|| "expected a number such as 0.5 or 10; 0 is at once".to_owned())
 }
 
 /// Splits at the first `=`. The error doesn't quote the text, for it may hold a secret: clap's own check of a value
@@ -613,7 +678,7 @@ mod tests {
         assert_eq!((config.export.kind, config.export.format), (Some(config::ExportKind::Both), Format::Text));
         assert!((config.capture.sample, config.log.balance) == (0.5, true));
         let rules: Vec<_> = config.capture.filter.0.iter().map(ToString::to_string).collect();
-        assert_eq!(rules, ["include pid=7,8", "exclude port=22"]);
+        assert_eq!(rules, ["exclude port=22", "include pid=7,8", "exclude"]);
         assert_eq!(loaded(&["-q"]).config.log.level, Level::Error);
         assert_eq!(loaded(&["-vv"]).config.log.level, Level::Debug);
         assert!(parsed(&["-q", "-v"]).is_err());

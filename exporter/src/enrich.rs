@@ -9,7 +9,7 @@ use std::{
 };
 
 use crate::{
-    capture::{Event, KernelEvent, KernelTime, Reach, event::Dns as DnsEvent, exec::Told},
+    capture::{Event, KernelEvent, KernelTime, Reach, caller, event::Dns as DnsEvent, exec::Told},
     config,
     dns::{Answer, Asker, Dns, Names, Reader},
     flow::{Direction, FlowEvent, Fold, Owner, What},
@@ -135,25 +135,18 @@ impl Enricher {
         self.helper.is_some()
     }
 
-    /// Asks the helper, once for all of these events, for what [`Self::notice`] and [`Self::enrich`] will ask.
-    pub fn ahead(&mut self, events: &[KernelEvent]) {
-        self.processes.ahead(events.iter().filter_map(|event| match &event.event {
-            Event::Connect(call) => Some((call.caller.tgid, event.time)),
-            Event::Accept(accept) => Some((accept.tgid, event.time)),
-            _ => None,
-        }));
+    /// Asks the helper, once for all of these process ids and times, for what [`Self::notice`] and [`Self::enrich`] will ask.
+    pub fn ahead(&mut self, callers: impl Iterator<Item = (u32, KernelTime)>) {
+        self.processes.ahead(callers);
     }
 
     /// Looks at a kernel event as soon as it is read: a process that asks for a connection may be gone a moment later.
     pub fn notice(&mut self, event: &KernelEvent) {
-        let pid = match &event.event {
-            Event::Connect(call) => call.caller.tgid,
-            Event::Accept(accept) => accept.tgid,
-            Event::Netns(met) => return self.namespaces.on(met),
-            _ => return,
-        };
-        // What is found is remembered; the flow's event will ask for it.
-        let _ = self.processes.process(pid, event.time);
+        if let Event::Netns(met) = &event.event {
+            return self.namespaces.on(met);
+        }
+        let Some(pid) = caller(&event.event) else { return };
+        self.processes.notice(pid, event.time);
         if let Some(hierarchies) = &mut self.hierarchies {
             let _ = hierarchies.of(pid, event.time);
         }

@@ -99,6 +99,8 @@ pub struct KernelEvents {
     pub refused: Kind,
     /// What an open flow had counted so far.
     pub update: Kind,
+    /// A client said something of TLS: a segment of its ClientHello.
+    pub hello: Kind,
     /// A name server answered.
     pub dns: Kind,
     /// A process started a program.
@@ -323,7 +325,7 @@ impl Counter {
 
 impl KernelEvents {
     /// Every kind with its name, in the order of a connection's life.
-    pub fn kinds(&self) -> [(&'static str, &Kind); 20] {
+    pub fn kinds(&self) -> [(&'static str, &Kind); 21] {
         [
             ("connect", &self.connect),
             ("syn again", &self.syn_again),
@@ -340,6 +342,7 @@ impl KernelEvents {
             ("close", &self.close),
             ("refused", &self.refused),
             ("update", &self.update),
+            ("hello", &self.hello),
             ("dns", &self.dns),
             ("exec", &self.exec),
             ("fork", &self.fork),

@@ -4,7 +4,7 @@
 //!
 //! capture → flow → enrich (dns, owner, netns) → select → record → queue → export
 //!
-//! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use.
+//! Read the rooms in that order. [`config`] and [`ledger`] are the two that all may use. [`view`] is for people who look on.
 
 // Events are read as the kernel side wrote them, in the host's byte order; the object that is built in is little-endian,
 // and what the verifier of a big-endian machine makes of it nobody has seen.
@@ -37,3 +37,5 @@ pub mod replay;
 pub mod rights;
 pub mod select;
 pub mod telemetry;
+pub mod tls;
+pub mod view;

@@ -31,6 +31,8 @@ fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Replay { sources, captures } => cmd::replay::replay(&load(&sources)?, &captures),
         Command::Check(sources) => cmd::check::check(&load(&sources)?, &sources),
         Command::Status { sources, form } => cmd::status::status(&load(&sources)?, form),
+        Command::Top { sources, replay } => cmd::top::top(load(&sources)?, &sources, replay),
+        Command::Tail(sources) => cmd::tail::tail(&load(&sources)?),
         Command::Explain { sources, what } => cmd::explain::run(&load(&sources)?, &what),
         Command::Config { sources, json } => {
             let loaded = load(&sources)?;

@@ -31,6 +31,7 @@ mod ask;
 mod audit;
 mod change;
 mod memory;
+mod onlook;
 mod pulse;
 
 pub use ask::{Asker, Known};
@@ -38,6 +39,8 @@ pub use audit::Watch;
 pub use change::{Change, budget, limits};
 use memory::Memory;
 pub use memory::resident;
+use onlook::Onlooker;
+pub use onlook::OpenFlows;
 pub use pulse::{Pulse, Tables, Watcher};
 
 /// What the thread needs, each stage built already.
@@ -98,6 +101,8 @@ enum Message {
     Change(Box<Change>),
     /// Somebody wants to know.
     Ask(ask::Ask),
+    /// Somebody wants to see what is open.
+    Onlook(Onlooker),
 }
 
 /// The running thread.
@@ -175,6 +180,7 @@ impl Pipeline {
         };
         let mut memory = Memory::after_start(Instant::now());
         let mut looked = KernelTime::default();
+        let mut onlookers = Vec::new();
         loop {
             stop = stop || wait.wait(self.tick);
             // What is no matter of a tick costs system calls and caches: once a second is enough.
@@ -205,10 +211,14 @@ impl Pipeline {
                 match message {
                     Message::Change(change) => self.apply(&change),
                     Message::Ask(ask) => asked.push(ask),
+                    Message::Onlook(onlooker) => onlookers.push(onlooker),
                 }
             }
             self.round(&mut events, &mut older, round);
             asked.into_iter().for_each(|ask| self.answer(ask));
+            if !onlookers.is_empty() {
+                self.show_open(&mut onlookers);
+            }
             if due || pulse.is_watched() {
                 let from = Clock::measure().wall(KernelTime::now());
                 if stop {
@@ -313,9 +323,11 @@ impl Pipeline {
         };
         // What happened before this is handed out now. To settle by a later time would tell stories whose rest lies in the rings.
         let now = self.rings.cut();
-        let any = read | !events.is_empty();
         self.take_execs();
         self.rings.answers(&self.ledger.kernel, |head, message| self.enricher.answer(head, message));
+        // Where another flowtel will read on they are told by it, with the flows that they begin.
+        let hellos = !(last && self.programs.stay()) && self.take_hellos();
+        let any = hellos | read | !events.is_empty();
         self.note();
         let Self { programs, rings, flows, watch, overload, enricher, select, encoder, queue, ledger, .. } = self;
         let audits = watch.as_ref().is_some_and(|watch| !watch.is_quiet());
@@ -325,11 +337,9 @@ impl Pipeline {
             return false;
         }
         let clock = Clock::measure();
-        let mut batch = Vec::new();
         if enricher.is_helped() {
             // One question a round, whatever came.
-            rings.hand_out(&clock, &ledger.kernel, |event| batch.push(*event));
-            enricher.ahead(&batch);
+            enricher.ahead(rings.callers());
         }
         let mut on = |event: &KernelEvent| {
             enricher.notice(event);
@@ -340,7 +350,6 @@ impl Pipeline {
         };
         // What waited for the snapshot, once, is not paid for in memory for ever.
         std::mem::take(events).iter().for_each(&mut on);
-        batch.iter().for_each(&mut on);
         rings.hand_out(&clock, &ledger.kernel, on);
         // What a process ran was looked up meanwhile; what it started in between is known before it is told.
         rings.read_execs();
@@ -386,6 +395,15 @@ impl Pipeline {
         let Self { rings, enricher, ledger, .. } = self;
         let reach = rings.execs(&ledger.kernel, |told| enricher.told(told));
         enricher.reaches(reach);
+    }
+
+    /// Takes what clients said first over TLS. Returns whether there was anything.
+    fn take_hellos(&mut self) -> bool {
+        let Self { rings, flows, ledger, .. } = self;
+        let mut clock = None;
+        rings.hellos(&ledger.kernel, |head, bytes| {
+            flows.hello(head, bytes, clock.get_or_insert_with(Clock::measure));
+        })
     }
 
     /// Leaves word for the flowtel after this one, where one is to read on. Before anything is processed, so that what a

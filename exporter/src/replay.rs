@@ -16,7 +16,7 @@ use std::{
 use crate::{
     capture::{
         KernelTime, WallTime,
-        pcap::{Content, Decapsulate, Packet, decode},
+        pcap::{Content, Decapsulate, Packet, decode_with_payload},
     },
     config,
     dns::{Answer, Asker, Dns, Names, Reader, queries::Queries},
@@ -103,10 +103,11 @@ impl Replay {
         let replay = &ledger.replay;
         replay.read.add(1);
         self.latest = self.latest.max(packet.time);
-        match decode(packet, *which) {
+        let (content, payload) = decode_with_payload(packet, *which);
+        match content {
             // The stage counts what becomes of it.
             Content::Segment(segment) => {
-                flows.on(&segment, |event| write(&event, names.as_ref(), select, encoder, out))
+                flows.on_payload(&segment, payload, |event| write(&event, names.as_ref(), select, encoder, out))
             }
             Content::Datagram(datagram) => {
                 replay.names.add(1);

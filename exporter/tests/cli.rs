@@ -39,7 +39,14 @@ fn manual_pages_are_written_for_each_command_that_help_shows() {
     let path = folder.path().to_str().expect("UTF-8");
     let output = output(&["man", path]);
     assert_eq!(output.status.code(), Some(0), "{}", texts(&output).1);
-    for page in ["flowtel.1", "flowtel-run.1", "flowtel-queue-inspect.1", "flowtel-explain.1"] {
+    for page in [
+        "flowtel.1",
+        "flowtel-run.1",
+        "flowtel-queue-inspect.1",
+        "flowtel-explain.1",
+        "flowtel-top.1",
+        "flowtel-tail.1",
+    ] {
         let text = std::fs::read_to_string(folder.path().join(page)).unwrap_or_else(|e| panic!("{page}: {e}"));
         assert!(text.contains(".TH ") && text.contains(env!("CARGO_PKG_VERSION")), "{page}: {text}");
     }
@@ -47,6 +54,20 @@ fn manual_pages_are_written_for_each_command_that_help_shows() {
     assert!(!folder.path().join("flowtel-man.1").exists());
     let gone = folder.path().join("gone");
     assert_eq!(self::output(&["man", gone.to_str().expect("UTF-8")]).status.code(), Some(69));
+}
+
+#[test]
+fn who_looks_on_needs_a_terminal_for_top_and_a_running_flowtel_for_tail() {
+    let top = output(&["top"]);
+    assert_eq!(top.status.code(), Some(64));
+    assert!(texts(&top).1.contains("flowtel tail prints lines"), "{}", texts(&top).1);
+    let nobody = "telemetry.status.socket=/nonexistent/status.sock";
+    let tail = output(&["tail", "--set", nobody]);
+    assert_eq!(tail.status.code(), Some(69));
+    assert!(texts(&tail).1.contains("no flowtel answers at"), "{}", texts(&tail).1);
+    for wrong in [&["tail", "--include", "cgroup=/a"][..], &["tail", "-o", "otlp"], &["top", "--speed", "2"]] {
+        assert_eq!(output(wrong).status.code(), Some(64), "{wrong:?}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 use std::{collections::HashSet, io::Cursor, mem::discriminant, sync::Arc, time::Duration};
 
 use flowtel::{
-    capture::pcap::{Content, Decapsulate, Reader, decode},
+    capture::pcap::{Content, Decapsulate, Reader, decode_with_payload},
     dns::queries::Queries,
     flow::{
         What,
@@ -20,23 +20,23 @@ fuzz_target!(|data: &[u8]| {
     let Ok(mut reader) = Reader::new(Cursor::new(data.to_vec())) else { return };
     let ledger = Arc::new(Ledger::default());
     let local = "10.0.0.0/8".parse().into_iter().collect();
-    let settings = Settings { attempts: 8, flows: 8, local, update: Some(Duration::from_millis(1)) };
+    let settings = Settings { attempts: 8, flows: 8, local, update: Some(Duration::from_millis(1)), hellos: true };
     let mut flows = FlagFlows::new(settings, Arc::clone(&ledger));
     let mut queries = Queries::default();
     let mut told = HashSet::new();
     let mut steps = 0;
     let mut read = 0;
-    while let Ok(true) = reader.next(|packet| match decode(packet, Decapsulate::Inner) {
-        Content::Segment(segment) => {
+    while let Ok(true) = reader.next(|packet| match decode_with_payload(packet, Decapsulate::Inner) {
+        (Content::Segment(segment), payload) => {
             read += 1;
-            flows.on(&segment, |event| {
+            flows.on_payload(&segment, payload, |event| {
                 // A capture's clock may go back, so updates may share a time.
                 let update = matches!(event.what, What::Update { .. });
                 assert!(update || told.insert((event.flow.id, event.at.time, discriminant(&event.what))));
             });
         }
-        Content::Datagram(datagram) => drop(queries.on(&datagram)),
-        Content::Other | Content::Unreadable => {}
+        (Content::Datagram(datagram), _) => drop(queries.on(&datagram)),
+        (Content::Other | Content::Unreadable, _) => {}
     }) {
         steps += 1;
         assert!(flows.open_flows() <= 8);

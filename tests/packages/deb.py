@@ -23,6 +23,7 @@ service:
   telemetry: {metrics: {level: none}}
   pipelines: {logs: {receivers: [otlp], exporters: [file]}}
 """
+CONFIG = pathlib.Path(__file__).resolve().parents[2] / "config"
 # What an administrator sets: (section, key, value).
 SETTINGS = [
     ("capture", "pin", '"/sys/fs/bpf/flowtel"'),
@@ -138,8 +139,35 @@ class Scenario:
         self.done(f"{version} installed: user, group, modes, manual pages; the service is neither enabled nor started")
         verify = machine.run("systemd-analyze", "verify", "/usr/lib/systemd/system/flowtel.service", check=False)
         assert verify.returncode == 0 and "flowtel" not in verify.stderr, verify.stderr
-        exposure = machine.run("systemd-analyze", "security", "--no-pager", "flowtel", check=False).stdout
-        self.done("systemd-analyze verify; " + exposure.strip().splitlines()[-1].strip(" →"))
+        shipped = self.exposure()
+        drop_in = "/etc/systemd/system/flowtel.service.d/no-helper.conf"
+        machine.put(CONFIG / "flowtel-no-helper.conf", drop_in, 0o644)
+        machine.run("systemctl", "daemon-reload")
+        without_helper = self.exposure()
+        (machine.root / drop_in.lstrip("/")).unlink()
+        machine.run("systemctl", "daemon-reload")
+        assert shipped <= 2.3 and without_helper <= 2.0, (shipped, without_helper)
+        self.done(f"systemd-analyze verify; exposure {shipped}, without the helper {without_helper}")
+
+    def exposure(self):
+        """How much of the host the service could reach at its start, by systemd's own measure."""
+        said = self.machine.run("systemd-analyze", "security", "--no-pager", "flowtel", check=False).stdout
+        return float(re.search(r"exposure level for flowtel.service: ([0-9.]+)", said).group(1))
+
+    def without_helper(self):
+        """The drop-in that gives the helper up: the service starts with its pins and its queue, and records."""
+        machine = self.machine
+        drop_in = "/etc/systemd/system/flowtel.service.d/no-helper.conf"
+        machine.put(CONFIG / "flowtel-no-helper.conf", drop_in, 0o644)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "flowtel")
+        pid = self.pid()
+        assert not machine.out("cat", f"/proc/{pid}/task/{pid}/children"), "there is a helper"
+        self.traffic(20)
+        self.all_recorded("without the helper")
+        (machine.root / drop_in.lstrip("/")).unlink()
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "flowtel")
 
     def started(self):
         machine = self.machine
@@ -308,6 +336,7 @@ class Scenario:
         self.started()
         self.reloaded()
         self.restarted()
+        self.without_helper()
         self.stopped()
         self.replaced(self.new, "upgraded")
         self.replaced(self.old, "downgraded", "--allow-downgrades")

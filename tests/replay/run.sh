@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# tests/replay/run.sh FLOWTEL [CAPTURE...]: run.py with what it needs, which is installed where it can be: as root on Debian and
+# tests/replay/run.sh FLOWTEL [CAPTURE...]: run.py, and without captures tls.py, with what they need, which is installed where it can be: as root on Debian and
 # its kin. Elsewhere it says SKIPPED, and what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -21,4 +21,10 @@ if [ ${#missing[@]} -gt 0 ]; then
         exit 0
     fi
 fi
-exec env PYTHONDONTWRITEBYTECODE=1 "$python" tests/replay/run.py "$@"
+export PYTHONDONTWRITEBYTECODE=1
+if [ $# -gt 1 ]; then
+    exec "$python" tests/replay/run.py "$@"
+fi
+"$python" tests/replay/run.py "$@"
+# What TLS clients say, by clients that are here: tshark is the judge again.
+exec "$python" tests/replay/tls.py "$@"

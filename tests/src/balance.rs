@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use anyhow::{Context as _, Result, anyhow, ensure};
 
 /// What the kernel's programs report.
-const KINDS: [&str; 20] = [
+const KINDS: [&str; 21] = [
     "connect",
     "syn again",
     "used again",
@@ -21,6 +21,7 @@ const KINDS: [&str; 20] = [
     "close",
     "refused",
     "update",
+    "hello",
     "dns",
     "exec",
     "fork",

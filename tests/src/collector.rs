@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
+    certificates::Certificates,
     flowtel::Launch,
     machine, ports,
     record::{self, Record},
@@ -51,6 +52,8 @@ pub struct Collector {
     http: u16,
     health: u16,
     form: Form,
+    /// Where its certificates are.
+    tls: Option<PathBuf>,
     child: Option<Child>,
     belongings: Arc<Belongings>,
 }
@@ -85,11 +88,29 @@ impl Collector {
         fs::create_dir_all(&directory)?;
         let [grpc, http, health] = ports::free()?;
         let form = Form::Json;
-        let collector =
-            Self { program, directory, grpc, http, health, form, child: None, belongings: scene.belongings() };
+        let collector = Self {
+            program,
+            directory,
+            grpc,
+            http,
+            health,
+            form,
+            tls: None,
+            child: None,
+            belongings: scene.belongings(),
+        };
         fs::write(collector.file("config.yaml"), collector.configuration())?;
         fs::write(collector.input(), "")?;
         Ok(collector)
+    }
+
+    /// From its next start on it wants TLS, and a client's certificate.
+    ///
+    /// # Errors
+    /// Its configuration can't be written.
+    pub fn secure(&mut self, certificates: &Certificates) -> Result<()> {
+        self.tls = Some(certificates.directory().to_owned());
+        Ok(fs::write(self.file("config.yaml"), self.configuration())?)
     }
 
     /// A collector that runs.
@@ -152,7 +173,9 @@ impl Collector {
 
     /// Points flowtel at it, by the variables that OpenTelemetry has for that.
     pub fn receive_from(&self, launch: Launch, protocol: Protocol) -> Launch {
-        launch.environment("OTEL_EXPORTER_OTLP_ENDPOINT", &format!("http://{}", self.address(protocol))).environment(
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let endpoint = format!("{scheme}://{}", self.address(protocol));
+        launch.environment("OTEL_EXPORTER_OTLP_ENDPOINT", &endpoint).environment(
             "OTEL_EXPORTER_OTLP_PROTOCOL",
             match protocol {
                 Protocol::Grpc => "grpc",
@@ -250,14 +273,19 @@ impl Collector {
             Form::Json => "json",
             Form::Protobuf => "proto",
         };
+        let tls = self.tls.as_ref().map_or_else(String::new, |directory| {
+            let file = |name| quoted(&directory.join(name));
+            let (own, key, clients) = (file("server.pem"), file("server.key"), file("ca.pem"));
+            format!(", tls: {{ cert_file: {own}, key_file: {key}, client_ca_file: {clients} }}")
+        });
         let metrics = quoted(&self.file("metrics.json"));
         format!(
             "\
 receivers:
   otlp:
     protocols:
-      grpc: {{ endpoint: 127.0.0.1:{grpc} }}
-      http: {{ endpoint: 127.0.0.1:{http} }}
+      grpc: {{ endpoint: 127.0.0.1:{grpc}{tls} }}
+      http: {{ endpoint: 127.0.0.1:{http}{tls} }}
   otlpjsonfile:
     include: [{input}]
     start_at: beginning

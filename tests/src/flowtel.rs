@@ -258,7 +258,11 @@ impl Launch {
         self.spawn(scene)?.ended(start, PATIENCE)
     }
 
-    fn spawn(self, scene: &Scene) -> Result<Flowtel> {
+    /// Starts it and waits for nothing: for commands that ask another flowtel.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn spawn(self, scene: &Scene) -> Result<Flowtel> {
         let mut command = match self.through.split_first() {
             Some((program, words)) => {
                 let mut command = Command::new(program);

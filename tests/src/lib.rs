@@ -13,10 +13,12 @@
 //! - [`record`]: OTLP/JSON, decoded; [`expect`]: the records that there must be, and no others; [`tally`]: too many to look
 //!   at one by one;
 //! - [`status`]: what flowtel says of itself while it runs;
+//! - [`certificates`], [`proxy`]: what may lie between flowtel and a receiver;
 //! - [`ports`]: where receivers can listen; [`objects`]: the kernel's lists of BPF programs and links;
 //! - [`sys`], [`wait`]: system calls that need a wrapper, and waiting for a condition.
 
 pub mod balance;
+pub mod certificates;
 pub mod cgroup;
 pub mod child;
 pub mod collector;
@@ -32,6 +34,7 @@ pub mod machine;
 pub mod netns;
 pub mod objects;
 pub mod ports;
+pub mod proxy;
 pub mod record;
 pub mod rival;
 pub mod scene;

@@ -39,6 +39,16 @@ pub fn orphans() -> Result<BTreeSet<u32>> {
     Ok(orphans)
 }
 
+/// Names of the programs that a process holds, as far as the kernel keeps them: 15 bytes.
+///
+/// # Errors
+/// The process is gone.
+pub fn programs_of(pid: u32) -> Result<BTreeSet<String>> {
+    let ids = held(Path::new("/proc").join(pid.to_string()).as_path(), "prog_id:")?;
+    let held = loaded_programs().flatten().filter(|program| ids.contains(&program.id()));
+    Ok(held.filter_map(|program| program.name_as_str().map(str::to_owned)).collect())
+}
+
 fn held(process: &Path, field: &str) -> Result<BTreeSet<u32>> {
     let mut ids = BTreeSet::new();
     for descriptor in fs::read_dir(process.join("fdinfo"))?.flatten() {

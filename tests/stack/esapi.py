@@ -1,7 +1,7 @@
 """Asks an Elasticsearch or an OpenSearch; and the commands of docs/elastic.md, with what each must find."""
 import collections, datetime, json, os, re, subprocess, time, urllib.error, urllib.request
 
-from records import BEGIN, END, FAILED, flat, loopback, weight, within
+from records import BEGIN, END, FAILED, HELLO, flat, loopback, weight, within
 from stand import ROOT, equal
 
 STREAM, ECS = "logs-flowtel.otel-default", "logs-flowtel-default"
@@ -121,6 +121,7 @@ def expectations(records):
         (buckets, add(begins, "process.executable.name", weight)),
         (buckets, add(ends, "destination.address", lambda f: f["flowtel.source.bytes"])),
         (buckets, add([f for f in far if "flowtel.delta.source.bytes" in f], "destination.address", lambda f: f["flowtel.delta.source.bytes"])),
+        (buckets, add([f for f in far if f["event"] == HELLO], "flowtel.tls.server_name", lambda f: 1)),
         (percentile, lambda got: abs(got - shakes[int(len(shakes) * 0.95)]) < 0.02),
         (longest, sorted((f["flowtel.flow.duration"] for f in ends), reverse=True)[:10]),
         (buckets, {k: stamp(v // 10**6 * 10**6) for k, v in first.items()}), # aggregations count milliseconds

@@ -9,7 +9,7 @@ import collections, json, sys, time, urllib.parse, urllib.request
 
 import logql
 from logql import Loki
-from records import BEGIN, END, FAILED, GAP, HOUR, SCANNED, SECOND, flat, loopback, story, weight, within
+from records import BEGIN, END, FAILED, GAP, HELLO, HOUR, SCANNED, SECOND, flat, loopback, story, weight, within
 from servers import Collector, loki
 from stand import equal, program, send
 
@@ -53,6 +53,7 @@ def expectations(records, now):
         top(add(begins, ("process.executable.name",)), 3),
         top(add(ends, ("destination.address",), lambda f: f["flowtel.source.bytes"]), 3),
         add([f for f in out if "flowtel.delta.source.bytes" in f], ("destination.address",), lambda f: f["flowtel.delta.source.bytes"]),
+        add([f for f in out if f["event"] == HELLO], ("flowtel.tls.server_name", "flowtel.tls.ja4")),
         {(h,): percentile(0.95, [f for f in begins if f["host.name"] == h]) for h in ("node-1", "node-2")},
         sum(f["flowtel.tcp.handshake.duration"] > 0.2 for f in rows if f["event"] == BEGIN),
         add([f for f in rows if f["event"] == FAILED and not loopback(f)], ("error.type",), weight),

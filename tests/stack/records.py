@@ -4,7 +4,8 @@ Two hosts connect to a few sites, of which one is themselves over loopback. In t
 handshakes to github.com became slow, a worker is refused in a storm, and nmap scans 600 addresses. Needs only Python's library."""
 import datetime, ipaddress, random
 
-BEGIN, END, FAILED, GAP, UPDATE = (f"flowtel.{n}" for n in ("tcp.flow.begin", "tcp.flow.end", "tcp.flow.failed", "gap", "tcp.flow.update"))
+BEGIN, END, FAILED, GAP, UPDATE, HELLO = (
+    f"flowtel.{n}" for n in ("tcp.flow.begin", "tcp.flow.end", "tcp.flow.failed", "gap", "tcp.flow.update", "tls.client_hello"))
 SITES = [("93.184.216.34", ["example.com", "www.example.com"]), ("140.82.121.4", ["github.com"]), ("203.0.113.9", []),
          ("10.96.0.10", ["kube-dns.kube-system.svc.cluster.local"]), ("2001:db8::5", ["v6.example.net"]), ("192.168.7.7", ["db.example"]),
          ("127.0.0.1", ["localhost"])]
@@ -21,7 +22,7 @@ class Story:
         self.end, self.random, self.made = end, random.Random(7), []
 
     def record(self, host, at, event, flow, attributes, body):
-        uid = f"{flow:030x}{dict(zip((BEGIN, END, FAILED, GAP, UPDATE), ('b0', 'e0', 'f0', '90', 'd0')))[event]}"
+        uid = f"{flow:030x}{dict(zip((BEGIN, END, FAILED, GAP, UPDATE, HELLO), ('b0', 'e0', 'f0', '90', 'd0', 'a0')))[event]}"
         self.made.append({"host": host, "time": at, "event": event, "body": body, "attributes": {"log.record.uid": uid} | attributes})
 
     def attempt(self, flow, direction, source, destination, owner, names=(), **more):
@@ -96,6 +97,14 @@ class Story:
                 # Each has an id of its own.
                 self.record("node-1", at + n * 300 * SECOND, UPDATE, flow + 10 * (n + 1) + i, a, body)
 
+    def hellos(self, flow, at):
+        """What TLS clients said: three names, one of them asked for by a client with another fingerprint."""
+        for i, (name, ja4) in enumerate([("www.example.com", "t13d1516h2_8daaf6152771_e5627efa2ab1")] * 5 + [("updates.example.net", "t13d1516h2_8daaf6152771_e5627efa2ab1")] * 3
+                                        + [("odd.example.org", "t12d040400_a6a9ab001284_2dae41c691ec")]):
+            a, body = self.attempt(flow + i, "outgoing", ("10.0.0.5", 51000 + i), ("198.51.100.9", 443), ("curl", 1001))
+            a |= {"flowtel.tls.server_name": name, "flowtel.tls.protocols": ["h2", "http/1.1"], "flowtel.tls.versions": ["1.3", "1.2"], "flowtel.tls.ja4": ja4}
+            self.record("node-1", at + i * SECOND, HELLO, flow + i, a, body)
+
     def gap(self, flow, at):
         since = datetime.datetime.fromtimestamp(at // SECOND - 5, datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.000000000Z")
         self.record("node-1", at, GAP, flow, {"flowtel.gap.events": 7, "flowtel.gap.total": 7, "flowtel.gap.stage": "kernel",
@@ -111,6 +120,7 @@ def story(end, connections=1500):
     s.scan(2 * 10**6, end - 180 * SECOND)
     s.gap(3 * 10**6, end - 120 * SECOND)
     s.updates(4 * 10**6, end - 1500 * SECOND)
+    s.hellos(5 * 10**6, end - 1400 * SECOND)
     return sorted(s.made, key=lambda r: r["time"])
 
 

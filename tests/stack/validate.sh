@@ -85,9 +85,8 @@ exposed() {
     awk -v level="$level" -v most="$most" 'BEGIN { exit !(level != "" && level + 0 <= most + 0) }'
 }
 if systemd-analyze security --help 2>/dev/null | grep -q -- --offline; then
-    check "exposure of config/flowtel.service" exposed 2.5
-    check "exposure with config/flowtel-no-pins.conf" exposed 2.3 config/flowtel-no-pins.conf
-    check "exposure with config/flowtel-no-helper.conf" exposed 2.0 config/flowtel-no-helper.conf
+    check "exposure of config/flowtel.service" exposed 2.3
+    check "exposure with config/flowtel-no-helper.conf" exposed 1.8 config/flowtel-no-helper.conf
 else
     skip config/flowtel.service "systemd-analyze of systemd 250 or newer is not here"
 fi

@@ -34,6 +34,8 @@ expect() { # expect COUNT PATTERN: so many lines of the output match
 flowtel check </dev/null || failures=$((failures + 1))
 # The programs of leaner configurations: without failures, begins with names, begins alone.
 flowtel check --set flow.update=5m </dev/null || failures=$((failures + 1))
+flowtel check --set capture.tls=true </dev/null || failures=$((failures + 1))
+flowtel check --set capture.tls=true --set flow.update=5m </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=flows </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=begins </dev/null || failures=$((failures + 1))
 flowtel check --set capture.events=begins --set dns.enabled=false --set owner.acceptor=false </dev/null ||

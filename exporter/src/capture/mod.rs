@@ -44,7 +44,7 @@ pub use neighbours::Neighbours;
 pub use netns_id::NetnsId;
 pub use pins::{Earlier, Note, Pins};
 pub use programs::{OBJECT, PROGRAMS, Program, Programs};
-pub use rings::{Reach, Rings, kind_of};
+pub use rings::{Reach, Rings, caller, kind_of};
 pub use snapshot::Snapshot;
 pub use wait::{Stop, Wait};
 

@@ -52,6 +52,8 @@ struct Wants {
     ends: bool,
     /// What open flows have counted so far. It comes with ends.
     updates: bool,
+    /// What clients say first over TLS. It comes with ends.
+    hellos: bool,
     /// Attempts that led to nothing.
     failures: bool,
     /// Names of addresses.
@@ -68,7 +70,7 @@ struct Wants {
 
 /// All programs, in the order in which they are attached: what explains an event comes before what reports it, so that
 /// no connection is seen half.
-pub const PROGRAMS: [Program; 24] = [
+pub const PROGRAMS: [Program; 27] = [
     Program {
         name: "flowtel_bind4",
         attach: "cgroup_inet4_post_bind",
@@ -151,7 +153,13 @@ pub const PROGRAMS: [Program; 24] = [
         name: "flowtel_in",
         attach: "cgroup_inet_ingress",
         purpose: "answers, ends and names that arrive",
-        when: |wants| wants.ends,
+        when: |wants| wants.ends && !wants.hellos,
+    },
+    Program {
+        name: "flowtel_in_tls",
+        attach: "cgroup_inet_ingress",
+        purpose: "answers, ends and names that arrive, and what clients say of TLS",
+        when: |wants| wants.hellos,
     },
     Program {
         name: "flowtel_in_names",
@@ -175,13 +183,25 @@ pub const PROGRAMS: [Program; 24] = [
         name: "flowtel_out",
         attach: "cgroup_inet_egress",
         purpose: "ends, refusals and queries that leave",
-        when: |wants| wants.ends && !wants.updates,
+        when: |wants| wants.ends && !wants.updates && !wants.hellos,
     },
     Program {
         name: "flowtel_out_updates",
         attach: "cgroup_inet_egress",
         purpose: "ends, refusals and queries that leave, and what open flows have counted",
-        when: |wants| wants.updates,
+        when: |wants| wants.updates && !wants.hellos,
+    },
+    Program {
+        name: "flowtel_out_tls",
+        attach: "cgroup_inet_egress",
+        purpose: "ends, refusals and queries that leave, and what clients say of TLS",
+        when: |wants| wants.hellos && !wants.updates,
+    },
+    Program {
+        name: "flowtel_out_all",
+        attach: "cgroup_inet_egress",
+        purpose: "ends, refusals and queries that leave, what open flows have counted, and what clients say of TLS",
+        when: |wants| wants.hellos && wants.updates,
     },
     Program {
         name: "flowtel_out_names",
@@ -218,6 +238,11 @@ pub const PROGRAMS: [Program; 24] = [
 /// The most older connections whose FINs the kernel side tells: its table has 16 bytes for each place.
 const MOST_OLDER: u32 = 1 << 20;
 
+/// How many hellos may go on at once: some 100 bytes each.
+const HELLOS_CUT: u32 = 4096;
+/// Places for sockets that are past their beginning, 8 bytes each: as many as the programs look at, for both ways.
+const PAST: u32 = 2 * 8192;
+
 /// What the ring of processes has where nobody tells of them: a page.
 const SMALLEST_RING: u32 = 4096;
 
@@ -250,6 +275,7 @@ impl Wants {
         Self {
             ends: events.needs_ends(),
             updates: config.updates().is_some(),
+            hellos: config.hellos(),
             failures: events.has(Events::FAILED),
             names: config.dns.enabled,
             acceptors: config.owner.acceptor,
@@ -278,6 +304,12 @@ impl Programs {
         // Room for the cookies of older connections: user space fills it once, and it costs what is in it.
         let older = if capture.takes_snapshot() { flow.max_flows.clamp(1, MOST_OLDER) } else { 1 };
         let execs = if execs::are_wanted(owner) { size(rings.execs) } else { SMALLEST_RING };
+        // One that stays keeps its size, whether or not it is wanted now: or nothing of what is pinned could be read on.
+        let (hellos, hellos_cut, past) = match (config.hellos(), &pins) {
+            (true, _) => (size(rings.hellos), HELLOS_CUT, PAST),
+            (false, Some(_)) => (size(rings.hellos), 1, 1),
+            (false, None) => (SMALLEST_RING, 1, 1),
+        };
         let arguments = u8::from(owner.arguments == config::Arguments::First);
         let offsets = kernel_types::offsets();
         let ports = pack(ports);
@@ -300,6 +332,9 @@ impl Programs {
             .map_max_entries("OWNERS", size(rings.owners))
             .map_max_entries("ANSWERS", size(rings.answers))
             .map_max_entries("EXECS", execs)
+            .map_max_entries("HELLOS", hellos)
+            .map_max_entries("HELLOS_CUT", hellos_cut)
+            .map_max_entries("PAST", past)
             .load(OBJECT)
             .map_err(refused)?;
         let tallies = take(&mut ebpf, "TALLIES")?;
@@ -528,6 +563,7 @@ fn by_tally(ledger: &KernelEvents) -> [(u32, &Kind); tally::LEN as usize] {
         (tally::CLOSE, &ledger.close),
         (tally::REFUSED, &ledger.refused),
         (tally::UPDATE, &ledger.update),
+        (tally::HELLO, &ledger.hello),
         (tally::DNS, &ledger.dns),
     ]
 }

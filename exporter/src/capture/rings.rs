@@ -6,7 +6,7 @@ use aya::maps::{MapData, RingBuf};
 use execs::Execs;
 pub use execs::Reach;
 use flowtel_common::{
-    event::{Dns, Event},
+    event::{self, Dns, Event, Hello},
     exec::Told,
     tally,
 };
@@ -36,6 +36,7 @@ pub struct Rings {
     flows: Source,
     owners: Source,
     answers: RingBuf<MapData>,
+    hellos: RingBuf<MapData>,
     execs: Execs,
     /// What was read of flows and owners and not handed out yet.
     read: Records,
@@ -70,6 +71,7 @@ impl Rings {
             flows: Source::new(programs.take("FLOWS")?)?,
             owners: Source::new(programs.take("OWNERS")?)?,
             answers: programs.take("ANSWERS")?,
+            hellos: programs.take("HELLOS")?,
             execs: Execs::take(programs)?,
             read: Records::default(),
             cut: KernelTime::default(),
@@ -86,7 +88,8 @@ impl Rings {
             // SAFETY: the descriptor belongs to the ring, which outlives this function; epoll keeps its own reference.
             unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) }
         };
-        let rings = [self.flows.ring(), self.owners.ring(), &self.answers, self.execs.source.ring()].map(borrow);
+        let rings = [self.flows.ring(), self.owners.ring(), &self.answers, &self.hellos, self.execs.source.ring()];
+        let rings = rings.map(borrow);
         Wait::new(stop, &rings).map_err(|source| Error::System { what: "preparing to wait for the rings", source })
     }
 
@@ -167,6 +170,18 @@ impl Rings {
         pending
     }
 
+    /// Who asks for connections or takes them, in what the next [`Self::hand_out`] gives: process id and time, in no order.
+    pub fn callers(&self) -> impl Iterator<Item = (u32, KernelTime)> {
+        let now = self.read.order.iter().filter(|record| record.time <= self.cut);
+        now.filter_map(|record| {
+            let bytes = self.read.bytes(record);
+            let kind = bytes.first_chunk().map(|word| u32::from_ne_bytes(*word))?;
+            // The others need not be decoded.
+            let event = matches!(kind, event::CONNECT | event::ACCEPT).then(|| Event::decode(bytes)).flatten()?;
+            caller(&event).map(|pid| (pid, record.time))
+        })
+    }
+
     /// Gives `take` what was read and happened up to [`Self::cut`], in the order of kernel time, and counts it; what is later
     /// stays for the next one.
     pub fn hand_out(&mut self, clock: &Clock, ledger: &KernelEvents, mut take: impl FnMut(&KernelEvent)) {
@@ -204,10 +219,37 @@ impl Rings {
     }
 }
 
+impl Rings {
+    /// Gives segments of ClientHellos to `take`: each with the bytes that were carried. To be called before what was drained is
+    /// processed: they wait for their flow, and its end must not come before them. Returns whether there were any.
+    pub fn hellos(&mut self, ledger: &KernelEvents, mut take: impl FnMut(&Hello, &[u8])) -> bool {
+        for taken in 0..MAX_DRAIN {
+            let Some(record) = self.hellos.next() else { return taken > 0 };
+            match Hello::decode(&record) {
+                Some((head, bytes)) => {
+                    ledger.hello.read.add(1);
+                    take(&head, bytes);
+                }
+                None => ledger.unknown.add(1),
+            }
+        }
+        true
+    }
+}
+
 /// Lets whoever holds up a ring go on.
 #[expect(clippy::disallowed_methods, reason = "nothing wakes the thread any more that is stopping: 20 ms at most")]
 fn wait_once() {
     std::thread::sleep(LAST_LOOK);
+}
+
+/// The process that asked for a connection, or took it.
+pub fn caller(event: &Event) -> Option<u32> {
+    match event {
+        Event::Connect(call) => Some(call.caller.tgid),
+        Event::Accept(accept) => Some(accept.tgid),
+        _ => None,
+    }
 }
 
 /// The count of an event's kind.

@@ -136,8 +136,9 @@ impl Report {
         }
         let ledger = Ledger::default();
         let rings = self.result("rings", Rings::take(&mut programs), |_| {
-            let config::Rings { flows, owners, answers, execs } = &capture.rings;
-            format!("flows {flows}, owners {owners}, answers {answers}, execs {execs}")
+            let config::Rings { flows, owners, answers, execs, hellos } = &capture.rings;
+            let hellos = if loaded.config.hellos() { format!(", hellos {hellos}") } else { String::new() };
+            format!("flows {flows}, owners {owners}, answers {answers}, execs {execs}{hellos}")
         });
         let mut all = true;
         for program in PROGRAMS.iter().filter(|program| program.is_needed(&loaded.config)) {

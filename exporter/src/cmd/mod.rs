@@ -18,6 +18,8 @@ mod reload;
 pub mod replay;
 pub mod run;
 pub mod status;
+pub mod tail;
+pub mod top;
 
 /// The threads that deliver, and wait for signals.
 ///

@@ -16,7 +16,7 @@ use crate::{
     export::{self, ExportHandle, Exporter},
     pipeline::{self, Running},
     record::{privacy::Policy, resource::Host},
-    telemetry::{self, Instance, Prepared, Service, instance::Reload, notify},
+    telemetry::{self, Instance, Prepared, Service, instance::Reload, notify, status::frame::Recording},
 };
 
 /// How long requests in flight may take to land before their batches are given back. Longer than a receiver that works
@@ -108,6 +108,7 @@ impl Reloader {
             queue.reconfigure(&config.queue);
         }
         self.instance.batch_bytes.store(config.export.batch.max_bytes.0, Relaxed);
+        self.instance.set_recording(Recording::of(&config));
         capture.apply(pipeline::Change {
             old: self.config.clone(),
             new: config.clone(),

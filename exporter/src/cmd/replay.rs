@@ -17,7 +17,10 @@ use tokio::sync::oneshot;
 
 use super::run::{heard, nth};
 use crate::{
-    capture::pcap::{self, Decapsulate, Reader, Undecoded},
+    capture::{
+        KernelTime,
+        pcap::{self, Decapsulate, Packet, Reader, Undecoded},
+    },
     config::{self, Config, Loaded, Target},
     exit::{Exit, Failure},
     export::{self, Exporter},
@@ -50,14 +53,14 @@ pub struct Captures {
 }
 
 /// An opened capture.
-struct Capture {
+pub(super) struct Capture {
     name: PathBuf,
     source: Box<dyn Read + Send>,
     size: Option<u64>,
 }
 
 /// How the reading ended.
-enum Ended {
+pub(super) enum Ended {
     /// All was read.
     Whole,
     /// A stop came.
@@ -75,7 +78,7 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     telemetry::start_log(&config.log);
     let exporter = Exporter::build(&export::Settings::resolved(loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&config.record).map_err(|e| Exit::Config.with(e))?;
-    let opened = captures.files.iter().map(|path| Capture::open(path)).collect::<Result<Vec<_>, _>>()?;
+    let opened = captures.open()?;
     // What comes now was written by others. The files are open, and no thread is there yet.
     let given_up = Plan::of(config, &[]).and_then(|plan| plan.change_user_alone().and_then(|()| plan.drop()));
     if let Err(error) = given_up {
@@ -98,13 +101,13 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
     thread::Builder::new()
         .name("flowtel-replay".into())
         .spawn(move || {
-            let ended = read(stage, opened, &drawn);
+            let ended = read(stage, opened, &drawn, |_| {});
             // Nobody waits for it any more when a second signal came.
             let _ = done.send(ended);
         })
         .map_err(|e| Exit::Unavailable.with(anyhow::Error::new(e).context("starting the replay thread")))?;
 
-    let ended = runtime.block_on(async {
+    let (ended, unread) = runtime.block_on(async {
         let mut reading = reading;
         let ended = tokio::select! {
             ended = &mut reading => Some(ended),
@@ -121,8 +124,10 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
                 (ended, config.export.grace.0, 2)
             }
         };
+        let closed = export.unread();
         export.drain(grace, nth(signals, signal)).await;
-        ended
+        let unread = *closed.borrow();
+        (ended, unread)
     });
     bar.finish_and_clear();
     if !captures.quiet && !matches!(config.log.level, config::Level::Off) {
@@ -135,14 +140,15 @@ pub fn replay(loaded: &Loaded, captures: &Captures) -> Result<(), Failure> {
         );
     }
     match ended {
-        Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger),
+        Some(Ok((ended, undecoded))) => outcome(ended, &undecoded, &ledger, unread),
         Some(Err(_)) => Err(anyhow!("the replay thread panicked").into()),
+        None if unread => Ok(()),
         None => Err(anyhow!("stopped by a signal while waiting for more of the capture").into()),
     }
 }
 
 /// The stages from packets to the queue.
-fn stage(
+pub(super) fn stage(
     (config, target, privacy): (&Config, &Target, Option<Arc<Policy>>),
     captures: &Captures,
     queue: &Queue,
@@ -155,6 +161,7 @@ fn stage(
         flows: config.flow.max_flows as usize,
         local: captures.local.clone(),
         update: config.updates(),
+        hellos: config.hellos(),
     };
     let resource = resource::build(&config.record, &resource::Host::read(), &Observer::WHOLE_HOST);
     let resource = resource::shortened(resource::sampled(resource, config.capture.sample), &config.record.shorten);
@@ -164,8 +171,14 @@ fn stage(
         .decapsulating(captures.decapsulate)
 }
 
-/// Reads one capture after the other, as if they were one. Returns how it ended, and what could not be looked into.
-fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended, Undecoded) {
+/// Reads one capture after the other, as if they were one; `pace` has each packet's time before its turn comes. Returns how it
+/// ended, and what could not be looked into.
+pub(super) fn read(
+    mut stage: Replay,
+    captures: Vec<Capture>,
+    bar: &ProgressBar,
+    mut pace: impl FnMut(KernelTime),
+) -> (Ended, Undecoded) {
     let mut ended = Ended::Whole;
     let mut undecoded = Undecoded::default();
     for Capture { name, source, .. } in captures {
@@ -179,7 +192,11 @@ fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended,
         };
         let mut go_on = true;
         let whole = loop {
-            match reader.next(|packet| go_on = stage.packet(packet)) {
+            let one = |packet: &Packet<'_>| {
+                pace(packet.time);
+                go_on = stage.packet(packet);
+            };
+            match reader.next(one) {
                 Ok(_) if !go_on => break Err(Ended::Stopped(name)),
                 Ok(true) => {}
                 Ok(false) => break Ok(()),
@@ -196,11 +213,10 @@ fn read(mut stage: Replay, captures: Vec<Capture>, bar: &ProgressBar) -> (Ended,
     (ended, undecoded)
 }
 
-/// What the shell is told.
-fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger) -> Result<(), Failure> {
+/// What the shell is told. `unread`: the reader of standard output went away.
+fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger, unread: bool) -> Result<(), Failure> {
     let records = &ledger.records;
-    // What nobody wanted to read any more is no loss.
-    let lost = records.rejected.get() + records.queue_full.get() + records.undelivered.get();
+    let lost = super::ending::lost(ledger, unread);
     let unknown = || anyhow!("not decoded, and so not recorded: {undecoded}");
     if (!matches!(ended, Ended::Whole) || lost > 0) && !undecoded.is_empty() {
         // Another code says how it ended. Standard error may be closed.
@@ -216,7 +232,7 @@ fn outcome(ended: Ended, undecoded: &Undecoded, ledger: &Ledger) -> Result<(), F
             let told = anyhow!("reading {}: what was read up to there is told", name.display());
             Err(code.with(anyhow::Error::new(error).context(told)))
         }
-        Ended::Stopped(_) if records.write_failed.get() > 0 => Ok(()),
+        Ended::Stopped(_) if unread => Ok(()),
         Ended::Stopped(name) => Err(anyhow!("stopped by a signal within {}", name.display()).into()),
         Ended::Whole if lost > 0 => Err(anyhow!("{lost} of {} records were not delivered", records.made.get()).into()),
         Ended::Whole if !undecoded.is_empty() => Err(Exit::Undecoded.with(unknown())),
@@ -257,6 +273,15 @@ fn bar(captures: &[Capture], quiet: bool, target: &config::Target) -> ProgressBa
 
 fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
+}
+
+// === impl Captures
+
+impl Captures {
+    /// Opens all of them.
+    pub(super) fn open(&self) -> Result<Vec<Capture>, Failure> {
+        self.files.iter().map(|path| Capture::open(path)).collect()
+    }
 }
 
 // === impl Capture

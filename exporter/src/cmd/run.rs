@@ -33,7 +33,7 @@ use crate::{
     },
     rights::{Plan, State, signals},
     select::Select,
-    telemetry::{self, Instance, Prepared, Service, notify},
+    telemetry::{self, Instance, Prepared, Service, notify, status::frame::Recording},
 };
 
 use super::reload::Reloader;
@@ -55,11 +55,16 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
     for hint in plan.hints() {
         tracing::warn!("{hint}");
     }
-    let exporter = Exporter::build(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
+    let exporter = Exporter::prepare(&export::Settings::resolved(&loaded)).map_err(|e| Exit::Config.with(e))?;
     let privacy = Policy::read(&loaded.config.record).map_err(|e| Exit::Config.with(e))?;
     let Loaded { config, target, .. } = loaded;
     let on_terminal = is_on_terminal();
+    if !plan.gives_records() {
+        // The rights of the start may be what opens it.
+        exporter.open().map_err(|e| Exit::Config.with(e))?;
+    }
     plan.change_user().map_err(|e| Exit::NoPermission.with(e))?;
+    exporter.open().map_err(|e| Exit::Config.with(e))?;
 
     // Nothing starts a thread that lasts before the rights are gone: it would keep them.
     let ledger = Arc::new(Ledger::default());
@@ -106,11 +111,12 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
             .asking(running.asker())
             .helped(helper),
     );
+    instance.set_recording(Recording::of(&config));
     let mut service = Service::start(beside, Arc::clone(&instance));
     let mut reloader = Reloader { sources, config, target, host, instance: Arc::clone(&instance) };
     notify::ready(&instance);
 
-    let mut died = None;
+    let (mut died, mut unread) = (None, false);
     runtime.block_on(async {
         loop {
             tokio::select! {
@@ -133,22 +139,26 @@ pub fn run(loaded: Loaded, sources: Sources) -> Result<(), Failure> {
         // The thread needs a tick at most; nothing else is to be done meanwhile.
         died = running.stop().err();
         super::ending::say_what_waits(&instance.queue, &reloader.config.queue, &reloader.target, grace);
+        let closed = export.unread();
         export.drain(grace, nth(signals, 2)).await;
+        unread = *closed.borrow();
         service.stop().await;
     });
     telemetry::tell_folded();
-    if !matches!(reloader.config.log.level, config::Level::Off) {
+    let log = &reloader.config.log;
+    let is_quiet = matches!(log.level, config::Level::Off | config::Level::Error);
+    if !is_quiet || log.balance && log.level != config::Level::Off {
         // Standard error may be closed; the exit code still tells how it ended.
-        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, &reloader.config.log));
+        let _ = writeln!(std::io::stderr(), "{}", super::ending::text(&ledger, log));
     }
     match died {
-        None => super::ending::outcome(&ledger),
+        None => super::ending::outcome(&ledger, unread),
         Some(message) => Err(anyhow::anyhow!("the capture thread panicked: {message}").into()),
     }
 }
 
 /// Everything from the kernel to the queue, attached and ready.
-fn pipeline(
+pub(super) fn pipeline(
     config: &Config,
     target: &config::Target,
     host: &Host,
@@ -162,7 +172,9 @@ fn pipeline(
     let gaps = wanted.then(|| Gaps::new(boot, start, Clock::measure().wall(start), Arc::clone(ledger)));
     let mut pins = match &config.capture.pin {
         Some(path) => {
-            let most = config.flow.max_flows.saturating_add(config.flow.max_attempts);
+            // With updates also what was told of older flows, and of those in no table.
+            let tables = if config.updates().is_some() { 3 } else { 1 };
+            let most = config.flow.max_flows.saturating_mul(tables).saturating_add(config.flow.max_attempts);
             Some(Pins::take(path, pins::Layout::of(&config.capture, cgroup), most).map_err(refused)?)
         }
         None => None,

@@ -52,6 +52,7 @@ impl Change {
         for (key, differs) in [
             ("export.headers", old.export.headers != new.export.headers),
             ("telemetry.metrics.headers", old.telemetry.metrics.headers != new.telemetry.metrics.headers),
+            ("record.hash.key", old.record.hash.key != new.record.hash.key),
             ("export.endpoint", old.export.endpoint != new.export.endpoint),
             ("export.logs_endpoint", old.export.logs_endpoint != new.export.logs_endpoint),
             ("telemetry.metrics.endpoint", old.telemetry.metrics.endpoint != new.telemetry.metrics.endpoint),
@@ -148,5 +149,8 @@ mod tests {
         assert_eq!(texts(&change.applied), ["export.headers"]);
         assert!(change.restart.is_empty());
         assert!(Change::new(&old, old.clone()).applied.is_empty());
+        let mut keyed = old.clone();
+        keyed.record.hash.key = Some(Secret::new("a key of 32 characters or more...."));
+        assert_eq!(texts(&Change::new(&old, keyed).applied), ["record.hash.key"]);
     }
 }

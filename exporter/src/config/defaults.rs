@@ -22,6 +22,7 @@ impl Default for Capture {
             snapshot: true,
             audit: Span(Duration::from_secs(15)),
             pin: None,
+            tls: false,
             exclude_self: true,
             rings: Rings::default(),
         }
@@ -30,7 +31,13 @@ impl Default for Capture {
 
 impl Default for Rings {
     fn default() -> Self {
-        Self { flows: Bytes(2 << 20), owners: Bytes(1 << 20), answers: Bytes(512 << 10), execs: Bytes(256 << 10) }
+        Self {
+            flows: Bytes(2 << 20),
+            owners: Bytes(1 << 20),
+            answers: Bytes(512 << 10),
+            execs: Bytes(256 << 10),
+            hellos: Bytes(1 << 20),
+        }
     }
 }
 
@@ -134,7 +141,8 @@ impl Default for Export {
 
 impl Default for Batch {
     fn default() -> Self {
-        Self { max_records: 4096, max_bytes: Bytes(1 << 20), max_age: Span(Duration::from_secs(1)) }
+        // More would not fit the CPU's caches between the thread that writes it and the one that sends it (docs/performance.md).
+        Self { max_records: 512, max_bytes: Bytes(1 << 20), max_age: Span(Duration::from_secs(1)) }
     }
 }
 

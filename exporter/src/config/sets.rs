@@ -81,6 +81,7 @@ set_of_words!(
         ("flowtel.tcp.flow.failed", Self::FAILED.0),
         ("flowtel.tcp.flow.open", Self::OPEN.0),
         ("flowtel.tcp.flow.update", Self::UPDATES.0),
+        ("flowtel.tls.client_hello", Self::HELLOS.0),
         ("flowtel.gap", Self::GAPS.0),
         ("net_flow_tcp_begin", Self::BEGINS.0),
         ("net_flow_tcp_end", Self::ENDS.0),
@@ -102,15 +103,17 @@ impl Events {
     pub const GAPS: Self = Self(16);
     /// `flowtel.tcp.flow.update`, where `flow.update` asks for them.
     pub const UPDATES: Self = Self(32);
+    /// `flowtel.tls.client_hello`, where `capture.tls` asks for them.
+    pub const HELLOS: Self = Self(64);
     /// The set `flows`.
     pub const FLOWS: Self = Self::BEGINS.and(Self::ENDS).and(Self::OPEN).and(Self::UPDATES);
     /// The set `network_events`: all.
-    pub const NETWORK_EVENTS: Self = Self::FLOWS.and(Self::FAILED).and(Self::GAPS);
+    pub const NETWORK_EVENTS: Self = Self::FLOWS.and(Self::FAILED).and(Self::HELLOS).and(Self::GAPS);
 
     /// Whether ends have to be watched for: a failure is the end of a socket, too, and an update is of a flow that has not
-    /// ended.
+    /// ended, as a ClientHello is.
     pub const fn needs_ends(self) -> bool {
-        self.has_any(Self::ENDS.and(Self::FAILED).and(Self::UPDATES))
+        self.has_any(Self::ENDS.and(Self::FAILED).and(Self::UPDATES).and(Self::HELLOS))
     }
 }
 
@@ -138,7 +141,10 @@ mod tests {
             ("[\"flows\"]", Events::FLOWS),
             ("\"begins\"", Events::BEGINS),
             ("\"net_flow_tcp_begin, net_flow_tcp_end\"", Events::BEGINS.and(Events::ENDS)),
-            ("[\"flows\", \"flowtel.tcp.flow.failed\", \"flowtel.gap\"]", Events::NETWORK_EVENTS),
+            (
+                "[\"flows\", \"flowtel.tcp.flow.failed\", \"flowtel.tls.client_hello\", \"flowtel.gap\"]",
+                Events::NETWORK_EVENTS,
+            ),
             ("[\"flowtel.tcp.flow.open\", \"flowtel.tcp.flow.begin\"]", Events::OPEN.and(Events::BEGINS)),
             ("[]", Events(0)),
         ] {
@@ -149,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(bits in 0u8..64) {
+        fn what_is_written_is_read_again(bits in 0u8..128) {
             let text = serde_json::to_string(&Events(bits)).expect("words");
             prop_assert_eq!(events(&text), Ok(Events(bits)), "{}", text);
         }

@@ -81,6 +81,9 @@ pub struct Capture {
     #[schemars(example = &"/sys/fs/bpf/flowtel")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pin: Option<PathBuf>,
+    /// Record what clients say first over TLS (`flowtel.tls.client_hello`): the server's name that they ask for, protocols and versions
+    /// that they offer, their JA4 fingerprint (docs/tls.md). `false`: it costs nothing. `capture.events` must include it.
+    pub tls: bool,
     /// Leave out the connections that flowtel itself makes: to the receivers of records and of metrics.
     pub exclude_self: bool,
     /// Sizes of the rings between kernel and user space: powers of two. A ring counts twice as resident memory, for it is
@@ -104,6 +107,9 @@ pub struct Rings {
     /// The ring of what processes run: which program one starts, of which other one it is a copy.
     #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
     pub execs: Bytes,
+    /// The ring of what clients say first over TLS (`capture.tls`).
+    #[schemars(extend("x-min" = "64KiB", "x-max" = "1GiB"))]
+    pub hellos: Bytes,
 }
 
 /// How events become flows.
@@ -537,7 +543,7 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// An HTTP address for `/metrics` (Prometheus), `/healthz` and `/readyz`.
     pub admin: Admin,
-    /// The socket that `flowtel status` asks.
+    /// The socket that `flowtel status`, `explain`, `top` and `tail` ask.
     pub status: Status,
     /// The group, by name or number, whose members may ask at `status.socket` and `admin.socket`, beside root and
     /// flowtel's own user. The kernel says who asks. Where the host has no such group, or with an empty text: nobody else. A change needs a
@@ -593,7 +599,7 @@ impl Admin {
     }
 }
 
-/// The socket that `flowtel status` asks.
+/// The socket that `flowtel status`, `explain`, `top` and `tail` ask.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Status {
@@ -680,6 +686,11 @@ impl Config {
     pub fn updates(&self) -> Option<Duration> {
         let every = self.flow.update.0;
         (!every.is_zero() && self.capture.events.has(Events::UPDATES)).then_some(every)
+    }
+
+    /// Whether what clients say over TLS is recorded.
+    pub fn hellos(&self) -> bool {
+        self.capture.tls && self.capture.events.has(Events::HELLOS)
     }
 }
 

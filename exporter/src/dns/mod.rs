@@ -142,7 +142,7 @@ impl Dns {
         match seen {
             Some(names) if names.state == State::Fresh => Some(names),
             _ => {
-                let hosts = self.hosts.names(address).filter(|_| reader.hosts);
+                let hosts = reader.hosts.then(|| self.hosts.names(address)).flatten();
                 hosts.or(seen).or_else(|| self.reverse_names(address, reader, at))
             }
         }

@@ -41,6 +41,7 @@ mod text;
 mod tls;
 pub mod verdict;
 mod wire;
+pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,9 @@ pub use metrics::MetricsClient;
 pub use probe::ProbeError;
 pub use split::split;
 pub use state::{Known, LinkState, State};
-pub use stdout::json_line;
+pub(crate) use stdout::Name as FileName;
+pub use stdout::{LinePrinter, json_line};
+pub use text::printable;
 
 use build::Transport;
 
@@ -178,11 +181,21 @@ impl Settings {
 // === impl Exporter
 
 impl Exporter {
-    /// Reads the TLS files and checks URL and headers. Connects to nothing.
+    /// Reads the TLS files, checks URL and headers, and opens `export.path`. Connects to nothing.
     ///
     /// # Errors
     /// Whatever would make each request fail: the error names the file, header or URL and says what to do.
     pub fn build(settings: &Settings) -> Result<Self, BuildError> {
+        let exporter = Self::prepare(settings)?;
+        exporter.open()?;
+        Ok(exporter)
+    }
+
+    /// As [`Self::build`], without the file of `export.path`, which [`Self::open`] opens: as the user that goes on writing.
+    ///
+    /// # Errors
+    /// As [`Self::build`].
+    pub fn prepare(settings: &Settings) -> Result<Self, BuildError> {
         let beside =
             (settings.beside && settings.target != Target::Stdout).then(|| stdout::Stdout::build(&settings.print));
         Ok(Self {
@@ -192,6 +205,18 @@ impl Exporter {
             retry: settings.retry,
             hold: settings.hold.clone(),
         })
+    }
+
+    /// Opens the file of `export.path`, where there is one and it isn't open yet.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub fn open(&self) -> Result<(), BuildError> {
+        let printed = match &self.transport {
+            Transport::Stdout(stdout) => Some(stdout),
+            Transport::Otlp(_) => self.beside.as_ref(),
+        };
+        printed.map_or(Ok(()), stdout::Stdout::open)
     }
 
     /// Begins to deliver what is in `queue`, on `runtime`, and counts each record's fate in `ledger`.
@@ -256,6 +281,11 @@ impl Printer {
 // === impl ExportHandle
 
 impl ExportHandle {
+    /// Whether standard output was closed by its reader. The answer can be read after the export has ended, too.
+    pub fn unread(&self) -> watch::Receiver<bool> {
+        self.closed.clone()
+    }
+
     /// Returns once standard output was closed by its reader: nothing more can be written, flowtel had better stop.
     /// Never returns for other targets.
     pub fn closed(&self) -> impl Future<Output = ()> + Send + use<> {

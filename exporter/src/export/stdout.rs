@@ -24,14 +24,17 @@ mod file;
 mod form;
 mod pack;
 mod people;
+mod printer;
 mod sink;
 mod writer;
 
 use file::File;
+pub(crate) use file::Name;
 pub(super) use form::Form;
 use pack::Pack;
 #[cfg(test)]
 pub(super) use people::Place;
+pub use printer::LinePrinter;
 pub(super) use sink::{Raw, Sink};
 use writer::{Writer, Written};
 
@@ -68,21 +71,31 @@ pub fn json_line(batch: &Batch, out: &mut Vec<u8>) -> io::Result<()> {
 // === impl Stdout
 
 impl Stdout {
-    /// What prints as these settings say.
+    /// What prints as these settings say. A file isn't open yet.
     ///
     /// # Errors
-    /// The file can't be opened, or there can't be a thread.
+    /// The path names no file, or there can't be a thread.
     pub(super) fn build(print: &Print) -> Result<Self, BuildError> {
         let form = Form::of(print);
         let (place, sink): (_, Box<dyn Sink>) = match &print.path {
             None => ("standard output".into(), Box::new(Raw(rustix::stdio::stdout()))),
             Some(path) => {
                 let error = |e: io::Error| BuildError::OutputFile { path: path.clone(), why: e.to_string() };
-                (path.display().to_string(), Box::new(File::open(path, print.rotate.clone()).map_err(error)?))
+                (path.display().to_string(), Box::new(File::new(path, print.rotate.clone()).map_err(error)?))
             }
         };
         let pack = if form.is_for_terminal() { None } else { Pack::of(print.compress).map_err(BuildError::Thread)? };
         Ok(Self::new(Writer::new(form, sink, pack), place))
+    }
+
+    /// Opens the file, where it isn't open yet.
+    ///
+    /// # Errors
+    /// It can't be opened.
+    pub(super) fn open(&self) -> Result<(), BuildError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = writer.as_mut().map_or(Ok(()), |writer| writer.open());
+        opened.map_err(|e| BuildError::OutputFile { path: self.place.clone().into(), why: e.to_string() })
     }
 
     #[cfg(test)]

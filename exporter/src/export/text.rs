@@ -9,7 +9,7 @@ pub(super) const WORDS: usize = 240;
 
 /// `text` with every character escaped that could move a cursor, end a line or turn the reading direction, cut after
 /// `max` characters.
-pub(super) fn printable(text: &str, max: usize) -> String {
+pub fn printable(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max));
     let mut rest = text.trim().chars();
     for c in rest.by_ref().take(max) {

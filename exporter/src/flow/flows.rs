@@ -10,6 +10,7 @@ use super::{
     attempts::{Attempt, Attempts},
     audited::Vanished,
     early::Early,
+    hellos::Hellos,
     listeners::Listeners,
     older::OlderFlows,
     open::OpenFlows,
@@ -44,6 +45,8 @@ pub struct Flows {
     pub(super) untied: Untied,
     /// Open flows are told now and then.
     pub(super) updated: bool,
+    /// What clients say first over TLS.
+    pub(super) hellos: Hellos,
     pub(super) listeners: Listeners,
     pub(super) vanished: Vanished,
     /// Where the audit goes on in the table of open flows.
@@ -59,7 +62,7 @@ pub struct Flows {
     /// Begins whose other end was not seen yet, by what both ends have in common.
     unmatched: HashMap<CommunityId, Place, foldhash::fast::RandomState>,
     /// Ends that are held, by cookie: a local reset leaves after its socket is closed.
-    closed: HashMap<u64, Place, foldhash::fast::RandomState>,
+    pub(super) closed: HashMap<u64, Place, foldhash::fast::RandomState>,
     pub(super) events: config::Events,
     pub(super) acceptors: bool,
     pub(super) boot: BootId,
@@ -104,6 +107,7 @@ impl Flows {
             older: OlderFlows::default(),
             untied: Untied::new(config.flow.max_flows as usize),
             updated: config.updates().is_some(),
+            hellos: Hellos::default(),
             listeners: Listeners::default(),
             vanished: Vanished::default(),
             audited: 0,
@@ -208,6 +212,7 @@ impl Flows {
             self.lost = Lost { events, at: now };
         }
         self.doubt();
+        self.settle_hellos(Some(now));
         self.waited(Some(now));
         // What becomes of them nobody knows: the kernel may be trying still, they may wait for their first write (Fast Open), or
         // connect() failed and the socket is kept.
@@ -222,6 +227,7 @@ impl Flows {
     /// Gives out everything that waits: nothing more will come.
     pub fn flush(&mut self, mut out: impl FnMut(&FlowEvent)) {
         self.doubt();
+        self.settle_hellos(None);
         self.waited(None);
         self.ledger.kernel.accept.unused.add(self.early.forget(None));
         self.refusals.tell(&self.boot, None, |event| out(&event));
@@ -237,7 +243,11 @@ impl Flows {
 
     /// Whether nothing waits to be told.
     pub fn is_quiet(&self) -> bool {
-        self.settling.is_empty() && self.early.is_empty() && self.refusals.is_empty() && self.waits.is_empty()
+        self.settling.is_empty()
+            && self.early.is_empty()
+            && self.refusals.is_empty()
+            && self.waits.is_empty()
+            && self.hellos.is_empty()
     }
 
     /// How many attempts are open.
@@ -259,6 +269,12 @@ impl Flows {
                     if let Some(event) = self.told_update(&event, cookie).filter(|_| !own) {
                         out(&event);
                     }
+                    continue;
+                }
+                What::ClientHello { .. } => {
+                    let (event, cookie) = (held.event.clone(), held.cookie);
+                    self.settling.told();
+                    out(&self.told_hello(&event, cookie));
                     continue;
                 }
                 What::Begin { .. } => {

@@ -11,6 +11,7 @@
 //! - `shares`: the table of both, which is bounded for each cgroup;
 //! - `settle`: what waits a moment before it is told, until the rest of its story can have been seen;
 //! - `refusals`: refused attempts from outside, folded when they are many;
+//! - `hellos`: what clients say first over TLS, put together and given to its flow;
 //! - `updates`: what has passed so far over a flow that is open;
 //! - `waits`: attempts that are over unless something of them comes soon;
 //! - [`reason`]: why a flow ended, or an attempt failed: pure functions; [`cause`]: its words;
@@ -29,6 +30,7 @@ mod early;
 mod find;
 pub mod flags;
 mod flows;
+mod hellos;
 pub mod id;
 mod listeners;
 mod notes;
@@ -51,7 +53,10 @@ pub use flows::Flows;
 use flowtel_common::event::COMM_LEN;
 pub use id::{BootId, FlowId};
 
-use crate::capture::{KernelTime, NetnsId, WallTime, pcap::Tunnel};
+use crate::{
+    capture::{KernelTime, NetnsId, WallTime, pcap::Tunnel},
+    tls::Hello,
+};
 
 /// Something that a record tells: what happened, when, to which flow.
 #[derive(Debug, Clone, PartialEq)]
@@ -117,6 +122,11 @@ pub enum What {
         duration: Option<Duration>,
         /// What passed.
         traffic: Traffic,
+    },
+    /// Its client said this first, over TLS.
+    ClientHello {
+        /// What.
+        hello: Box<Hello>,
     },
     /// It is over.
     End {

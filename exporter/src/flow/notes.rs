@@ -65,7 +65,8 @@ impl Flows {
         let open = self.open.iter().map(|(cookie, open)| of_open(&self.boot, cookie, open));
         // The next flowtel finds the older ones anew.
         let older = self.updated.then(|| self.older.all_told()).into_iter().flatten();
-        let others = self.untied.iter().chain(older).map(|(cookie, told)| of_other(cookie, told));
+        let others = self.untied.iter().map(|(cookie, told)| (cookie, *told)).chain(older);
+        let others = others.map(|(cookie, told)| of_other(cookie, &told));
         open.chain(attempts).chain(others).collect()
     }
 
@@ -87,7 +88,7 @@ impl Flows {
                     // Two of one socket: never in what a flowtel wrote.
                     self.ledger.kernel.connect.unused.add(1);
                 }
-            } else if words.is(UPDATED) {
+            } else if words.is(UPDATED) && self.updated {
                 self.untied.insert(words.at(COOKIE), words.told());
             }
         }
@@ -248,7 +249,7 @@ impl Words<'_> {
             flow.set_apart(boot, began);
         }
         let (active, own, told) = (self.is(ACTIVE), self.is(OWN), self.told().map(Box::new));
-        Open { flow, began, seen, begin: Place::ELSEWHERE, active, own, told }
+        Open { flow, began, seen, begin: Place::ELSEWHERE, active, own, hello: false, told }
     }
 
     fn told(self) -> Option<Passed> {
@@ -352,7 +353,19 @@ mod tests {
                 flow.owner = owner;
                 (flow.netns, flow.interface) = (NetnsId::new(cookie ^ began), began as u32);
                 let told = began.is_multiple_of(2).then(|| Box::new(passed(cookie, began)));
-                (cookie, Open { flow, began: KernelTime(began), seen, begin: Place::ELSEWHERE, active, own, told })
+                (
+                    cookie,
+                    Open {
+                        flow,
+                        began: KernelTime(began),
+                        seen,
+                        begin: Place::ELSEWHERE,
+                        active,
+                        own,
+                        hello: false,
+                        told,
+                    },
+                )
             },
         )
     }
@@ -393,7 +406,8 @@ mod tests {
 
     #[test]
     fn what_was_told_of_flows_that_are_found_anew_is_handed_on_too() {
-        let config = Config::default();
+        let mut config = Config::default();
+        config.flow.update = crate::config::Span(std::time::Duration::from_secs(300));
         let mut flows = Flows::new(&config, boot(), None, Arc::<Ledger>::default());
         assert_eq!(flows.take_up(&[of_other(7, &passed(1 << 40 | 5, 6))]), 0);
         assert_eq!(flows.leave(), [of_other(7, &passed(1 << 40 | 5, 6))]);

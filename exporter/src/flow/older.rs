@@ -86,9 +86,24 @@ impl OlderFlows {
         self.by_cookie.iter().find(is).map(|(cookie, older)| older.flow(boot, *cookie))
     }
 
+    /// The sockets of all of them.
+    pub fn cookies(&self) -> impl Iterator<Item = u64> {
+        self.by_cookie.keys().copied()
+    }
+
+    /// The flow on this socket.
+    pub fn get(&self, boot: &BootId, cookie: u64) -> Option<Flow> {
+        self.by_cookie.get(&cookie).map(|older| older.flow(boot, cookie))
+    }
+
     /// Whether the flow on this socket is one.
     pub fn contains(&self, cookie: u64) -> bool {
         self.by_cookie.contains_key(&cookie)
+    }
+
+    /// The flow on this socket, if it is one.
+    pub fn flow_of(&self, boot: &BootId, cookie: u64) -> Option<Flow> {
+        self.by_cookie.get(&cookie).map(|older| older.flow(boot, cookie))
     }
 
     /// A process takes a connection that nobody had taken when it was found. Returns whether it is one of these.
@@ -143,9 +158,10 @@ impl OlderFlows {
         self.by_cookie.get_mut(&cookie)?.told.as_deref_mut()
     }
 
-    /// The same of all, each with its cookie.
-    pub fn all_told(&self) -> impl Iterator<Item = (u64, &Passed)> {
-        self.by_cookie.iter().filter_map(|(cookie, older)| Some((*cookie, older.told.as_deref()?)))
+    /// The same of all, each with its cookie; by own side and peer, for whoever reads it decides on the direction anew.
+    pub fn all_told(&self) -> impl Iterator<Item = (u64, Passed)> {
+        let told = |older: &Older| Some(older.told.as_deref()?.turned(older.direction));
+        self.by_cookie.iter().filter_map(move |(cookie, older)| Some((*cookie, told(older)?)))
     }
 
     /// Notes a reset. Returns whether it is of one of these.
@@ -235,7 +251,7 @@ impl Flows {
                 found: found.state as u8,
                 told: self.updated.then(|| {
                     // A flowtel before this one has told of it.
-                    let told = self.untied.take(cookie);
+                    let told = self.untied.take(cookie).map(|told| told.turned(direction));
                     let active = found.active.unwrap_or(direction == Some(Direction::Outgoing));
                     Box::new(told.unwrap_or_else(|| so_far(&found.counters, found.state, direction, active).passed()))
                 }),

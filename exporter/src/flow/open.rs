@@ -16,6 +16,8 @@ pub(super) struct Open {
     /// This side asked for it: its SYN is among what the peer acknowledged.
     pub active: bool,
     pub own: bool,
+    /// What its client said over TLS was told.
+    pub hello: bool,
     /// What passed by its last update.
     pub told: Option<Box<Passed>>,
 }

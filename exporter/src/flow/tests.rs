@@ -13,6 +13,7 @@ use crate::{
     ledger::Ledger,
 };
 
+mod hellos;
 mod owners;
 mod updates;
 

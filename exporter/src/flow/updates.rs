@@ -36,6 +36,34 @@ pub(super) struct Untied {
     most: usize,
 }
 
+// === impl Passed
+
+impl Passed {
+    /// Whether it was counted earlier than `other`: counters only grow, those of segments around after four billion.
+    fn is_before(&self, other: &Self) -> bool {
+        let less = |now: u32, then: u32| now.wrapping_sub(then) > u32::MAX / 2;
+        self.source_bytes < other.source_bytes
+            || self.destination_bytes < other.destination_bytes
+            || less(self.source_segments, other.source_segments)
+            || less(self.destination_segments, other.destination_segments)
+    }
+
+    /// By source and destination in, by the socket's own side and its peer out, and back: where the peer asked for the
+    /// connection, the peer is the source.
+    pub(super) fn turned(self, direction: Option<Direction>) -> Self {
+        if direction != Some(Direction::Incoming) {
+            return self;
+        }
+        Self {
+            source_bytes: self.destination_bytes,
+            destination_bytes: self.source_bytes,
+            source_segments: self.destination_segments,
+            destination_segments: self.source_segments,
+            ..self
+        }
+    }
+}
+
 // === impl Untied
 
 impl Untied {
@@ -195,6 +223,10 @@ impl Flows {
             open.told = Some(Box::new(now));
             event.flow = open.flow.clone();
         } else if let Some(told) = self.older.told(cookie) {
+            if now.is_before(told) {
+                // It was counted before the flow was found.
+                return None;
+            }
             *traffic = traffic.since(told);
             *told = now;
         } else if self.untied.told.contains(cookie) {

@@ -19,7 +19,7 @@ pub struct Loss {
 }
 
 /// All of them, in the order of the data's way.
-pub const LOSSES: [Loss; 15] = [
+pub const LOSSES: [Loss; 16] = [
     Loss { stage: "kernel", reason: "flows_ring_full", words: "events lost", count: Ledger::flows_ring_full },
     Loss { stage: "kernel", reason: "callbacks_taken", words: "ends not reported", count: |l| l.audit.unseen.get() },
     Loss { stage: "kernel", reason: "owners_ring_full", words: "events lost", count: owners_ring },
@@ -29,6 +29,12 @@ pub const LOSSES: [Loss; 15] = [
         reason: "answers_ring_full",
         words: "answers lost",
         count: |l| l.kernel.dns.ring_full.get(),
+    },
+    Loss {
+        stage: "kernel",
+        reason: "hellos_ring_full",
+        words: "hellos lost",
+        count: |l| l.kernel.hello.ring_full.get(),
     },
     Loss {
         stage: "kernel",

@@ -37,9 +37,14 @@ impl fmt::Display for Summary<'_> {
                 write!(f, ", {} {words}", thousands(count))?;
             }
         }
-        let (lost, _) = ledger.lost();
-        if lost > 0 {
-            write!(f, "; {} events or records are missing on the way, -v says which", thousands(lost))?;
+        let lost = ledger.records_lost();
+        // Before they became records.
+        let events = ledger.lost().0.saturating_sub(lost);
+        if events > 0 {
+            write!(f, "; {} events were lost", thousands(events))?;
+        }
+        if lost + events > 0 {
+            f.write_str("; -v says where")?;
         }
         Ok(())
     }

@@ -1,6 +1,10 @@
 //! Repeats, folded: events alike go in, one event and a count come out. Bounded: more kinds than [`MOST`] are not folded.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
+    time::Duration,
+};
 
 use hashbrown::{HashMap, HashSet};
 
@@ -37,6 +41,8 @@ enum Outcome {
     Begun,
     Open,
     Updated,
+    /// What was said, as a number.
+    Said(u64),
     Ended(Option<Cause<EndReason>>),
     Vanished,
     Failed(Cause<FailReason>),
@@ -139,14 +145,19 @@ impl Alike {
     /// `None` for what is folded already, or does not say from where.
     fn of(event: &FlowEvent) -> Option<Self> {
         let flow = &event.flow;
-        let outcome = match event.what {
+        let outcome = match &event.what {
             What::Begin { .. } => Outcome::Begun,
             What::Open => Outcome::Open,
             What::Update { .. } => Outcome::Updated,
-            What::End { cause, .. } => Outcome::Ended(cause),
+            What::ClientHello { hello } => {
+                let mut hash = DefaultHasher::new();
+                hello.hash(&mut hash);
+                Outcome::Said(hash.finish())
+            }
+            What::End { cause, .. } => Outcome::Ended(*cause),
             What::Vanished => Outcome::Vanished,
             What::Failed { fold: Some(_), .. } => return None,
-            What::Failed { cause, .. } => Outcome::Failed(cause),
+            What::Failed { cause, .. } => Outcome::Failed(*cause),
         };
         Some(Self {
             netns: flow.netns,
@@ -173,7 +184,7 @@ impl Repeats {
                 *duration = None;
                 traffic.rtt = None;
             }
-            What::Open | What::Vanished | What::Failed { .. } => {}
+            What::Open | What::ClientHello { .. } | What::Vanished | What::Failed { .. } => {}
         }
         Self { first: event.clone(), sum, count: 1, last: event.at.time, ports: HashSet::default() }
     }

@@ -12,8 +12,8 @@
 //! 2. What was not seen since the pressure began is always told in full, and so goes last: when the queue is full, which
 //!    drops batches whatever is in them and tells it by a gap record.
 //!
-//! Updates of open flows (`flow.update`) are folded among themselves, by a budget of their own: they never cost a begin or an
-//! end its record. Their deltas are added up, so that bytes over time stay what they are.
+//! Updates of open flows (`flow.update`), and what clients say over TLS (`capture.tls`), are folded among themselves, by a budget of
+//! their own: they never cost a begin or an end its record. Hellos are alike that say the same. Deltas of updates are added up, so that bytes over time stay what they are.
 //!
 //! Of a cgroup that is over its budget repeats are folded in the same way, and failures at one address whatever the port, while
 //! all others are told in full. Without pressure it costs two comparisons an event. It must never lose an event: each is told, alone or in a count.
@@ -44,7 +44,8 @@ pub struct Overload {
     pressure: Pressure,
     budgets: Budgets,
     folds: Folds,
-    /// Updates of open flows have budgets and kinds of their own: however many there are, they fold no begin and no end.
+    /// Updates of open flows, and ClientHellos, have budgets and kinds of their own: however many there are, they fold no begin and
+    /// no end.
     updates: (Budgets, Folds),
     ledger: Arc<Ledger>,
     folded_before: u64,
@@ -97,7 +98,7 @@ impl Overload {
     pub fn folds(&mut self, event: &FlowEvent) -> bool {
         let cgroup = event.flow.owner.as_ref().map(|owner| owner.cgroup);
         let (budgets, folds) = match event.what {
-            What::Update { .. } => (&mut self.updates.0, &mut self.updates.1),
+            What::Update { .. } | What::ClientHello { .. } => (&mut self.updates.0, &mut self.updates.1),
             _ => (&mut self.budgets, &mut self.folds),
         };
         let is_over = cgroup.is_some_and(|cgroup| budgets.is_over(cgroup, event.at.time));

@@ -61,7 +61,7 @@ impl Hierarchies {
         }
         // Before anything is read: what is read holds at least until here.
         let until = KernelTime::now().max(at);
-        let (since, place) = self.read(pid).unwrap_or_default();
+        let (since, place) = self.read(pid, at).unwrap_or_default();
         let before = self.known.get(pid).and_then(|known| known.place.clone());
         // What is the same stays one: records of it are encoded once.
         let place = match (place, before) {
@@ -72,9 +72,9 @@ impl Hierarchies {
         place.filter(|_| at >= since)
     }
 
-    fn read(&self, pid: u32) -> Option<(KernelTime, Option<Place>)> {
+    fn read(&self, pid: u32, at: KernelTime) -> Option<(KernelTime, Option<Place>)> {
         let process = open(&self.proc, rustix::path::DecInt::new(pid)).ok()?;
-        let since = since_of(&process).ok()?;
+        let since = since_of(&process, at).ok()?;
         let list = read_whole(&process, c"cgroup", MOST_BYTES).ok()?;
         Some((since, container_in(&list)))
     }

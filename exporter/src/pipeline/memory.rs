@@ -11,6 +11,12 @@ use rustix::param::page_size;
 const EVERY: Duration = Duration::from_secs(30);
 /// How much more than after the start is much, in bytes.
 const MUCH: u64 = 4 << 20;
+/// How much the allocator keeps free at the end of a heap, and from which size on a piece is a mapping of its own, in bytes. What
+/// a busy tick needs is needed by the next one too: to give it back each time costs more in page faults than the records do.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 8 << 20;
+#[cfg(target_env = "gnu")]
+const MAPPED: libc::c_int = 4 << 20;
 
 /// When to give back, and how much is usual.
 #[derive(Debug)]
@@ -25,9 +31,9 @@ pub(super) struct Memory {
 impl Memory {
     /// Gives back what only the start needed.
     ///
-    /// The kernel's types alone are 6 MiB, read twice (here and by aya). The first free of that size makes glibc keep up to
-    /// twice as much at the end of its heap from then on (M_MMAP_THRESHOLD, mallopt(3)), so it must be asked.
+    /// The kernel's types alone are 6 MiB, read twice (here and by aya).
     pub fn after_start(now: Instant) -> Self {
+        settle();
         give_back();
         Self { usual: resident().unwrap_or(u64::MAX), next: now + EVERY }
     }
@@ -50,6 +56,17 @@ pub fn resident() -> Option<u64> {
     let statm = fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
     Some(pages * page_size() as u64)
+}
+
+/// Tells glibc what to keep (mallopt(3)). Else the largest piece that was ever freed decides.
+fn settle() {
+    #[cfg(target_env = "gnu")]
+    for (what, bytes) in [(libc::M_TRIM_THRESHOLD, KEPT), (libc::M_MMAP_THRESHOLD, MAPPED)] {
+        // SAFETY: it changes numbers of the allocator, under its own locks.
+        unsafe {
+            libc::mallopt(what, bytes);
+        }
+    }
 }
 
 fn give_back() {

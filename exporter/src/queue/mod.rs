@@ -151,6 +151,11 @@ impl Queue {
         self.watchers().watch()
     }
 
+    /// Whether anybody watches now.
+    pub fn is_watched(&self) -> bool {
+        self.watchers().are_there()
+    }
+
     fn watchers(&self) -> &Watchers {
         match self {
             Self::Memory(memory) => memory.watchers(),

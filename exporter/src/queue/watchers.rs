@@ -55,12 +55,16 @@ impl Default for Watchers {
 impl Watchers {
     /// Shows a batch. The capture thread alone does.
     pub(super) fn show(&self, batch: &Batch) {
-        if self.sender.receiver_count() == 0 {
+        if !self.are_there() {
             return;
         }
         let before = self.shown.fetch_add(batch.records.into(), Relaxed);
         // Fails only where the last watcher has just gone.
         let _ = self.sender.send(Shown { before, batch: batch.clone() });
+    }
+
+    pub(super) fn are_there(&self) -> bool {
+        self.sender.receiver_count() > 0
     }
 
     pub(super) fn watch(&self) -> Watcher {

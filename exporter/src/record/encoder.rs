@@ -31,6 +31,7 @@ use crate::{
         BootId, Cause, EndReason, Evidence, FailReason, FlowEvent, FlowId, Fold, Stamp, Traffic, What, community_id,
     },
     netns::is_link_local,
+    tls::Hello,
 };
 
 mod fixed;
@@ -240,6 +241,7 @@ impl Encoder {
             What::End { .. } | What::Vanished => fixed::end(out, at),
             What::Open => front(out, at, schema::INFO, schema::INFO_TEXT, schema::OPEN),
             What::Update { .. } => front(out, at, schema::INFO, schema::INFO_TEXT, schema::UPDATE),
+            What::ClientHello { .. } => front(out, at, schema::INFO, schema::INFO_TEXT, schema::CLIENT_HELLO),
             What::Failed { .. } => front(out, at, schema::WARN, schema::WARN_TEXT, schema::FAILED),
         }
         let body_start = wire::open_string(out, wire::log_record::BODY);
@@ -263,6 +265,7 @@ impl Encoder {
                 }
                 What::Open => constant_attribute!(out, schema::EVENT_NAME, schema::OPEN),
                 What::Update { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::UPDATE),
+                What::ClientHello { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::CLIENT_HELLO),
                 What::Failed { .. } => constant_attribute!(out, schema::EVENT_NAME, schema::FAILED),
             }
         }
@@ -308,6 +311,7 @@ impl Encoder {
             What::Update { duration, traffic } if enriched.fold.is_none() => end(out, None, *duration, traffic),
             // A sum of totals would count the same bytes again and again.
             What::Update { traffic, .. } => delta(out, traffic),
+            What::ClientHello { hello: said } => hello(out, said),
             What::End { cause, duration, traffic } => end(out, *cause, *duration, traffic),
             What::Failed { cause, attempts, fold } => failed(out, *cause, *attempts, fold.as_ref()),
         }
@@ -397,6 +401,30 @@ fn delta(out: &mut Vec<u8>, traffic: &Traffic) {
     number(schema::DELTA_RETRANSMITS, delta.retransmits.into());
 }
 
+/// What a client said first over TLS.
+fn hello(out: &mut Vec<u8>, hello: &Hello) {
+    let list = |out: &mut Vec<u8>, key, values: &[String]| {
+        if !values.is_empty() {
+            let values: Vec<&str> = values.iter().map(String::as_str).collect();
+            wire::strings_attribute(out, key, &values);
+        }
+    };
+    if let Some(name) = &hello.server_name {
+        wire::string_attribute(out, schema::TLS_SERVER_NAME, name.as_bytes());
+    }
+    list(out, schema::TLS_PROTOCOLS, &hello.protocols);
+    list(out, schema::TLS_VERSIONS, &hello.versions);
+    if let Some(ja4) = &hello.ja4 {
+        wire::string_attribute(out, schema::TLS_JA4, ja4.as_str().as_bytes());
+    }
+    if hello.ech {
+        wire::bool_attribute(out, schema::TLS_ECH, true);
+    }
+    if !hello.whole {
+        wire::bool_attribute(out, schema::TLS_PARTIAL, true);
+    }
+}
+
 /// How a cause is known; those of a `fin` are constants.
 #[inline(always)]
 fn cause_source(out: &mut Vec<u8>, source: Option<Evidence>) {
@@ -469,6 +497,7 @@ fn outcome(body: &mut Vec<u8>, what: &What, fold: Option<&Fold>) {
         What::Begin { .. } => (" began", None, fold),
         What::Open => (" open", None, fold),
         What::Update { .. } => (" still open", None, fold),
+        What::ClientHello { .. } => (" said TLS hello", None, fold),
         What::End { cause, .. } => (" ended", cause.map(|cause| cause.reason.as_str()), fold),
         What::Vanished => (" ended unseen", None, fold),
         What::Failed { cause, fold, .. } => (" failed", Some(cause.reason.as_str()), fold.as_ref()),
@@ -508,6 +537,7 @@ fn uid(boot: &BootId, event: &FlowEvent) -> u128 {
         What::End { .. } | What::Vanished => 3,
         What::Failed { .. } => 4,
         What::Update { .. } => 5,
+        What::ClientHello { .. } => 6,
     };
     id.0 ^ (u128::from(event.at.time.0) << 8 | what)
 }

@@ -48,6 +48,9 @@ pub const OPEN: &str = "flowtel.tcp.flow.open";
 /// Event name: a TCP flow is open, and this is what has passed so far.
 pub const UPDATE: &str = "flowtel.tcp.flow.update";
 
+/// Event name: what a client said first over TLS.
+pub const CLIENT_HELLO: &str = "flowtel.tls.client_hello";
+
 /// SeverityNumber INFO (opentelemetry/proto/logs/v1/logs.proto).
 pub const INFO: i32 = 9;
 /// SeverityText that goes with [`INFO`].
@@ -136,7 +139,7 @@ attributes! {
         "How the process came by the connection: it asked for it (`connector`), accepted it (`acceptor`), or listens on the socket that took it (`listener`).", "connector";
     PROCESS_SOURCE = "flowtel.process.source" "string" "", "with process.pid",
         "How the process is known: it was seen to call connect() (`connect`), accept() (`accept`), or listen() on the very socket that took the connection (`listener`: another process may have taken it from there); or it was found in /proc at flowtel's start (`snapshot`). docs/owners.md says when no process is named.", "connect";
-    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "update and end, when its begin named another process",
+    PROCESS_BEGIN_PID = "flowtel.process.begin.pid" "int" "", "update, client_hello and end, when its begin named another process",
         "The process that the begin of this flow named: accept() came later than 50 ms after the handshake.", "1230";
     EXECUTABLE_NAME = "process.executable.name" "string" "", "when the start of the program was seen, or /proc still showed that same process",
         "Base name of the executable that process ran then.", "curl";
@@ -210,6 +213,18 @@ attributes! {
         "The same of flowtel.destination.packets.", "10";
     DELTA_RETRANSMITS = "flowtel.delta.tcp.retransmits" "int" "{segment}", "with flowtel.delta.source.packets",
         "The same of flowtel.tcp.retransmits.", "0";
+    TLS_SERVER_NAME = "flowtel.tls.server_name" "string" "", "client_hello, when the client names a server and that is in what was seen",
+        "The server that the client asks for (SNI), as it says itself: lower case, without the root's dot, odd bytes as `\\DDD`. With `flowtel.tls.ech` perhaps not the one it means.", "example.com";
+    TLS_PROTOCOLS = "flowtel.tls.protocols" "string[]" "", "client_hello, when the client offers any (ALPN)",
+        "Application protocols that the client offers, in its order, without GREASE; at most 16.", "[\"h2\",\"http/1.1\"]";
+    TLS_VERSIONS = "flowtel.tls.versions" "string[]" "", "client_hello, when they are in what was seen",
+        "Versions of TLS that the client offers, in its order, without GREASE: `1.3`, `1.2`, `1.1`, `1.0`, `3.0` (SSL), others as hex; at most 16. Of a client that sends no list the highest one.", "[\"1.3\",\"1.2\"]";
+    TLS_JA4 = "flowtel.tls.ja4" "string" "", "client_hello, when all of the ClientHello was seen",
+        "JA4 fingerprint of the client: the same for one program and version, whatever the server. Never of a part.", "t13d1516h2_8daaf6152771_e5627efa2ab1";
+    TLS_ECH = "flowtel.tls.ech" "bool" "", "client_hello, when true",
+        "The client sends an encrypted ClientHello too (ECH), or pretends to (GREASE): nobody on the way can tell. If it is real flowtel.tls.server_name is the outer one, of whoever hosts the server.", "true";
+    TLS_PARTIAL = "flowtel.tls.partial" "bool" "", "client_hello, when true",
+        "Not all of the ClientHello was seen: it is longer than 4 KiB, or part of it never came by. What is missing here may have been said.", "true";
     ERROR_TYPE = "error.type" "string" "", "failed",
         "`refused`, `timed_out`, `unreachable`, `aborted`, `denied`, `_OTHER`; see Causes.", "refused";
     ATTEMPTS = "flowtel.tcp.attempts" "int" "{segment}", "failed",
@@ -272,6 +287,7 @@ pub fn markdown() -> String {
          | event_name | `{BEGIN}`: a TCP flow began, its handshake is complete; exactly one for each connection and side. \
          `{OPEN}`: it was open already when flowtel started, and has no begin; once for each start. \
          `{UPDATE}`: it is open, and this is what has passed so far; every `flow.update`, if anything did. \
+         `{CLIENT_HELLO}`: what its client said first over TLS (`capture.tls`). \
          `{END}`: it ended. `{FAILED}`: an attempt never became a flow. `{GAP}`: something is known to be missing |\n\
          | time_unix_nano | when it happened in the kernel. Open: when it was seen. An end that nobody told: when the audit found it. Outgoing: when the peer's answer arrived; incoming: when the \
          handshake was complete. 0 in a replay of packets without a time |\n\
@@ -313,7 +329,7 @@ mod tests {
     fn names_are_unique_and_short_enough_for_a_one_byte_length() {
         for (i, a) in ATTRIBUTES.iter().enumerate() {
             assert!(a.name.len() < 128);
-            assert!([BEGIN, OPEN, UPDATE, END, FAILED, GAP].iter().all(|name| name.len() < 32));
+            assert!([BEGIN, OPEN, UPDATE, CLIENT_HELLO, END, FAILED, GAP].iter().all(|name| name.len() < 32));
             assert!(ATTRIBUTES[..i].iter().all(|b| b.name != a.name));
         }
     }

@@ -192,8 +192,8 @@ pub fn news() -> Vec<String> {
     names
 }
 
-/// Filters the calls of this process, of all its threads.
-pub(super) fn confine_main(mode: Seccomp) -> io::Result<()> {
+/// Filters the calls of this process, of all its threads. With a `terminal` it may change that one's settings.
+pub(super) fn confine_main(mode: Seccomp, terminal: bool) -> io::Result<()> {
     let action = match mode {
         Seccomp::Off => return Ok(()),
         Seccomp::Log => SeccompAction::Log,
@@ -205,7 +205,7 @@ pub(super) fn confine_main(mode: Seccomp) -> io::Result<()> {
     // The C library goes on with clone(2), whose flags can be looked at, only where the kernel seems not to have this one.
     let clone3: Rules = number("clone3").map(|number| (number, Vec::new())).into_iter().collect();
     apply(filter(clone3, SeccompAction::Allow, SeccompAction::Errno(errno(libc::ENOSYS)))?)?;
-    apply(filter(main_rules()?, action, SeccompAction::Allow)?)
+    apply(filter(main_rules(terminal)?, action, SeccompAction::Allow)?)
 }
 
 /// Filters the calls of this process by these rules: any other is refused.
@@ -268,7 +268,7 @@ fn apply(program: BpfProgram) -> io::Result<()> {
     seccompiler::apply_filter_all_threads(&program).map_err(io::Error::other)
 }
 
-fn main_rules() -> io::Result<Rules> {
+fn main_rules(terminal: bool) -> io::Result<Rules> {
     const EXEC: u64 = libc::PROT_EXEC as u64;
     const WRITE: u64 = libc::PROT_WRITE as u64;
     const ANONYMOUS: u64 = libc::MAP_ANONYMOUS as u64;
@@ -326,7 +326,12 @@ fn main_rules() -> io::Result<Rules> {
         0x2401,      // PERF_EVENT_IOC_DISABLE: a tracepoint, at the stop
     ]
     .map(|request| [Argument::int(1, request)]);
-    add("ioctl", &asked.each_ref().map(<[_; 1]>::as_slice))?;
+    // TCSETS, TCSETSW, TCSETSF; and TCSETS2 and so on, which newer C libraries use. Nothing types for its user with them.
+    let set = [0x5402_i64, 0x5403, 0x5404, 0x402c_542b, 0x402c_542c, 0x402c_542d];
+    let set = set.map(|request| [Argument::int(1, request)]);
+    let set = if terminal { set.as_slice() } else { &[] };
+    let ioctls: Vec<_> = asked.iter().chain(set).map(<[_; 1]>::as_slice).collect();
+    add("ioctl", &ioctls)?;
     add(
         "prctl",
         &[
@@ -402,7 +407,7 @@ mod tests {
 
     #[test]
     fn the_list_holds_what_every_program_needs_and_nothing_that_makes_programs_or_processes() {
-        let rules = main_rules().expect("valid rules");
+        let rules = main_rules(false).expect("valid rules");
         for name in ["read", "openat", "futex", "sendto", "exit_group", "bpf", "clone"] {
             assert!(rules.contains_key(&number(name).expect("known")), "{name}");
         }

@@ -1,10 +1,11 @@
 //! flowtel's own directories in; the same, of the user that flowtel becomes, out: the queue's, that of the pins, those of its
-//! sockets. What an earlier flowtel wrote as another user is taken over.
+//! sockets, that of a file of records. What an earlier flowtel wrote as another user is taken over.
 //!
 //! Must never give away what is not flowtel's. A directory is given only where nobody else could have put something into it:
 //! it is root's or that user's, and others may not write there. Links are not followed, files with a second name stay.
 
 use std::{
+    ffi::CString,
     fs::DirBuilder,
     io,
     os::{
@@ -14,17 +15,22 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat, statat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Uid, chownat, fstat, openat, stat, statat};
 
 use super::User;
-use crate::config::{Config, QueueKind};
+use crate::{
+    config::{Config, QueueKind},
+    export::FileName,
+};
 
 /// What a directory is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     Queue,
     Pins,
     Sockets,
+    /// The file that is written, and those that were put aside.
+    Records(FileName),
 }
 
 /// Directories that flowtel writes to.
@@ -52,6 +58,11 @@ impl Wanted {
                 all.push((Kind::Sockets, directory.to_owned()));
             }
         }
+        if let Some(path) = config.export.path.as_ref().filter(|_| config.export.prints())
+            && let (Some(directory), Some(name)) = (path.parent(), FileName::of(path))
+        {
+            all.push((Kind::Records(name), directory.to_owned()));
+        }
         let earlier = User::find(config.security.user.as_deref()).ok().map(|user| user.uid);
         Self { all, earlier }
     }
@@ -59,9 +70,25 @@ impl Wanted {
     /// Whether a directory is not the user's yet.
     pub(super) fn needs_chown(&self, user: &User) -> bool {
         self.all.iter().any(|(kind, path)| match std::fs::symlink_metadata(path) {
-            Ok(found) => found.uid() != user.uid && *kind != Kind::Sockets,
-            Err(_) => true,
+            Ok(found) => found.uid() != user.uid && matches!(kind, Kind::Queue | Kind::Pins),
+            Err(_) => matches!(kind, Kind::Queue | Kind::Pins | Kind::Sockets),
         })
+    }
+
+    /// The directory of the file of records, where it is not the user's and won't be.
+    pub(super) fn foreign_records(&self, user: &User) -> Option<&Path> {
+        let (kind, path) = self.all.iter().find(|(kind, _)| matches!(kind, Kind::Records(_)))?;
+        let becomes_users = || {
+            let found =
+                stat(path).ok().filter(|found| FileType::from_raw_mode(found.st_mode) == FileType::Directory)?;
+            if found.st_uid == user.uid {
+                return Some(true);
+            }
+            let entries = entries(openat(CWD, path, OPENED, Mode::empty()).ok()?).ok()?;
+            let all_own = entries.iter().all(|(name, found)| is_own(kind, name.to_bytes(), found));
+            Some(self.is_trusted(&found) && all_own && !is_link(path))
+        };
+        (!becomes_users().unwrap_or(false)).then_some(path)
     }
 
     /// Makes what is missing, and gives everything to the user and group `to`. As root.
@@ -69,8 +96,8 @@ impl Wanted {
         for (kind, path) in &self.all {
             let missing: Vec<_> = path.ancestors().skip(1).take_while(|above| !above.exists()).collect();
             // What can't be made is a matter of the room that needs it: it says so, or works without.
-            if make(*kind, path).is_ok() {
-                self.give(*kind, path, to)?;
+            if make(kind, path).is_ok() {
+                self.give(kind, path, to)?;
                 for made in missing {
                     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
                     let given = openat(CWD, made, flags, Mode::empty()).and_then(|made| own(&made, to));
@@ -81,14 +108,14 @@ impl Wanted {
         Ok(())
     }
 
-    fn give(&self, kind: Kind, path: &Path, to: (u32, u32)) -> Result<(), Failed> {
+    fn give(&self, kind: &Kind, path: &Path, to: (u32, u32)) -> Result<(), Failed> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         // A link, or no directory: whoever opens it says so.
         let Ok(directory) = openat(CWD, path, flags, Mode::empty()) else { return Ok(()) };
         self.give_open(kind, &directory, to)
     }
 
-    fn give_open(&self, kind: Kind, directory: &OwnedFd, to: (u32, u32)) -> Result<(), Failed> {
+    fn give_open(&self, kind: &Kind, directory: &OwnedFd, to: (u32, u32)) -> Result<(), Failed> {
         let failed = |e: rustix::io::Errno| ("giving a directory of flowtel's to its user (chown)", e.into());
         let found = fstat(directory).map_err(failed)?;
         if found.st_uid == to.0 || !self.is_trusted(&found) {
@@ -98,19 +125,8 @@ impl Wanted {
             // Without CAP_DAC_OVERRIDE root may not look into another user's directory.
             own(directory, (0, 0)).map_err(failed)?;
         }
-        let Ok(listed) = openat(directory, c".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        else {
-            return Ok(());
-        };
-        let mut entries = Vec::new();
-        for entry in Dir::new(listed).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
-                entries.push((name.to_owned(), found));
-            }
-        }
+        let Ok(listed) = openat(directory, c".", OPENED, Mode::empty()) else { return Ok(()) };
+        let entries = entries(listed).map_err(failed)?;
         if entries.iter().any(|(name, found)| !is_own(kind, name.to_bytes(), found)) {
             // It is not for flowtel alone.
             return Ok(());
@@ -139,13 +155,33 @@ impl Wanted {
     }
 }
 
+const OPENED: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What is in a directory.
+fn entries(directory: OwnedFd) -> rustix::io::Result<Vec<(CString, Stat)>> {
+    let mut entries = Vec::new();
+    for entry in Dir::read_from(&directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if !matches!(name.to_bytes(), b"." | b"..") {
+            entries.push((name.to_owned(), statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW)?));
+        }
+    }
+    Ok(entries)
+}
+
+fn is_link(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
+}
+
 const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// Whether flowtel puts such a thing into a directory of this kind.
-fn is_own(kind: Kind, name: &[u8], found: &Stat) -> bool {
+fn is_own(kind: &Kind, name: &[u8], found: &Stat) -> bool {
     let file = FileType::from_raw_mode(found.st_mode);
     match kind {
         Kind::Sockets => file == FileType::Socket,
+        Kind::Records(own) => file == FileType::RegularFile && own.has(name),
         Kind::Pins if file == FileType::Directory => name.iter().all(u8::is_ascii_digit),
         Kind::Pins => file == FileType::RegularFile,
         Kind::Queue if file == FileType::Directory => name == LOST_AND_FOUND,
@@ -161,7 +197,7 @@ fn own(file: &OwnedFd, (uid, gid): (u32, u32)) -> rustix::io::Result<()> {
 }
 
 /// Makes a directory, and what is missing above it so that everybody can go through.
-fn make(kind: Kind, path: &Path) -> io::Result<()> {
+fn make(kind: &Kind, path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -170,6 +206,8 @@ fn make(kind: Kind, path: &Path) -> io::Result<()> {
         Kind::Queue => 0o700,
         // Its room knows where it may be, and makes it; where root's right is needed it is a directory of root's.
         Kind::Pins => return make_pins(path),
+        // Its room says so.
+        Kind::Records(_) => return Err(io::ErrorKind::NotFound.into()),
     };
     if let Some(above) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(above)?;
@@ -279,6 +317,35 @@ mod tests {
         // A directory with more than sockets in it.
         wanted(Kind::Sockets, top.path()).hand_over((65533, 65533)).expect("left alone");
         assert_eq!(owner(top.path()), 0);
+    }
+
+    #[test]
+    fn a_directory_of_records_alone_is_given_with_its_files() {
+        if !is_root() {
+            return;
+        }
+        let top = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(top.path(), fs::Permissions::from_mode(0o755)).expect("set");
+        let (now, aside) = (top.path().join("records.jsonl"), top.path().join("records-20261122T100000.123Z.jsonl"));
+        fs::write(&now, "x").expect("written");
+        fs::write(&aside, "x").expect("written");
+        let user = User::find(Some("65533")).expect("a number");
+        let kind = Kind::Records(FileName::of(&now).expect("a file"));
+        // Another's file beside it: the directory stays, and whoever starts flowtel hears of it.
+        let other = top.path().join("records-of-mine.jsonl");
+        fs::write(&other, "x").expect("written");
+        assert_eq!(wanted(kind.clone(), top.path()).foreign_records(&user), Some(top.path()));
+        wanted(kind.clone(), top.path()).hand_over((65533, 65533)).expect("left alone");
+        assert_eq!([top.path(), &now, &aside, &other].map(owner), [0; 4]);
+        fs::remove_file(&other).expect("removed");
+        assert_eq!(wanted(kind.clone(), top.path()).foreign_records(&user), None);
+        wanted(kind.clone(), top.path()).hand_over((65533, 65533)).expect("given");
+        assert_eq!([top.path(), &now, &aside].map(owner), [65533; 3]);
+        assert_eq!(wanted(kind.clone(), top.path()).foreign_records(&user), None);
+        // One that isn't there is not made.
+        let missing = top.path().join("missing");
+        wanted(kind, &missing).hand_over((65533, 65533)).expect("nothing to do");
+        assert!(!missing.exists());
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub struct Plan {
     stays: Option<String>,
     files: files::Wanted,
     ground: ground::Wanted,
+    /// The terminal's settings may be changed: they have to be put back at the end.
+    terminal: bool,
 }
 
 /// Why rights could not be given up.
@@ -97,6 +99,7 @@ impl Plan {
             security,
             user: None,
             stays: None,
+            terminal: false,
         };
         if !plan.security.drop {
             return Ok(plan);
@@ -140,6 +143,12 @@ impl Plan {
         })
     }
 
+    /// The same, for a process that draws on a terminal.
+    #[must_use]
+    pub fn with_terminal(self) -> Self {
+        Self { terminal: true, ..self }
+    }
+
     /// Whether anything is given up.
     pub fn drops(&self) -> bool {
         self.security.drop
@@ -160,6 +169,11 @@ impl Plan {
         self.security.seccomp
     }
 
+    /// Whether the file of `export.path` lies in a directory that is the user's, or will be.
+    pub fn gives_records(&self) -> bool {
+        self.user.as_ref().is_some_and(|user| self.ground.foreign_records(user).is_none())
+    }
+
     /// What a person should know.
     pub fn hints(&self) -> Vec<String> {
         let mut hints = Vec::new();
@@ -177,6 +191,15 @@ impl Plan {
             ));
         }
         if let Some(user) = &self.user {
+            if let Some(directory) = self.ground.foreign_records(user)
+                && !ground::allows(directory, user, 0o3)
+            {
+                hints.push(format!(
+                    "{} is no directory of the user {user}: the file of records (export.path) is written there, and can't be put \
+                     aside when it is large; use a directory that has nothing else in it, or give it to that user",
+                    directory.display()
+                ));
+            }
             for path in self.files.unreadable(user) {
                 hints.push(format!(
                     "{} can't be read by the user {user}: a reload will refuse it; give that user, or one of its groups, the \
@@ -216,11 +239,14 @@ impl Plan {
         if !self.drops() {
             return Ok(());
         }
+        // rustix reads the auxiliary vector at the first question about it; later it could not.
+        let _ = rustix::param::page_size();
         step("capabilities", capabilities::keep_only(&capabilities::kept_by_main()))?;
         self.seal()?;
         let landlock = if self.security.landlock { self.files.confine() } else { files::Confined::Off };
         state::note_landlock(landlock.to_string());
-        calls::confine_main(self.security.seccomp).map_err(|e| Error::Step { what: "seccomp", source: e })
+        calls::confine_main(self.security.seccomp, self.terminal)
+            .map_err(|e| Error::Step { what: "seccomp", source: e })
     }
 
     /// Gives everything up in a process of its own, which ends then. Returns what it had left, in words. Only where there is one

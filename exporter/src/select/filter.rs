@@ -1,6 +1,6 @@
 //! Rules made ready: what can be told from the event alone is looked at first, and for most rules that is all.
 
-use std::net::SocketAddr;
+use std::{borrow::Cow, net::SocketAddr};
 
 use ipnet::IpNet;
 use wildmatch::WildMatch;
@@ -10,6 +10,38 @@ use crate::{
     enrich::Enriched,
     flow::{Direction, FlowEvent},
 };
+
+/// What rules ask of a flow itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ends {
+    /// Who initiated it. Port 0 and an unspecified address stand for "not known".
+    pub source: SocketAddr,
+    /// Who was asked; likewise.
+    pub destination: SocketAddr,
+    /// Which side of it this is.
+    pub direction: Option<Direction>,
+    /// Both ends are on this host.
+    pub local: bool,
+}
+
+/// What rules ask of the process behind a flow. `None`: it is not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Who<'a> {
+    /// Path of the executable.
+    pub path: Option<&'a str>,
+    /// Its base name.
+    pub name: Option<&'a str>,
+    /// Name of the thread.
+    pub thread: Option<Cow<'a, str>>,
+    /// Process id.
+    pub pid: Option<u32>,
+    /// User id.
+    pub user: Option<u32>,
+    /// Path of the cgroup.
+    pub cgroup: Option<&'a str>,
+    /// Id of the container.
+    pub container: Option<&'a str>,
+}
 
 /// Rules in order, and what becomes of flows that none matches. A plain value: made from the settings, used by one thread,
 /// replaced as a whole.
@@ -62,7 +94,8 @@ impl Filter {
 
     /// Whether an event is kept, by what it says itself. `None`: that depends on the process behind it.
     pub fn early(&self, event: &FlowEvent) -> Option<bool> {
-        match self.rules.iter().find(|ready| ready.matches_event(event)) {
+        let ends = Ends::of(event);
+        match self.rules.iter().find(|ready| ready.matches_ends(&ends)) {
             None => Some(self.default),
             Some(Ready { owner: None, keeps, .. }) => Some(*keeps),
             Some(_) => None,
@@ -71,11 +104,43 @@ impl Filter {
 
     /// Whether an event is kept, when everything is known that can be.
     pub fn late(&self, enriched: &Enriched<'_>) -> bool {
+        self.keeps(&Ends::of(enriched.event), &Who::of(enriched))
+    }
+
+    /// Whether a flow is kept of which this is known.
+    pub fn keeps(&self, ends: &Ends, who: &Who<'_>) -> bool {
         let first = self.rules.iter().find(|ready| {
-            ready.matches_event(enriched.event)
-                && ready.owner.as_ref().is_none_or(|owner| owner.matches(&ready.rule, enriched))
+            ready.matches_ends(ends) && ready.owner.as_ref().is_none_or(|owner| owner.matches(&ready.rule, who))
         });
         first.map_or(self.default, |ready| ready.keeps)
+    }
+}
+
+// === impl Ends
+
+impl Ends {
+    fn of(event: &FlowEvent) -> Self {
+        let flow = &event.flow;
+        Self { source: flow.source, destination: flow.destination, direction: flow.direction, local: flow.local }
+    }
+}
+
+// === impl Who
+
+impl<'a> Who<'a> {
+    fn of(enriched: &'a Enriched<'_>) -> Self {
+        let owner = enriched.event.flow.owner.as_ref();
+        let place = enriched.place.as_deref();
+        let executable = enriched.executable();
+        Self {
+            path: executable.map(|executable| &*executable.path),
+            name: executable.map(|executable| &*executable.name),
+            thread: owner.map(|owner| String::from_utf8_lossy(owner.name())),
+            pid: owner.map(|owner| owner.pid),
+            user: owner.map(|owner| owner.uid),
+            cgroup: place.map(|place| &*place.path),
+            container: place.and_then(|place| place.container_id.as_deref()),
+        }
     }
 }
 
@@ -83,8 +148,8 @@ impl Filter {
 
 impl Ready {
     /// Whether all conditions hold that don't ask for the process. What is not known matches no condition.
-    fn matches_event(&self, event: &FlowEvent) -> bool {
-        let (rule, flow) = (&self.rule, &event.flow);
+    fn matches_ends(&self, flow: &Ends) -> bool {
+        let rule = &self.rule;
         within(&rule.source, &flow.source)
             && within(&rule.destination, &flow.destination)
             && (rule.address.is_empty()
@@ -123,29 +188,24 @@ impl OwnerRule {
         Self { process: texts(&rule.process), cgroup: texts(&rule.cgroup), container: texts(&rule.container) }
     }
 
-    fn matches(&self, rule: &Rule, enriched: &Enriched<'_>) -> bool {
-        let owner = enriched.event.flow.owner.as_ref();
-        let place = enriched.place.as_deref();
-        let user = || owner.is_some_and(|owner| rule.user.iter().any(|range| range.contains(&owner.uid)));
-        let pid = || owner.is_some_and(|owner| rule.pid.iter().any(|range| range.contains(&owner.pid)));
-        let cgroup = || place.is_some_and(|place| self.cgroup.iter().any(|text| text.holds(&place.path)));
-        let id = || place.and_then(|place| place.container_id.as_deref());
-        let container = || id().is_some_and(|id| self.container.iter().any(|text| text.begins(id)));
-        (self.process.is_empty() || self.matches_process(enriched))
+    fn matches(&self, rule: &Rule, who: &Who<'_>) -> bool {
+        let user = || who.user.is_some_and(|user| rule.user.iter().any(|range| range.contains(&user)));
+        let pid = || who.pid.is_some_and(|pid| rule.pid.iter().any(|range| range.contains(&pid)));
+        let cgroup = || who.cgroup.is_some_and(|path| self.cgroup.iter().any(|text| text.holds(path)));
+        let container = || who.container.is_some_and(|id| self.container.iter().any(|text| text.begins(id)));
+        (self.process.is_empty() || self.matches_process(who))
             && (rule.pid.is_empty() || pid())
             && (rule.user.is_empty() || user())
             && (self.cgroup.is_empty() || cgroup())
             && (self.container.is_empty() || container())
     }
 
-    fn matches_process(&self, enriched: &Enriched<'_>) -> bool {
-        let executable = enriched.executable();
-        let thread = enriched.event.flow.owner.as_ref().map(|owner| String::from_utf8_lossy(owner.name()));
+    fn matches_process(&self, who: &Who<'_>) -> bool {
         self.process.iter().any(|text| {
             if text.is_path() {
-                return executable.is_some_and(|e| text.is(&e.path));
+                return who.path.is_some_and(|path| text.is(path));
             }
-            executable.is_some_and(|e| text.is(&e.name)) || thread.as_deref().is_some_and(|name| text.is(name))
+            who.name.is_some_and(|name| text.is(name)) || who.thread.as_deref().is_some_and(|name| text.is(name))
         })
     }
 }

@@ -21,7 +21,10 @@ mod sample;
 use std::sync::Arc;
 
 use self::decided::Decided;
-pub use self::{filter::Filter, sample::Sample};
+pub use self::{
+    filter::{Ends, Filter, Who},
+    sample::Sample,
+};
 use crate::{
     config::{self, Events},
     enrich::Enriched,
@@ -96,11 +99,18 @@ impl Select {
         let event = enriched.event;
         let kept = self.filter.late(enriched);
         let begins = Events::BEGINS.and(Events::OPEN).has(name(&event.what));
-        let follows = begins && self.events.has_any(Events::ENDS.and(Events::UPDATES));
+        let follows = begins && self.events.has_any(Events::ENDS.and(Events::UPDATES).and(Events::HELLOS));
         if let Some(id) = event.flow.id.filter(|_| follows) {
             self.decided.insert(id, kept);
         }
         self.fate(event, kept) == Look::Record
+    }
+
+    /// Whether the records of an open flow are recorded, as far as rules and the sample go. Nothing is counted: it is for people
+    /// who ask what is open.
+    pub fn shows(&self, enriched: &Enriched<'_>) -> bool {
+        let decided = enriched.event.flow.id.and_then(|id| self.decided.get(id));
+        decided.unwrap_or_else(|| self.filter.late(enriched)) && self.sample.keeps(enriched.event)
     }
 
     /// What was decided when the flow began that this event ends, or tells more of.
@@ -111,7 +121,7 @@ impl Select {
         }
         match name(&event.what) {
             Events::ENDS => self.decided.take(event.flow.id?),
-            Events::UPDATES => self.decided.get(event.flow.id?),
+            Events::UPDATES | Events::HELLOS => self.decided.get(event.flow.id?),
             _ => None,
         }
     }
@@ -140,6 +150,7 @@ fn name(what: &What) -> Events {
         What::Begin { .. } => Events::BEGINS,
         What::Open => Events::OPEN,
         What::Update { .. } => Events::UPDATES,
+        What::ClientHello { .. } => Events::HELLOS,
         What::End { .. } | What::Vanished => Events::ENDS,
         What::Failed { .. } => Events::FAILED,
     }

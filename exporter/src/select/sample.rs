@@ -29,7 +29,12 @@ impl Sample {
             (
                 Some(below),
                 Some(id),
-                What::Begin { .. } | What::Open | What::Update { .. } | What::End { .. } | What::Vanished,
+                What::Begin { .. }
+                | What::Open
+                | What::Update { .. }
+                | What::ClientHello { .. }
+                | What::End { .. }
+                | What::Vanished,
             ) => ((id.0 >> 64) as u64) < below,
         }
     }

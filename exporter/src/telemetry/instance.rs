@@ -16,6 +16,7 @@ use crate::{
     pipeline::{Asker, Pulse, Watcher},
     queue::Queue,
     record::Observer,
+    telemetry::status::frame::Recording,
 };
 
 /// Longer than any tick, and than a round on a machine that is busy with other things.
@@ -49,6 +50,8 @@ pub struct Instance {
     pub helper: Option<Helper>,
     /// What became of changed configurations.
     pub reloads: Reloads,
+    /// What is recorded of what happens.
+    recording: Mutex<Recording>,
 }
 
 /// What became of changed configurations.
@@ -93,7 +96,18 @@ impl Instance {
             asker: None,
             helper: None,
             reloads: Reloads::default(),
+            recording: Mutex::default(),
         }
+    }
+
+    /// What is recorded of what happens.
+    pub fn recording(&self) -> Recording {
+        self.recording.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Another part of what happens is recorded from now on.
+    pub fn set_recording(&self, recording: Recording) {
+        *self.recording.lock().unwrap_or_else(PoisonError::into_inner) = recording;
     }
 
     /// The same, observing another part of the host than the whole.

@@ -150,8 +150,11 @@ impl Service {
         }
     }
 
-    /// Pushes the last metrics, and ends all of it.
+    /// Pushes the last metrics, shows the last records to those who look on, and ends all of it.
     pub async fn stop(mut self) {
+        if let Some(status) = self.status.take() {
+            status.finish().await;
+        }
         if let Some(last) = self.end_push() {
             // The task can't fail but by a panic, which is told.
             let _ = last.await;

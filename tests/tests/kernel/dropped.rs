@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use flowtel_tests::{
-    collector::{Collector, Protocol::Grpc},
+    collector::{
+        Collector,
+        Protocol::{self, Grpc},
+    },
     flowtel::{Flowtel, Launch, user},
     inject::{Argument, Stopped},
     netns::Pair,
@@ -34,7 +37,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("rights: as a service, another user with ambient capabilities, twice", 120, served),
 ];
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The kernel's version: what a process keeps depends on it.
 fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
@@ -60,7 +63,7 @@ fn helper(flowtel: &Flowtel) -> Result<u32> {
 }
 
 /// Checks each thread of a process: user, capabilities, what it can't gain. Returns how many there are.
-fn bare(pid: u32, uid: u32, capabilities: u64) -> Result<usize> {
+pub(crate) fn bare(pid: u32, uid: u32, capabilities: u64) -> Result<usize> {
     let mut threads = 0;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let Ok(status) = fs::read_to_string(task?.path().join("status")) else { continue };
@@ -88,7 +91,7 @@ fn bare(pid: u32, uid: u32, capabilities: u64) -> Result<usize> {
     Ok(threads)
 }
 
-fn kept_by_main() -> u64 {
+pub(crate) fn kept_by_main() -> u64 {
     // CAP_BPF, without which older kernels let nobody look into a map.
     if kernel_is_at_least((5, 19)) { 0 } else { 1 << 39 }
 }
@@ -164,25 +167,30 @@ fn refused(pid: u32, calls: Vec<Call>) -> Result<()> {
     Ok(())
 }
 
-struct Stage {
-    net: Pair,
-    collector: Collector,
+/// Two namespaces, a collector, and directories for flowtel.
+pub(crate) struct Stage {
+    pub(crate) net: Pair,
+    pub(crate) collector: Collector,
     directory: PathBuf,
     pins: Option<Mounted>,
 }
 
 impl Stage {
-    fn new(scene: &Scene) -> Result<Self> {
+    pub(crate) fn new(scene: &Scene) -> Result<Self> {
+        Self::with(scene, Collector::start(scene)?)
+    }
+
+    pub(crate) fn with(scene: &Scene, collector: Collector) -> Result<Self> {
         let pins = Mounted::new("bpf", scene.directory().join("bpf"), "").ok();
         // The modes above let the user go through, as in /var/lib.
         if let Some(pins) = &pins {
             fs::set_permissions(&pins.0, fs::Permissions::from_mode(0o755))?;
         }
         let directory = scene.directory().to_owned();
-        Ok(Self { net: Pair::new(scene)?, collector: Collector::start(scene)?, directory, pins })
+        Ok(Self { net: Pair::new(scene)?, collector, directory, pins })
     }
 
-    fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.directory.join("run/status.sock")
     }
 
@@ -191,8 +199,12 @@ impl Stage {
     }
 
     fn launch(&self) -> Result<Launch> {
+        self.launch_by(Grpc)
+    }
+
+    pub(crate) fn launch_by(&self, protocol: Protocol) -> Result<Launch> {
         // What others do on this host is not what is asked about here.
-        let launch = self.collector.receive_from(Launch::everything()?, Grpc);
+        let launch = self.collector.receive_from(Launch::everything()?, protocol);
         let launch = launch.argument("--include").argument(&format!("destination={}", self.net.server_v4));
         let text = |path: PathBuf| path.display().to_string();
         let launch = launch
@@ -206,22 +218,24 @@ impl Stage {
     }
 
     /// Connections, and whether their records came: `all` so far.
-    fn delivers(&self, all: usize) -> Result<()> {
+    pub(crate) fn delivers(&self, all: usize) -> Result<()> {
         self.comes(all).with_context(|| format!("{all} begins are not there"))
     }
 
     fn comes(&self, all: usize) -> Result<()> {
         let server = Server::start(&self.net.server, (self.net.server_v4, 0))?;
         burst(&self.net.client, server.address, 2, 10)?;
-        until("the records of twenty connections", PATIENCE, || {
-            let records = self.collector.records()?;
-            let mine = records.iter().filter(|r| r.event_name == "flowtel.tcp.flow.begin");
-            Ok((mine.count() >= all).then_some(()))
-        })
+        until("the records of twenty connections", PATIENCE, || Ok((self.begins()? >= all).then_some(())))
+    }
+
+    /// How many begins came.
+    pub(crate) fn begins(&self) -> Result<usize> {
+        let records = self.collector.records()?;
+        Ok(records.iter().filter(|r| r.event_name == "flowtel.tcp.flow.begin").count())
     }
 }
 
-fn owner(path: &Path) -> Result<u32> {
+pub(crate) fn owner(path: &Path) -> Result<u32> {
     Ok(fs::symlink_metadata(path).with_context(|| path.display().to_string())?.uid())
 }
 

@@ -4,6 +4,8 @@
 //! `FLOWTEL_TESTS=slow` adds those that take long; `FLOWTEL_TESTS_ROOMS=life,names` takes those of some files alone, or the few named `proofs`;
 //! `FLOWTEL_TESTS_PATIENCE=6` makes all limits of time longer.
 
+#[cfg(target_arch = "x86_64")]
+mod afterwards;
 mod causes;
 mod delivery;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +34,8 @@ mod select;
 mod sidecar;
 mod slow;
 mod telemetry;
+mod tls;
+mod top;
 mod updates;
 mod watchdog;
 mod whereabouts;
@@ -95,6 +99,10 @@ const PROOFS: &[&str] = &[
     "a fork without exec",
     "rights: no thread has any",
     "rights: as in a container",
+    "rights: as a service",
+    "rights: a queue and pins",
+    "afterwards: TLS by gRPC",
+    "afterwards: a file of records that root",
     "updates: older connections",
     "updates: a flow of no begin",
     "updates: pinned",
@@ -108,6 +116,7 @@ const PROOFS: &[&str] = &[
     "older connections that one side has left",
     "older connections reset by either side",
     "updates: ",
+    "tls: ",
     "pinned: what begins, ends and fails",
     "pinned: a flowtel that is killed",
     "pinned: fewer programs are wanted",
@@ -148,12 +157,14 @@ fn main() -> ExitCode {
         ("observers", observers::ALL),
         ("open", open::ALL),
         ("updates", updates::ALL),
+        ("tls", tls::ALL),
         ("pins", pins::ALL),
         ("replay", replay::ALL),
         ("delivery", delivery::ALL),
         ("queue", queue::ALL),
         ("ground", ground::ALL),
         ("telemetry", telemetry::ALL),
+        ("top", top::ALL),
         ("neighbours", neighbours::ALL),
         ("explain", explain::ALL),
         ("watchdog", watchdog::ALL),
@@ -163,6 +174,8 @@ fn main() -> ExitCode {
         ("rights", rights::ALL),
         #[cfg(target_arch = "x86_64")]
         ("dropped", dropped::ALL),
+        #[cfg(target_arch = "x86_64")]
+        ("afterwards", afterwards::ALL),
         ("rivals", rivals::ALL),
         ("hostile", hostile::ALL),
         ("slow", slow::ALL),

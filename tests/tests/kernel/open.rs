@@ -84,7 +84,7 @@ fn start(scene: &Scene, launch: Launch) -> Result<(Watching, Start)> {
 
 /// Waits until flowtel has found what was there, and returns the time then.
 pub(crate) fn found(flowtel: &Flowtel) -> Result<u64> {
-    until("the snapshot", PATIENCE, || Ok(flowtel.says(" open connections and ").then_some(())))
+    until("the snapshot", PATIENCE, || Ok(flowtel.says(" open connection").then_some(())))
         .with_context(|| flowtel.stderr())?;
     Ok(wall())
 }
@@ -537,7 +537,7 @@ fn off(scene: &Scene) -> Result<()> {
     drop((talk.client, talk.server));
     over(&net)?;
     pause(Duration::from_millis(200));
-    ensure!(!watching.flowtel.says(" open connections and "), "a snapshot was taken");
+    ensure!(!watching.flowtel.says(" open connection"), "a snapshot was taken");
     let told = watching.finish()?;
     exactly_all(&nobody_elses(told.records), &About::Addresses(net.addresses()), &[], &[])
 }

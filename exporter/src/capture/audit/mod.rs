@@ -20,7 +20,7 @@ pub mod lookouts;
 use std::{
     collections::{HashSet, VecDeque},
     net::SocketAddr,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use census::Census;
@@ -40,6 +40,10 @@ const FULL: Duration = Duration::from_secs(600);
 const AFTER_LOSS: Duration = Duration::from_secs(2);
 /// The same once more: what is left of a closed socket is gone from the list by then (TCP_TIMEWAIT_LEN is 60 s).
 const AFTER_LOSS_AGAIN: Duration = Duration::from_secs(65);
+/// How often a namespace is looked at that may be idle, and how many times as long as the look took the next one waits: the kernel
+/// walks the sockets of all namespaces for it, which takes milliseconds where there are many.
+const IDLE: Duration = Duration::from_secs(1);
+const IDLE_TIMES: u32 = 2_000;
 /// How long before everything is read that the programs had reported when a flow was seen to be over.
 const SETTLES: Duration = Duration::from_millis(200);
 /// The most flows that are remembered because a look at their addresses does not find them, though they live.
@@ -213,8 +217,9 @@ impl<S: Sockets> Audit<S> {
             self.sample = after(now, self.every);
             self.look(now, table, ledger);
         } else if now >= self.idle.0 {
-            self.idle.0 = after(now, Duration::from_secs(1));
+            let start = Instant::now();
             self.leave_idle(now, table);
+            self.idle.0 = after(now, IDLE.max(start.elapsed() * IDLE_TIMES));
         }
     }
 

@@ -70,13 +70,26 @@ pub struct Datagram<'a> {
 
 /// Looks into a packet. Of one that is in a tunnel, `which` says whether the tunnel's own packet counts or the one in it.
 pub fn decode<'a>(packet: &Packet<'a>, which: Decapsulate) -> Content<'a> {
-    let Some(layer) = packet.link.layer() else { return Content::Unreadable };
+    decode_with_payload(packet, which).0
+}
+
+/// The same, and what was captured of a segment's payload.
+pub fn decode_with_payload<'a>(packet: &Packet<'a>, which: Decapsulate) -> (Content<'a>, &'a [u8]) {
+    let Some(layer) = packet.link.layer() else { return (Content::Unreadable, &[]) };
     let rest = Rest { bytes: packet.bytes, whole: packet.whole as usize };
-    walk(packet.time, layer, rest, which).unwrap_or(Content::Unreadable)
+    let mut payload: &[u8] = &[];
+    let content = walk(packet.time, layer, rest, which, &mut payload).unwrap_or(Content::Unreadable);
+    (content, payload)
 }
 
 /// From header to header; `None`: cut short, not in order, or more headers than are walked.
-fn walk(time: KernelTime, mut layer: Layer, mut rest: Rest<'_>, which: Decapsulate) -> Option<Content<'_>> {
+fn walk<'a>(
+    time: KernelTime,
+    mut layer: Layer,
+    mut rest: Rest<'a>,
+    which: Decapsulate,
+    payload: &mut &'a [u8],
+) -> Option<Content<'a>> {
     let mut tunnel = None;
     for _ in 0..MOST_LAYERS {
         let step = if layer == Layer::Ip {
@@ -85,7 +98,10 @@ fn walk(time: KernelTime, mut layer: Layer, mut rest: Rest<'_>, which: Decapsula
                 ip::Found::LaterFragment => return Some(Content::Other),
             };
             if header.protocol == packet::TCP {
-                return segment(time, &header, tunnel).map(Content::Segment);
+                let segment = segment(time, &header, tunnel)?;
+                let captured = header.rest.bytes.get(header_length(header.rest.bytes)..).unwrap_or_default();
+                *payload = captured.get(..segment.payload as usize).unwrap_or(captured);
+                return Some(Content::Segment(segment));
             }
             if header.protocol == packet::UDP
                 && let Some(datagram) = datagram(time, &header)?
@@ -108,9 +124,14 @@ fn walk(time: KernelTime, mut layer: Layer, mut rest: Rest<'_>, which: Decapsula
     None
 }
 
+/// The length of a TCP header, as it says itself.
+fn header_length(tcp: &[u8]) -> usize {
+    tcp.get(12).map_or(0, |offset| usize::from(offset >> 4) * 4)
+}
+
 fn segment(time: KernelTime, ip: &ip::Header<'_>, tunnel: Option<Tunnel>) -> Option<Segment> {
     let head: &[u8; 14] = ip.rest.bytes.first_chunk()?;
-    let header = usize::from(head[12] >> 4) * 4;
+    let header = header_length(head);
     let source = SocketAddr::new(ip.source, u16::from_be_bytes([head[0], head[1]]));
     let destination = SocketAddr::new(ip.destination, u16::from_be_bytes([head[2], head[3]]));
     if header < 20 || source.port() == 0 || destination.port() == 0 {

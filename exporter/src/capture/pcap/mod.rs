@@ -24,7 +24,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-pub use decode::{Content, Datagram, Segment, decode};
+pub use decode::{Content, Datagram, Segment, decode, decode_with_payload};
 pub use layers::{Decapsulate, Tunnel};
 pub use link::Link;
 use pcap_parser::{PcapError, traits::PcapReaderIterator};

@@ -7,7 +7,7 @@ use flowtel_common::tally;
 use crate::{capture::cgroup::Cgroup, config};
 
 /// The layout of what lies in the pinned maps: events, counters, and [`Words`]. To be raised with each change of it.
-const LAYOUT: u64 = 10;
+const LAYOUT: u64 = 11;
 const MAGIC: u64 = u64::from_be_bytes(*b"flowtel\0");
 
 /// Kinds of kernel events that are counted.
@@ -15,15 +15,17 @@ pub(super) const KINDS: usize = tally::LEN as usize;
 /// The most of flowtel's own sockets that are told of: many times what it has.
 pub const MOST_OWN: usize = 64;
 
-const FIXED: usize = 1 + 3 + 1 + 1 + 1 + 3 + 3 * KINDS + 1;
+/// How many rings are handed on.
+pub(super) const RINGS: usize = 4;
+const FIXED: usize = 1 + RINGS + 1 + 1 + 1 + RINGS + 3 * KINDS + 1;
 /// The value of the map.
 pub(super) type Words = [u64; FIXED + MOST_OWN];
 
 /// What has to be equal for the maps of one flowtel to be of use to another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layout {
-    /// Sizes of the rings of flows, owners and answers, in bytes.
-    pub rings: [u64; 3],
+    /// Sizes of the rings of flows, owners, answers and hellos, in bytes.
+    pub rings: [u64; RINGS],
     /// The watched cgroup's number.
     pub cgroup: u64,
     /// Whether sockets tell their ends: they are asked for it when they are connected.
@@ -35,8 +37,8 @@ pub struct Layout {
 impl Layout {
     /// That of a flowtel with these settings.
     pub fn of(capture: &config::Capture, cgroup: &Cgroup) -> Self {
-        let config::Rings { flows, owners, answers, execs: _ } = &capture.rings;
-        Self { rings: [flows.0, owners.0, answers.0], cgroup: cgroup.id, ends: capture.events.needs_ends() }
+        let config::Rings { flows, owners, answers, hellos, execs: _ } = &capture.rings;
+        Self { rings: [flows.0, owners.0, answers.0, hellos.0], cgroup: cgroup.id, ends: capture.events.needs_ends() }
     }
 }
 
@@ -58,7 +60,7 @@ pub(super) struct Handover {
     /// The process id, as the kernel sees it; 0 where it was not learned, or is not to be left out.
     pub tgid: u32,
     /// How far the rings were read.
-    pub positions: [u64; 3],
+    pub positions: [u64; RINGS],
     /// What was counted since the maps were made, by this flowtel and those before it.
     pub counts: Counts,
     /// flowtel's own sockets: of its connections to receivers, and their other ends.
@@ -99,9 +101,9 @@ impl Handover {
         if next()? != MAGIC | LAYOUT {
             return None;
         }
-        let layout = Layout { rings: [next()?, next()?, next()?], cgroup: next()?, ends: next()? != 0 };
+        let layout = Layout { rings: [next()?, next()?, next()?, next()?], cgroup: next()?, ends: next()? != 0 };
         let tgid = u32::try_from(next()?).ok()?;
-        let positions = [next()?, next()?, next()?];
+        let positions = [next()?, next()?, next()?, next()?];
         let mut counts = Counts::default();
         for count in [&mut counts.read, &mut counts.ring_full, &mut counts.limited].into_iter().flatten() {
             *count = next()?;
@@ -122,14 +124,14 @@ mod tests {
     fn handover() -> impl Strategy<Value = Handover> {
         let counts = || proptest::array::uniform(any::<u64>());
         let own = proptest::collection::vec(any::<u64>(), 0..=MOST_OWN);
-        let layout = (any::<[u64; 3]>(), any::<u64>(), any::<bool>()).prop_map(|(rings, cgroup, ends)| Layout {
+        let layout = (any::<[u64; RINGS]>(), any::<u64>(), any::<bool>()).prop_map(|(rings, cgroup, ends)| Layout {
             rings,
             cgroup,
             ends,
         });
         let counts =
             (counts(), counts(), counts()).prop_map(|(read, ring_full, limited)| Counts { read, ring_full, limited });
-        (layout, any::<u32>(), any::<[u64; 3]>(), counts, own)
+        (layout, any::<u32>(), any::<[u64; RINGS]>(), counts, own)
             .prop_map(|(layout, tgid, positions, counts, own)| Handover { layout, tgid, positions, counts, own })
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(
             (LAYOUT, digest.as_str()),
-            (10, "2a62f8fba1778266a39f1c378eacde897ef6957f"),
+            (11, "5e2d882ae0a3ade4202be9454f22bcfa302d9b27"),
             "if the layout of an event or a counter changed, raise LAYOUT; then write both here"
         );
     }

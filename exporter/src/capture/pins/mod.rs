@@ -34,15 +34,15 @@ use aya::{
 };
 pub use directory::Lock;
 pub use handover::{Counts, Layout, MOST_OWN};
-use handover::{Handover, KINDS, Words};
+use handover::{Handover, KINDS, RINGS as RING_COUNT, Words};
 pub use notes::Note;
 use notes::Paper;
 
 use super::{Error, KernelTime, position::Position};
 
 /// The maps that stay. Others are the programs' own notes, which they can do without.
-pub(super) const MAPS: [&str; 5] = ["FLOWS", "OWNERS", "ANSWERS", "TALLIES", DUES];
-const RINGS: [&str; 3] = ["FLOWS", "OWNERS", "ANSWERS"];
+pub(super) const MAPS: [&str; 6] = ["FLOWS", "OWNERS", "ANSWERS", "HELLOS", "TALLIES", DUES];
+const RINGS: [&str; RING_COUNT] = ["FLOWS", "OWNERS", "ANSWERS", "HELLOS"];
 /// When each open flow is reported next (`flow.update`).
 const DUES: &str = "DUES";
 const HANDOVER: &str = "HANDOVER";
@@ -81,7 +81,7 @@ pub struct Pins {
 }
 
 struct Maps {
-    positions: [Position; 3],
+    positions: [Position; RING_COUNT],
     handover: Array<MapData, Words>,
     written: Handover,
 }
@@ -152,7 +152,7 @@ impl Pins {
     pub(super) fn leave(&mut self, notes: &[Note]) {
         // That there is none was said at the start.
         if let Some(Err(e)) = self.paper.as_mut().map(|paper| paper.write(notes)) {
-            tracing::warn!("what is known of open flows is not handed on (capture.pin): {e}");
+            tracing::warn!("not all that is known of open flows is handed on (capture.pin): {e}");
         }
     }
 
@@ -194,12 +194,13 @@ impl Pins {
             Some(there) if self.left.is_some() => there,
             _ => self.make_handover()?,
         };
-        let positions: [Position; 3] = positions.try_into().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
+        let positions: [Position; RING_COUNT] =
+            positions.try_into().map_err(|_| failed(io::ErrorKind::InvalidData.into()))?;
         // Until the first reading it says what was left.
         let written = self.left.clone().unwrap_or_else(|| Handover {
             layout: self.layout,
             tgid: 0,
-            positions: [0, 1, 2].map(|i| positions.get(i).map_or(0, Position::get)),
+            positions: std::array::from_fn(|i| positions.get(i).map_or(0, Position::get)),
             counts: Counts::default(),
             own: Vec::new(),
         });
@@ -301,7 +302,7 @@ impl Pins {
             counts.ring_full = sum(lost.ring_full, before.ring_full);
             counts.limited = sum(lost.limited, before.limited);
         }
-        let mut positions = [0; 3];
+        let mut positions = [0; RING_COUNT];
         positions.iter_mut().zip(&maps.positions).for_each(|(word, position)| *word = position.get());
         let own = own.take(MOST_OWN).collect();
         let now = Handover { layout: self.layout, tgid, positions, counts, own };
@@ -366,6 +367,7 @@ pub(super) fn kind_of(record: &[u8]) -> Option<usize> {
         event::SYN_AGAIN => tally::SYN_AGAIN,
         event::USED_AGAIN => tally::USED_AGAIN,
         event::UPDATE => tally::UPDATE,
+        event::HELLO => tally::HELLO,
         event::NETNS => tally::NETNS,
         _ => return None,
     };

@@ -31,16 +31,27 @@ impl Paper {
         there.map(Self).ok_or_else(|| io::Error::other("it can't be opened again"))
     }
 
-    /// Writes notes, and last their number: without it they don't count.
+    /// Writes as many notes as there is room for, and last their number: only so many count.
     pub(super) fn write(&mut self, notes: &[Note]) -> io::Result<()> {
-        let mut written = 0;
+        // The place of the number is taken first: a full map must not lose what is in it.
+        self.number(0)?;
+        let (mut written, mut result) = (0, Ok(()));
         for note in notes {
+            if let Err(e) = self.0.insert(&key(written + 1), note, 0) {
+                result = Err(io::Error::other(e));
+                break;
+            }
             written += 1;
-            self.0.insert(&key(written), note, 0).map_err(io::Error::other)?;
         }
+        self.number(written)?;
+        result
+    }
+
+    /// Writes how many notes count.
+    fn number(&mut self, number: u32) -> io::Result<()> {
         let mut head = Note::default();
-        if let Some(number) = head.first_mut() {
-            *number = u64::from(written);
+        if let Some(first) = head.first_mut() {
+            *first = number.into();
         }
         self.0.insert(&key(0), head, 0).map_err(io::Error::other)
     }

@@ -410,12 +410,18 @@ impl Found {
 impl fmt::Display for Reach {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (connections, listeners) = self.found;
-        write!(f, "{connections} open connections and {listeners} listeners, in flowtel's network namespace")?;
+        let s = |count: usize| if count == 1 { "" } else { "s" };
+        write!(
+            f,
+            "{connections} open connection{} and {listeners} listener{}, in flowtel's network namespace",
+            s(connections),
+            s(listeners)
+        )?;
         if self.others > 0 {
-            write!(f, " and {} others", self.others)?;
+            write!(f, " and {} other{}", self.others, s(self.others))?;
         }
         if self.unread > 0 {
-            write!(f, "; not in {} others, for {}", self.unread, self.reason)?;
+            write!(f, "; not in {} other{}: {}", self.unread, s(self.unread), self.reason)?;
         }
         if self.left_out > 0 {
             write!(f, "; {} more than flow.max_flows were left out", self.left_out)?;

@@ -185,6 +185,9 @@ impl Cache {
     ///
     /// `at` may lie up to 2 s behind the newest answer. Then an answer after `at` doesn't count.
     pub fn names(&self, address: IpAddr, reader: &Reader, at: KernelTime) -> Option<Names<'_>> {
+        if self.addresses.is_empty() {
+            return None;
+        }
         let places = self.addresses.get(&address.to_canonical())?;
         [Nearness::Own, Nearness::Any]
             .into_iter()

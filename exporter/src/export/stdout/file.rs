@@ -1,8 +1,8 @@
 //! A file of records that is put aside when it is large or old, as the collector's file exporter does.
 //!
-//! The directory is opened once, at the start, and every file is named within it: rights that are dropped later, and a path
-//! that changes, take nothing away. A batch is in one file as a whole. Where it can't be written as a whole (a full disk), what
-//! was written of it is cut off again.
+//! The directory is opened once, at the start, and every file is named within it: a path that changes takes nothing away.
+//! Whoever opens it must be able to write there afterwards, or nothing is put aside. A batch is in one file as a whole. Where it
+//! can't be written as a whole (a full disk), what was written of it is cut off again.
 //!
 //! Must never follow a symbolic link in the file's own name, or write into something that is no file.
 
@@ -13,7 +13,7 @@ use std::{
         fd::OwnedFd,
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -33,10 +33,10 @@ const ASIDE_LEN: usize = "-20261122T100000.123Z".len();
 /// The file.
 #[derive(Debug)]
 pub(super) struct File {
-    directory: OwnedFd,
-    /// `records.jsonl`: the name, and where its ending begins.
-    name: OsString,
-    stem: usize,
+    path: PathBuf,
+    directory: Option<OwnedFd>,
+    /// `records.jsonl`.
+    name: Name,
     rotate: Rotate,
     fd: Option<OwnedFd>,
     /// Its length, and what it was before this batch.
@@ -46,31 +46,64 @@ pub(super) struct File {
     looked: Instant,
 }
 
+/// The file's name, and by it those of the files that were put aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Name {
+    name: OsString,
+    /// Where its ending begins.
+    stem: usize,
+}
+
+// === impl Name
+
+impl Name {
+    /// Of a file at this path; `None`: it names none.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_owned();
+        let stem = Path::new(&name).file_stem().map_or(name.len(), OsStr::len);
+        Some(Self { name, stem })
+    }
+
+    /// Whether a file of the same directory is the file itself, or was put aside.
+    pub(crate) fn has(&self, other: &[u8]) -> bool {
+        self.name.as_bytes() == other || self.is_aside(other)
+    }
+
+    fn is_aside(&self, other: &[u8]) -> bool {
+        let (stem, ending) = self.name.as_bytes().split_at(self.stem);
+        let time = other.strip_prefix(stem).and_then(|rest| rest.strip_suffix(ending));
+        time.is_some_and(|time| time.len() == ASIDE_LEN && time[0] == b'-' && time[9] == b'T' && time.ends_with(b"Z"))
+    }
+
+    fn aside(&self, time: &str) -> OsString {
+        let (stem, ending) = self.name.as_bytes().split_at(self.stem);
+        OsString::from_vec([stem, time.as_bytes(), ending].concat())
+    }
+}
+
 // === impl File
 
 impl File {
-    /// Opens or makes the file.
+    /// A file that is opened or made by [`Sink::open`].
     ///
     /// # Errors
-    /// It can't be, or is no file.
-    pub(super) fn open(path: &Path, rotate: Rotate) -> io::Result<Self> {
-        let (parent, name) = match (path.parent(), path.file_name()) {
-            (Some(parent), Some(name)) => (parent, name.to_owned()),
-            _ => return Err(io::Error::other("this is no path of a file")),
-        };
-        let directory = fs::open(parent, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-        let stem = Path::new(&name).file_stem().map_or(name.len(), OsStr::len);
+    /// The path names no file.
+    pub(super) fn new(path: &Path, rotate: Rotate) -> io::Result<Self> {
+        let name = Name::of(path).ok_or_else(|| io::Error::other("this is no path of a file"))?;
         let now = Instant::now();
-        let mut file = Self { directory, name, stem, rotate, fd: None, bytes: 0, begun: 0, opened: now, looked: now };
-        file.reopen()?;
-        Ok(file)
+        let path = path.to_owned();
+        Ok(Self { path, directory: None, name, rotate, fd: None, bytes: 0, begun: 0, opened: now, looked: now })
+    }
+
+    fn directory(&self) -> io::Result<&OwnedFd> {
+        self.directory.as_ref().ok_or_else(|| io::Error::other("it is not open yet"))
     }
 
     fn reopen(&mut self) -> io::Result<()> {
         let flags =
             OFlags::CREATE | OFlags::RDWR | OFlags::APPEND | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let mode = Mode::RUSR | Mode::WUSR | Mode::RGRP;
-        let fd = fs::openat(&self.directory, &self.name, flags, mode)?;
+        let fd = fs::openat(self.directory()?, &self.name.name, flags, mode)?;
         let stat = fs::fstat(&fd)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(io::Error::other("this is no regular file"));
@@ -87,8 +120,8 @@ impl File {
             return false;
         }
         self.looked = Instant::now();
-        let Some(fd) = &self.fd else { return true };
-        let named = fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW);
+        let (Some(fd), Some(directory)) = (&self.fd, &self.directory) else { return true };
+        let named = fs::statat(directory, &self.name.name, AtFlags::SYMLINK_NOFOLLOW);
         match (named, fs::fstat(fd)) {
             (Ok(named), Ok(own)) => (named.st_dev, named.st_ino) != (own.st_dev, own.st_ino),
             _ => true,
@@ -104,60 +137,69 @@ impl File {
     /// Puts the file aside, and removes those that are too many.
     fn put_aside(&mut self) -> io::Result<()> {
         let now = Timestamp::try_from(SystemTime::now()).unwrap_or_default().to_zoned(TimeZone::UTC);
-        let aside = self.aside(&now.strftime(ASIDE).to_string());
+        let aside = self.name.aside(&now.strftime(ASIDE).to_string());
+        let directory = self.directory()?;
         // Two within a millisecond: the second one waits for the next batch.
-        if fs::statat(&self.directory, &aside, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
+        if fs::statat(directory, &aside, AtFlags::SYMLINK_NOFOLLOW).is_ok() {
             return Ok(());
         }
-        fs::renameat(&self.directory, &self.name, &self.directory, &aside)?;
+        fs::renameat(directory, &self.name.name, directory, &aside)?;
         self.fd = None;
         self.reopen()?;
         self.remove_oldest()
-    }
-
-    fn aside(&self, time: &str) -> OsString {
-        let (stem, ending) = self.name.as_bytes().split_at(self.stem);
-        OsString::from_vec([stem, time.as_bytes(), ending].concat())
     }
 
     fn remove_oldest(&self) -> io::Result<()> {
         if self.rotate.keep == 0 {
             return Ok(());
         }
-        let (stem, ending) = self.name.as_bytes().split_at(self.stem);
-        let is_aside = |name: &[u8]| {
-            let time = name.strip_prefix(stem).and_then(|rest| rest.strip_suffix(ending));
-            time.is_some_and(|time| {
-                time.len() == ASIDE_LEN && time[0] == b'-' && time[9] == b'T' && time.ends_with(b"Z")
-            })
-        };
+        let directory = self.directory()?;
         let mut aside: Vec<OsString> = Vec::new();
-        for entry in Dir::read_from(&self.directory)? {
+        for entry in Dir::read_from(directory)? {
             let name = entry?.file_name().to_bytes().to_vec();
-            if is_aside(&name) {
+            if self.name.is_aside(&name) {
                 aside.push(OsString::from_vec(name));
             }
         }
         aside.sort();
         let too_many = aside.len().saturating_sub(self.rotate.keep as usize);
         for name in &aside[..too_many] {
-            fs::unlinkat(&self.directory, name, AtFlags::empty())?;
+            fs::unlinkat(directory, name, AtFlags::empty())?;
         }
         Ok(())
     }
 }
 
 impl Sink for File {
+    fn open(&mut self) -> io::Result<()> {
+        if self.directory.is_some() {
+            return Ok(());
+        }
+        let parent = self.path.parent().unwrap_or(&self.path);
+        self.directory = Some(fs::open(parent, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?);
+        self.reopen()
+    }
+
     fn begin(&mut self) -> io::Result<()> {
-        if self.fd.is_none() || self.is_moved() {
-            self.fd = None;
-            self.reopen()?;
+        if (self.fd.is_none() || self.is_moved())
+            && let Err(error) = self.reopen()
+        {
+            // The records matter more than the file's name, as long as somebody can find them.
+            if !self.fd.as_ref().is_some_and(|fd| fs::fstat(fd).is_ok_and(|stat| stat.st_nlink > 0)) {
+                self.fd = None;
+                return Err(error);
+            }
+            tracing::warn!(%error, file = ?self.name.name, "the file of records was moved, and no new one can be opened");
+        }
+        if let Some(fd) = &self.fd {
+            // Others may have cut it or written to it: logrotate's copytruncate, or the exporter before a reload.
+            self.bytes = u64::try_from(fs::fstat(fd)?.st_size).unwrap_or(0);
         }
         if self.is_due()
             && let Err(error) = self.put_aside()
         {
             // The records matter more than the file's size.
-            tracing::warn!(%error, file = ?self.name, "the file of records can't be put aside");
+            tracing::warn!(%error, file = ?self.name.name, "the file of records can't be put aside");
             self.opened = Instant::now();
             if self.fd.is_none() {
                 self.reopen()?;
@@ -214,9 +256,27 @@ mod tests {
         std::thread::sleep(Duration::from_millis(milliseconds));
     }
 
+    fn open(path: &Path, rotate: Rotate) -> io::Result<File> {
+        let mut file = File::new(path, rotate)?;
+        file.open()?;
+        Ok(file)
+    }
+
     fn batch(file: &mut File, text: &[u8]) {
         file.begin().unwrap();
         file.write_all(text).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_another_cut_is_not_filled_up_when_a_batch_is_undone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("records.jsonl");
+        let mut file = open(&path, rotate(1 << 20, 0)).unwrap();
+        batch(&mut file, b"0123456789\n");
+        std::fs::write(&path, "").unwrap();
+        batch(&mut file, b"hal");
+        assert!(file.undo());
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
     }
 
     #[test]
@@ -224,7 +284,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("records.jsonl");
         std::fs::write(directory.path().join("records-mine.jsonl"), "another's").unwrap();
-        let mut file = File::open(&path, rotate(10, 2)).unwrap();
+        let mut file = open(&path, rotate(10, 2)).unwrap();
         for n in 0..5 {
             batch(&mut file, format!("{n} ten bytes\n").as_bytes());
             pause(2);
@@ -242,7 +302,7 @@ mod tests {
     fn an_old_file_is_put_aside_and_an_empty_one_is_not() {
         let directory = tempfile::tempdir().unwrap();
         let rotate = Rotate { max_age: Span(Duration::from_millis(1)), ..rotate(1 << 20, 0) };
-        let mut file = File::open(&directory.path().join("a"), rotate).unwrap();
+        let mut file = open(&directory.path().join("a"), rotate).unwrap();
         pause(3);
         batch(&mut file, b"1\n");
         assert_eq!(names(directory.path()), ["a"]);
@@ -255,7 +315,7 @@ mod tests {
     fn a_batch_that_did_not_fit_is_taken_back() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.jsonl");
-        let mut file = File::open(&path, rotate(1 << 20, 0)).unwrap();
+        let mut file = open(&path, rotate(1 << 20, 0)).unwrap();
         batch(&mut file, b"whole\n");
         batch(&mut file, b"hal");
         assert!(file.undo());
@@ -267,7 +327,7 @@ mod tests {
     fn a_file_that_was_moved_away_is_opened_anew() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
-        let mut file = File::open(&path, rotate(1 << 20, 0)).unwrap();
+        let mut file = open(&path, rotate(1 << 20, 0)).unwrap();
         batch(&mut file, b"1\n");
         std::fs::rename(&path, directory.path().join("b")).unwrap();
         file.looked = Instant::now().checked_sub(LOOK).unwrap();
@@ -280,7 +340,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/dev/null", directory.path().join("link")).unwrap();
         for path in [directory.path().join("link"), directory.path().to_owned(), "/dev/null".into()] {
-            File::open(&path, rotate(1 << 20, 0)).unwrap_err();
+            open(&path, rotate(1 << 20, 0)).unwrap_err();
         }
     }
 }

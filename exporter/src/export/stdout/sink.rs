@@ -9,6 +9,14 @@ use rustix::event::{PollFd, PollFlags, poll};
 
 /// Where lines are written to.
 pub(in crate::export) trait Sink: Write + Send {
+    /// Opens it, where it isn't open yet.
+    ///
+    /// # Errors
+    /// It can't be.
+    fn open(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// A batch begins: another file may be opened for it.
     ///
     /// # Errors

@@ -67,6 +67,11 @@ impl Writer {
         Self { form, out: Out { sink, pack, torn: false, lines: 0 }, ready: Vec::new() }
     }
 
+    /// Opens what it writes to.
+    pub(super) fn open(&mut self) -> io::Result<()> {
+        self.out.sink.open()
+    }
+
     /// Whether lines wait for [`Writer::write_held`].
     pub(super) fn holds(&self) -> bool {
         matches!(&self.form, Ready::Terminal(_, held) if !held.is_empty())

@@ -23,6 +23,8 @@ pub struct Connection {
     pub source: Half,
     /// The destination's.
     pub destination: Half,
+    /// Whether it is known what the source said first, and the destination: told, or no TLS.
+    pub said: [bool; 2],
     /// What passed by its last update.
     pub told: Passed,
     /// When that was, or when it was first seen.
@@ -43,6 +45,11 @@ pub enum Meaning {
 // === impl Connection
 
 impl Connection {
+    /// Where a segment's first byte is among those that its sender sends; `None` where nobody knows.
+    pub fn offset(&mut self, segment: &Segment) -> Option<u32> {
+        self.halves(segment.source).0.offset(segment.sequence)
+    }
+
     /// The directions as a segment from `from` sees them: its own, the other end's.
     fn halves(&mut self, from: SocketAddr) -> (&mut Half, &mut Half) {
         if from == self.flow.source {

@@ -78,6 +78,11 @@ impl Half {
         self.sent + i64::from(number.wrapping_sub(known) as i32)
     }
 
+    /// Where the byte with this number is among those that this end sends; `None` where that is not known, or before them.
+    pub fn offset(&self, number: u32) -> Option<u32> {
+        self.base.and_then(|_| u32::try_from(self.position(number)).ok())
+    }
+
     /// Whether a number lies between what was acknowledged and what was sent, or a little behind: what the other end
     /// would take a reset for.
     pub fn takes_reset(&self, number: u32) -> bool {

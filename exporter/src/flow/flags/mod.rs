@@ -4,6 +4,7 @@
 //! - [`FlagFlows`] joins segments by their two endpoints and decides;
 //! - `attempt`: handshakes, whose segments may come in any order;
 //! - `connection`, `half`: connections, and what each end has sent;
+//! - `hellos`: what their clients say first over TLS;
 //! - `updates`: what has passed so far, every so often;
 //! - `table`: both by endpoints, bounded.
 //!
@@ -13,6 +14,7 @@
 mod attempt;
 mod connection;
 mod half;
+mod hellos;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -27,6 +29,7 @@ use self::{
     attempt::{Answer, Attempt, Syn},
     connection::{Connection, Meaning},
     half::Half,
+    hellos::{MOST_SAYING, Saying},
     table::{Pair, Table},
 };
 use super::{BootId, Cause, Direction, EndReason, Evidence, FailReason, Flow, FlowEvent, Stamp, What, updates::Passed};
@@ -61,6 +64,8 @@ pub struct Settings {
     pub local: Vec<IpNet>,
     /// How often a connection that is open is told, by the times of its packets; `None`: never.
     pub update: Option<Duration>,
+    /// What clients say first over TLS is told.
+    pub hellos: bool,
 }
 
 /// The flag logic.
@@ -69,6 +74,8 @@ pub struct FlagFlows {
     attempts: Table<Attempt>,
     open: Table<Connection>,
     over: Table<Over>,
+    /// What is said first over open connections, and isn't whole.
+    saying: Table<Saying>,
     settings: Settings,
     /// The latest time that a packet had.
     last: KernelTime,
@@ -107,6 +114,7 @@ impl FlagFlows {
             attempts: Table::new(settings.attempts),
             open: Table::new(settings.flows),
             over: Table::new(settings.flows),
+            saying: Table::new(MOST_SAYING),
             settings,
             last: KernelTime(0),
             taken: 0,
@@ -116,23 +124,37 @@ impl FlagFlows {
     }
 
     /// Takes one segment, and gives out what it leads to.
-    pub fn on(&mut self, segment: &Segment, mut out: impl FnMut(FlowEvent)) {
+    pub fn on(&mut self, segment: &Segment, out: impl FnMut(FlowEvent)) {
+        self.on_payload(segment, &[], out);
+    }
+
+    /// The same with what was captured of its payload.
+    pub fn on_payload(&mut self, segment: &Segment, payload: &[u8], mut out: impl FnMut(FlowEvent)) {
+        // What a connection's last segment says comes before its end, what its first says after its begin.
+        let said = self.said(segment, payload, &mut out);
+        self.take(segment, &mut out);
+        if !said {
+            self.said(segment, payload, &mut out);
+        }
+    }
+
+    fn take(&mut self, segment: &Segment, out: &mut impl FnMut(FlowEvent)) {
         self.last = self.last.max(segment.time);
         self.taken += 1;
-        self.expire(segment.time, &mut out);
+        self.expire(segment.time, out);
         let pair = Pair::new(segment.source, segment.destination);
         let joined = if segment.source == segment.destination {
             // Nobody can tell such a connection's ends apart.
             false
         } else if segment.flags.is_syn() {
-            self.syn(pair, segment, &mut out)
+            self.syn(pair, segment, out)
         } else if segment.flags.is_syn_ack() {
-            self.syn_ack(pair, segment, &mut out)
+            self.syn_ack(pair, segment, out)
         } else if segment.has(Flags::SYN) {
             // With FIN or RST: no stack sends that.
             false
         } else {
-            self.in_attempt(pair, segment, &mut out) || self.in_connection(pair, segment, &mut out)
+            self.in_attempt(pair, segment, out) || self.in_connection(pair, segment, out)
         };
         let replay = &self.ledger.replay;
         if joined { replay.joined.add(1) } else { replay.unused.add(1) }
@@ -349,6 +371,7 @@ impl FlagFlows {
             last: completing.time,
             source,
             destination,
+            said: [false, false],
             told: Passed::default(),
             told_at: completing.time,
         };
@@ -460,6 +483,7 @@ impl FlagFlows {
             last: segment.time,
             source: Half::default(),
             destination: Half::default(),
+            said: [false, false],
             told: Passed::default(),
             told_at: segment.time,
         };
@@ -497,7 +521,14 @@ impl FlagFlows {
         self.tell_end(connection, reason, at, out);
     }
 
-    fn tell_end(&self, connection: &Connection, reason: EndReason, at: KernelTime, out: &mut impl FnMut(FlowEvent)) {
+    fn tell_end(
+        &mut self,
+        connection: &Connection,
+        reason: EndReason,
+        at: KernelTime,
+        out: &mut impl FnMut(FlowEvent),
+    ) {
+        self.rest_of_hellos(connection, out);
         self.ledger.replay.ended.add(1);
         let duration = connection.began.and_then(|began| between(began, at)).map(Duration::from_nanos);
         let stamp = Stamp { time: at, wall: WallTime(at.0), observed: WallTime(at.0) };
@@ -526,6 +557,7 @@ impl FlagFlows {
         if connection.has_finished() {
             self.tell_end(connection, EndReason::Fin, connection.last, out);
         } else {
+            self.rest_of_hellos(connection, out);
             count(&self.ledger.replay).add(1);
         }
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::{Fold, Traffic};
+use crate::tls::sample::Sample;
 
 const SYN: u8 = Flags::SYN;
 const ACK: u8 = Flags::ACK;
@@ -74,7 +75,7 @@ impl Wire {
     fn with(local: &[&str], most: usize) -> Self {
         let ledger = Arc::new(Ledger::default());
         let local = local.iter().map(|net| net.parse().expect("a network")).collect();
-        let settings = Settings { attempts: most, flows: most, local, update: None };
+        let settings = Settings { attempts: most, flows: most, local, update: None, hellos: true };
         Self { flows: FlagFlows::new(settings, Arc::clone(&ledger)), ledger, now: 1_000_000 * MS, told: Vec::new() }
     }
 
@@ -129,6 +130,13 @@ fn word(event: &FlowEvent) -> String {
     match &event.what {
         What::Open | What::Vanished => unreachable!("a capture tells begins and ends"),
         What::Update { .. } => "update".into(),
+        What::ClientHello { hello } => {
+            format!(
+                "{}hello {}",
+                if hello.whole { "" } else { "part of a " },
+                hello.server_name.as_deref().unwrap_or("?")
+            )
+        }
         What::Begin { .. } => "begin".into(),
         What::End { cause, duration, .. } => {
             let cause = cause.expect("a capture shows it");
@@ -701,4 +709,63 @@ proptest! {
             prop_assert!(seen.insert((event.flow.id, std::mem::discriminant(&event.what))), "{event:?}");
         }
     }
+}
+
+/// Says something with these bytes of payload, captured whole.
+fn with_payload(wire: &mut Wire, from: Side, at: i64, acknowledged: i64, payload: &[u8]) {
+    wire.now += MS;
+    let segment = Say(from, ACK, at, acknowledged, payload.len() as u32).segment(wire.now);
+    let told = &mut wire.told;
+    wire.flows.on_payload(&segment, payload, |event| told.push(event));
+}
+
+#[test]
+fn a_hello_is_told_once_whole_in_whatever_order_its_segments_were_captured() {
+    let bytes = Sample::new("example.com").and((0x6399, vec![1; 1600])).bytes();
+    let (first, rest) = bytes.split_at(1400);
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE);
+    with_payload(&mut wire, A, 1400, 0, rest);
+    with_payload(&mut wire, A, 0, 0, first);
+    with_payload(&mut wire, A, 0, 0, first);
+    with_payload(&mut wire, B, 0, bytes.len() as i64, &[22, 3, 3, 0, 4, 2, 0, 0, 0]);
+    assert_eq!(wire.told.iter().map(word).collect::<Vec<_>>(), ["begin", "hello example.com"]);
+    assert_eq!(wire.told[0].flow.id, wire.told[1].flow.id);
+    assert_eq!(wire.end(), ["begin", "hello example.com"]);
+}
+
+#[test]
+fn a_hello_that_completes_the_handshake_comes_after_the_begin() {
+    let bytes = Sample::new("example.com").bytes();
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE[..2]);
+    with_payload(&mut wire, A, 0, 0, &bytes);
+    assert_eq!(wire.end(), ["begin", "hello example.com"]);
+}
+
+#[test]
+fn part_of_a_hello_is_told_before_the_end_without_a_fingerprint() {
+    let bytes = Sample::new("example.com").and((0x6399, vec![1; 1600])).bytes();
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE);
+    with_payload(&mut wire, A, 0, 0, &bytes[..1400]);
+    wire.say(&[Say(B, RST | ACK, 0, 1400, 0)]);
+    assert_eq!(wire.end(), ["begin", "part of a hello example.com", "end reset.remote"]);
+    let What::ClientHello { hello } = &wire.told[1].what else { panic!("a hello") };
+    assert_eq!(hello.ja4, None);
+}
+
+#[test]
+fn what_a_connection_says_later_is_no_hello_and_neither_is_what_is_not_asked_for() {
+    let bytes = Sample::new("example.com").bytes();
+    let mut wire = Wire::new();
+    wire.say(&HANDSHAKE);
+    with_payload(&mut wire, A, 0, 0, b"EHLO example.com\r\n");
+    with_payload(&mut wire, A, 18, 0, &bytes);
+    assert_eq!(wire.end(), ["begin"]);
+    let mut wire = Wire::new();
+    wire.flows.settings.hellos = false;
+    wire.say(&HANDSHAKE);
+    with_payload(&mut wire, A, 0, 0, &bytes);
+    assert_eq!(wire.end(), ["begin"]);
 }

@@ -219,11 +219,13 @@ impl Flows {
         // Of SYNs that crossed, too, the own one is among what was acknowledged, although the kernel calls one passive.
         let active = direction == Direction::Outgoing;
         let Some(flow) = followed else { return };
-        let open = Open { flow, began: event.time, seen: Seen::default(), begin, active, own, told: None };
+        let open =
+            Open { flow, began: event.time, seen: Seen::default(), begin, active, own, hello: false, told: None };
         self.vanished.forget(cookie);
         if self.open.insert(cookie, open) {
             self.ledger.flows_forgotten.add(1);
         }
+        self.hello_taken(established, stamp(event, event.time));
     }
 
     /// Whether the other end of this connection was established on this host just before. Then both are local, and both

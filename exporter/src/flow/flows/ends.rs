@@ -59,6 +59,7 @@ impl Flows {
     }
 
     pub(super) fn closes(&mut self, event: &KernelEvent, close: &Close) {
+        self.hello_over(close.cookie);
         if close.old_state == state::SYN_SENT {
             self.fails(event, close);
             return;

@@ -34,13 +34,27 @@ fn connection() -> Found {
 
 impl Scene {
     fn new() -> Self {
+        Self::of(&config::Config::default())
+    }
+
+    fn of(config: &config::Config) -> Self {
         let ledger = Arc::new(Ledger::default());
-        let flows = Flows::new(&config::Config::default(), BootId::new([1; 16]), None, Arc::clone(&ledger));
+        let flows = Flows::new(config, BootId::new([1; 16]), None, Arc::clone(&ledger));
         Self { opened: Vec::new(), flows, ledger }
     }
 
+    /// One that records updates.
+    fn updating() -> Self {
+        let mut config = config::Config::default();
+        config.flow.update = config::Span(std::time::Duration::from_secs(300));
+        Self::of(&config)
+    }
+
     fn with(connections: Vec<Found>) -> Self {
-        let mut scene = Self::new();
+        Self::new().finding(connections)
+    }
+
+    fn finding(mut self, connections: Vec<Found>) -> Self {
         let listing = Listing {
             time: KernelTime(START),
             connections,
@@ -48,8 +62,8 @@ impl Scene {
             listeners: Vec::new(),
             namespaces: Vec::new(),
         };
-        scene.finds(listing, |_| false);
-        scene
+        self.finds(listing, |_| false);
+        self
     }
 
     fn finds(&mut self, mut listing: Listing, began: impl Fn(u64) -> bool) {
@@ -74,6 +88,17 @@ impl Scene {
         let mut told = std::mem::take(&mut self.opened);
         self.flows.flush(|event| told.push(event.clone()));
         told
+    }
+
+    /// What passed by each update, and what of it since the one before: bytes of source and destination.
+    fn updates(&mut self) -> Vec<[(i64, i64); 2]> {
+        let of = |event: &FlowEvent| match event.what {
+            What::Update { traffic: Traffic { source_bytes, destination_bytes, delta: Some(delta), .. }, .. } => {
+                Some([(source_bytes as i64, destination_bytes as i64), (delta.source_bytes, delta.destination_bytes)])
+            }
+            _ => None,
+        };
+        self.told().iter().filter_map(of).collect()
     }
 
     /// The one end that was told.
@@ -148,6 +173,26 @@ fn an_end_that_the_list_tells_has_no_less_than_the_last_update() {
     scene.on(START + 10 * MS, update((5001, 900)));
     scene.gone(START + 900 * MS, START + 950 * MS, state::ESTABLISHED);
     assert_eq!(scene.end(), (EndReason::Timeout, 5000, 900));
+}
+
+#[test]
+fn an_update_that_was_counted_before_a_flow_was_found_is_none() {
+    let mut scene = Scene::updating().finding(vec![connection()]);
+    scene.on(START + MS, update((51, 200)));
+    scene.on(START + 10 * MS, update((201, 400)));
+    assert_eq!(scene.updates(), [[(200, 400), (100, 100)]]);
+}
+
+#[test]
+fn the_next_flowtel_may_not_find_the_flow_and_not_know_its_direction_and_the_deltas_are_right_all_the_same() {
+    let incoming = Found { active: Some(false), ..connection() };
+    let mut first = Scene::updating().finding(vec![incoming]);
+    first.on(START + 10 * MS, update((501, 900)));
+    assert_eq!(first.updates(), [[(900, 501), (600, 400)]], "the peer is the source");
+    let mut second = Scene::updating();
+    second.flows.take_up(&first.flows.leave());
+    second.on(START + 20 * MS, update((511, 1000)));
+    assert_eq!(second.updates(), [[(511, 1000), (10, 100)]], "the own side comes first");
 }
 
 #[test]

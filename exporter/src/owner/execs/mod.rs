@@ -194,6 +194,16 @@ impl Execs {
         self.known.get(pid).and_then(|timeline| timeline.at(at)).map_or(Said::Nothing, |(image, _)| image.said())
     }
 
+    /// Whether the answer for `at` is there, is the last that was told of this number, and needs nothing of /proc.
+    pub fn is_settled(&mut self, pid: u32, at: KernelTime) -> bool {
+        let lost = self.lost;
+        self.known.get(pid).is_some_and(|timeline| {
+            let image = &timeline.now;
+            let since = image.open.since;
+            since <= at && since > lost && image.process.is_some() && image.borrowed.is_none()
+        })
+    }
+
     /// All that can have happened before /proc was read is known by now: its answer holds, or is of another time.
     fn settle_borrowed(&mut self, pid: u32, at: KernelTime, changed: bool) {
         if let Some((image, _)) = self.known.get(pid).and_then(|timeline| timeline.at(at)) {

@@ -200,7 +200,12 @@ impl Link {
         self.sequence = self.sequence.wrapping_add(1);
         send(socket, &wire::encode(self.sequence, requests), SendFlags::NOSIGNAL)?;
         let mut open = requests.len();
+        // Each answer may be just in time, and all together late.
+        let until = Instant::now() + PATIENCE;
         while open > 0 {
+            if Instant::now() >= until {
+                return Err(Errno::AGAIN);
+            }
             let (length, _) = recv(socket, self.buffer.as_mut_slice(), RecvFlags::empty())?;
             if length == 0 {
                 return Err(Errno::PIPE);

@@ -41,6 +41,7 @@ mod about;
 mod executable;
 pub(in crate::owner) mod reading;
 pub mod stat;
+mod told_of;
 mod visibility;
 
 use std::{fmt, fs, mem::MaybeUninit, os::fd::OwnedFd, path::PathBuf, sync::Arc};
@@ -56,7 +57,7 @@ use rustix::{
 pub use visibility::Visibility;
 pub(crate) use visibility::shows_kernel_threads;
 
-use self::{executable::MAX_PATH, stat::Stat};
+use self::{executable::MAX_PATH, stat::Stat, told_of::ToldOf};
 use super::{
     execs::{Execs, Open, Said},
     generations::Generations,
@@ -86,6 +87,10 @@ pub struct Processes {
     known: Generations<u32, Known>,
     handles: Generations<u32, OwnedFd>,
     helper: Option<Helper>,
+    /// When the helper was asked ahead last.
+    asked_ahead: KernelTime,
+    /// Of these the kernel told what they run, and nothing else since.
+    told_of: ToldOf,
     tick_ns: u64,
     ledger: Arc<Ledger>,
 }
@@ -134,6 +139,8 @@ impl Processes {
             known: Generations::new(config.max_processes as usize),
             handles: Generations::new(usize::try_from(handles).unwrap_or(2)),
             helper: None,
+            asked_ahead: KernelTime(0),
+            told_of: ToldOf::default(),
             tick_ns: clock::tick_ns(),
             ledger,
         };
@@ -158,12 +165,32 @@ impl Processes {
     /// Has the helper asked at once for all that these events will ask for, each a process id and a time.
     pub fn ahead(&mut self, events: impl Iterator<Item = (u32, KernelTime)>) {
         let Some(helper) = self.proc.as_ref().and_then(Proc::helper).cloned() else { return };
+        self.asked_ahead = KernelTime::now();
         let unknown = events.filter(|(pid, at)| *pid != 0 && self.would_read(*pid, *at));
         helper.ahead(unknown.map(|(pid, _)| Request::Process(pid)));
     }
 
+    /// Looks a process up that did something at `at`, before it is gone: what is found is remembered. Once in a round is enough
+    /// where the kernel told what it runs.
+    pub fn notice(&mut self, pid: u32, at: KernelTime) {
+        if self.told_of.holds(pid) {
+            return;
+        }
+        let _ = self.process(pid, at);
+        if self.execs.is_settled(pid, at) {
+            self.told_of.insert(pid);
+        }
+    }
+
     /// Whether a question would lead to /proc.
     fn would_read(&mut self, pid: u32, at: KernelTime) -> bool {
+        if self.told_of.holds(pid) {
+            return false;
+        }
+        if self.execs.is_settled(pid, at) {
+            self.told_of.insert(pid);
+            return false;
+        }
         let open = matches!(self.execs.at(pid, at), Said::Open(_) | Said::Nothing);
         open && self.known.get(pid).is_none_or(|known| at > known.until)
     }
@@ -182,12 +209,14 @@ impl Processes {
     /// Takes what the kernel told of a process, in the order of time.
     pub fn told(&mut self, told: &Told<'_>) {
         if self.enabled {
+            self.told_of.clear();
             self.execs.on(told);
         }
     }
 
     /// All that the kernel told of processes was taken, as far as this goes.
     pub fn reaches(&mut self, reach: Reach) {
+        self.told_of.clear();
         self.execs.reaches(reach);
         if let (Some(proc), Some(mounts)) = (&mut self.proc, reach.host_mounts) {
             proc.know_host_mounts(mounts);
@@ -308,6 +337,12 @@ impl Processes {
             return unchanged.answer(at);
         }
         let found = self.read(pid, whole);
+        // What the helper was asked ahead was read then.
+        let now = if self.proc.as_ref().is_some_and(|proc| proc.helper().is_some()) {
+            now.min(self.asked_ahead)
+        } else {
+            now
+        };
         // The event lies before this look-up even where two CPUs' clocks differ by a little.
         let known = Known { found, until: now.max(at) };
         let answer = known.found.answer(at).map(|(process, _)| (process, false));
@@ -467,9 +502,12 @@ fn free_numbers(pid_max: &str, loadavg: &str) -> Option<u64> {
     Some(limit.saturating_sub(threads))
 }
 
-/// The earliest event that is certainly of the process whose directory of /proc this is.
-pub(super) fn since_of(process: &OwnedFd) -> rustix::io::Result<KernelTime> {
-    Ok(certain_since(reading::read_stat(process)?.start, clock::tick_ns(), numbers_suffice()))
+/// From when on an event is certainly of the process whose directory of /proc this is. The question is about an event at `at`.
+pub(super) fn since_of(process: &OwnedFd, at: KernelTime) -> rustix::io::Result<KernelTime> {
+    let (start, tick) = (reading::read_stat(process)?.start, clock::tick_ns());
+    let certain = certain_since(start, tick, false);
+    // Two more files are read only for what happened within the tick of the start.
+    Ok(if at >= certain { certain } else { certain_since(start, tick, numbers_suffice()) })
 }
 
 #[cfg(test)]

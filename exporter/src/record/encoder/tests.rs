@@ -20,6 +20,10 @@ use crate::{
     ledger::{LOSSES, Loss},
     netns::Namespace,
     record::Observer,
+    tls::{
+        self, Read,
+        sample::{self, Sample},
+    },
 };
 
 mod privacy;
@@ -84,14 +88,15 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
         What::Begin { .. } => "flowtel.tcp.flow.begin",
         What::Open => "flowtel.tcp.flow.open",
         What::Update { .. } => "flowtel.tcp.flow.update",
+        What::ClientHello { .. } => "flowtel.tls.client_hello",
         What::End { .. } | What::Vanished => "flowtel.tcp.flow.end",
         What::Failed { .. } => "flowtel.tcp.flow.failed",
     };
     let id = flow.id.unwrap_or_else(|| FlowId::new(&BOOT, 0, flow.source, flow.destination));
-    let what = 1 + ["begin", "open", "end", "failed", "update"]
+    let what = 1 + ["begin", "open", "end", "failed", "update", "client_hello"]
         .iter()
         .position(|event| name.ends_with(event))
-        .expect("one of five");
+        .expect("one of six");
     let uid = id.0 ^ (u128::from(event.at.time.0) << 8) ^ what as u128;
     let mut attributes = vec![("event.name", text(name)), ("log.record.uid", text(&format!("{uid:032x}")))];
     attributes.extend(flow.id.map(|id| ("flowtel.flow.id", text(&format!("{:032x}", id.0)))));
@@ -167,6 +172,19 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
     match &event.what {
         What::Begin { .. } => {}
         What::Open => body += " open",
+        What::ClientHello { hello } => {
+            let list = |values: &[String]| AnyValue {
+                value: Some(Value::ArrayValue(ArrayValue { values: values.iter().map(|value| text(value)).collect() })),
+            };
+            let yes = || AnyValue { value: Some(Value::BoolValue(true)) };
+            attributes.extend(hello.server_name.as_ref().map(|name| ("flowtel.tls.server_name", text(name))));
+            let lists = [("flowtel.tls.protocols", &hello.protocols), ("flowtel.tls.versions", &hello.versions)];
+            attributes.extend(lists.into_iter().filter(|(_, l)| !l.is_empty()).map(|(key, l)| (key, list(l))));
+            attributes.extend(hello.ja4.map(|ja4| ("flowtel.tls.ja4", text(ja4.as_str()))));
+            attributes.extend(hello.ech.then(|| ("flowtel.tls.ech", yes())));
+            attributes.extend((!hello.whole).then(|| ("flowtel.tls.partial", yes())));
+            body += " said TLS hello";
+        }
         What::Vanished => body += " ended unseen",
         // Of many together what passed since is all that means something.
         What::Update { traffic, .. } if folded.is_some() => attributes.extend(delta(traffic)),
@@ -218,6 +236,7 @@ fn expected_folded(event: &FlowEvent, folded: Option<&Fold>) -> LogRecord {
             What::End { .. } => body.replace(" ended", &format!(" ended {times}")),
             What::Open | What::Vanished => format!("{body} {times}"),
             What::Update { .. } => format!("{body} still open {times}"),
+            What::ClientHello { .. } => format!("{body} {times}"),
             _ => format!("{body} began {times}"),
         };
     }
@@ -321,6 +340,7 @@ fn whats() -> impl Strategy<Value = What> {
         prop::option::of(duration()).prop_map(|handshake| What::Begin { handshake }),
         Just(What::Open),
         Just(What::Vanished),
+        hellos().prop_map(|hello| What::ClientHello { hello: Box::new(hello) }),
         (prop::option::of(duration()), traffic.clone())
             .prop_map(|(duration, traffic)| What::Update { duration, traffic }),
         (ended, prop::option::of(duration()), traffic).prop_map(|(cause, duration, traffic)| What::End {
@@ -334,6 +354,25 @@ fn whats() -> impl Strategy<Value = What> {
             fold
         }),
     ]
+}
+
+/// Hellos as they are read.
+fn hellos() -> impl Strategy<Value = Hello> {
+    let name = "[a-z0-9.-]{1,60}";
+    let extensions = (name, proptest::collection::vec("[a-z0-9/.]{1,9}", 0..4), any::<bool>(), any::<bool>());
+    (extensions, any::<prop::sample::Index>()).prop_map(|((name, protocols, ech, whole), cut)| {
+        let names: Vec<&[u8]> = protocols.iter().map(|name| name.as_bytes()).collect();
+        let mut sample = Sample::new(&name).and(sample::protocols(&names));
+        if ech {
+            sample = sample.and((0xfe0d, vec![0; 20]));
+        }
+        let bytes = sample.bytes();
+        let cut = if whole { bytes.len() } else { cut.index(bytes.len()) };
+        match tls::read(&bytes[..cut]) {
+            Read::Whole(hello) | Read::Part(hello) => hello,
+            Read::Nothing => Hello::default(),
+        }
+    })
 }
 
 fn events() -> impl Strategy<Value = FlowEvent> {

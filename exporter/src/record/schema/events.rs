@@ -2,11 +2,12 @@
 //! [`Attribute::present`].
 
 use super::{
-    ATTEMPTS, ATTRIBUTES, Attribute, BEGIN, CAUSE_SOURCE, DELTA_DESTINATION_BYTES, DELTA_DESTINATION_PACKETS,
-    DELTA_RETRANSMITS, DELTA_SOURCE_BYTES, DELTA_SOURCE_PACKETS, DESTINATION_ADDRESS, DESTINATION_BYTES,
-    DESTINATION_PACKETS, DURATION, END, END_REASON, ERROR_TYPE, EVENT_NAME, FAILED, GAP, GAP_EVENTS, GAP_REASON,
-    GAP_SINCE, GAP_STAGE, GAP_TOTAL, HANDSHAKE, NETWORK_TYPE, OPEN, PROCESS_BEGIN_PID, RETRANSMITS, RTT, SOURCE_BYTES,
-    SOURCE_PACKETS, TRANSPORT, TUNNEL, UID, UPDATE,
+    ATTEMPTS, ATTRIBUTES, Attribute, BEGIN, CAUSE_SOURCE, CLIENT_HELLO, DELTA_DESTINATION_BYTES,
+    DELTA_DESTINATION_PACKETS, DELTA_RETRANSMITS, DELTA_SOURCE_BYTES, DELTA_SOURCE_PACKETS, DESTINATION_ADDRESS,
+    DESTINATION_BYTES, DESTINATION_PACKETS, DURATION, END, END_REASON, ERROR_TYPE, EVENT_NAME, FAILED, GAP, GAP_EVENTS,
+    GAP_REASON, GAP_SINCE, GAP_STAGE, GAP_TOTAL, HANDSHAKE, NETWORK_TYPE, OPEN, PROCESS_BEGIN_PID, RETRANSMITS, RTT,
+    SOURCE_BYTES, SOURCE_PACKETS, TLS_ECH, TLS_JA4, TLS_PARTIAL, TLS_PROTOCOLS, TLS_SERVER_NAME, TLS_VERSIONS,
+    TRANSPORT, TUNNEL, UID, UPDATE,
 };
 
 /// An event.
@@ -28,6 +29,10 @@ pub const EVENTS: &[Event] = &[
     Event { name: FAILED, brief: "An attempt to open a TCP connection never became a flow." },
     Event { name: OPEN, brief: "A TCP flow was open already when flowtel started. Once for each start." },
     Event { name: UPDATE, brief: "A TCP flow is open, and this is what has passed so far (`flow.update`)." },
+    Event {
+        name: CLIENT_HELLO,
+        brief: "What a client said first over TLS, as soon as it was seen (`capture.tls`). At most one for each side of a flow.",
+    },
     Event { name: GAP, brief: "Something is known to be missing." },
 ];
 
@@ -72,8 +77,10 @@ pub fn presence(attribute: &Attribute, event: &str) -> Presence {
         HANDSHAKE => &[BEGIN],
         ERROR_TYPE | ATTEMPTS => return if event == FAILED { Presence::Always } else { Presence::Never },
         CAUSE_SOURCE => &[END, FAILED],
-        TUNNEL => &[BEGIN, UPDATE, END, FAILED],
+        TUNNEL => &[BEGIN, UPDATE, CLIENT_HELLO, END, FAILED],
+        TLS_SERVER_NAME | TLS_PROTOCOLS | TLS_VERSIONS | TLS_JA4 | TLS_ECH | TLS_PARTIAL => &[CLIENT_HELLO],
         END_REASON => &[END],
+        PROCESS_BEGIN_PID => &[UPDATE, CLIENT_HELLO, END],
         DURATION
         | SOURCE_BYTES
         | DESTINATION_BYTES
@@ -81,7 +88,6 @@ pub fn presence(attribute: &Attribute, event: &str) -> Presence {
         | DESTINATION_PACKETS
         | RETRANSMITS
         | RTT
-        | PROCESS_BEGIN_PID
         | DELTA_SOURCE_BYTES
         | DELTA_DESTINATION_BYTES
         | DELTA_SOURCE_PACKETS

@@ -31,6 +31,10 @@ pub enum When {
     End,
     /// The record is of a flow that goes on.
     Update,
+    /// The record is of what a client said first over TLS.
+    Hello,
+    /// It is one of which not all was seen.
+    PartOfHello,
     /// The record is of a connection that was open at flowtel's start.
     Open,
     /// The record is a failed attempt.
@@ -57,7 +61,7 @@ pub enum When {
 
 /// What a record shows of itself.
 pub trait Facts {
-    /// The last word of the event's name: `begin`, `end`, `open`, `update`, `failed`.
+    /// The last word of the event's name: `begin`, `end`, `open`, `update`, `client_hello`, `failed`.
     fn event(&self) -> &str;
     /// An attribute's value as text.
     fn get(&self, attribute: &str) -> Option<&str>;
@@ -77,6 +81,8 @@ impl When {
             Self::End => record.event() == "end",
             Self::Open => record.event() == "open",
             Self::Update => record.event() == "update",
+            Self::Hello => record.event() == "client_hello",
+            Self::PartOfHello => record.event() == "client_hello" && has(super::TLS_PARTIAL),
             Self::Failed => record.event() == "failed",
             Self::Outgoing => is(super::DIRECTION, "outgoing"),
             Self::Incoming => is(super::DIRECTION, "incoming"),
@@ -98,6 +104,8 @@ impl When {
             Self::End => "end",
             Self::Open => "open",
             Self::Update => "update",
+            Self::Hello => "client_hello",
+            Self::PartOfHello => "part of a client_hello",
             Self::Failed => "failed",
             Self::Outgoing => "outgoing",
             Self::Incoming => "incoming",
@@ -135,7 +143,7 @@ impl Topic {
     }
 }
 
-const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Update, When::Failed];
+const FLOW: &[When] = &[When::Begin, When::End, When::Open, When::Update, When::Hello, When::Failed];
 
 /// All topics, in the order in which they are explained.
 pub const TOPICS: &[Topic] = &[
@@ -388,6 +396,34 @@ pub const TOPICS: &[Topic] = &[
              counters are not what passed (SOCKMAP).",
         )],
     },
+    Topic {
+        name: "server's name by TLS",
+        attribute: super::TLS_SERVER_NAME,
+        source: None,
+        on: &[When::Hello],
+        how: &[(
+            "",
+            "The client wrote it into its ClientHello (SNI), unencrypted: it is what was asked for, and nobody has to be there              by that name. With flowtel.tls.ech it may be the outer name, of whoever hosts the server that is meant.",
+        )],
+        absent: &[
+            (When::PartOfHello, "Not all of the ClientHello was seen: it may stand in the rest."),
+            (When::Hello, "The client names none, as for an address without a name."),
+        ],
+    },
+    Topic {
+        name: "TLS fingerprint",
+        attribute: super::TLS_JA4,
+        source: None,
+        on: &[When::Hello],
+        how: &[(
+            "",
+            "JA4 of the whole ClientHello: versions, ciphers, extensions, signature algorithms. Programs with the same TLS              library and settings share it, and a program can imitate another one's.",
+        )],
+        absent: &[(
+            When::Hello,
+            "Not all of the ClientHello was seen: it is longer than 4 KiB, or its rest did not come within 1.5 s, or came out of order.",
+        )],
+    },
 ];
 
 const NAMES: &[(&str, &str)] = &[
@@ -463,7 +499,7 @@ mod tests {
 
     #[test]
     fn whatever_a_record_lacks_has_a_reason() {
-        for event in ["begin", "end", "open", "failed"] {
+        for event in ["begin", "end", "open", "failed", "client_hello"] {
             for direction in
                 [&[][..], &[("flowtel.flow.direction", "incoming")], &[("flowtel.flow.direction", "outgoing")]]
             {

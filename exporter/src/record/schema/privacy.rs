@@ -24,7 +24,7 @@ pub const GROUPS: &[Group] = &[
     },
     Group {
         name: "names",
-        attributes: &[super::SOURCE_NAMES, super::DESTINATION_NAMES],
+        attributes: &[super::SOURCE_NAMES, super::DESTINATION_NAMES, super::TLS_SERVER_NAME],
         about: "The names show which sites and services somebody uses.",
     },
     Group { name: "users", attributes: &[super::USER_ID], about: "The account that runs the process." },

@@ -425,7 +425,7 @@ pub(super) fn unsigned(n: i128) -> u64 {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use std::{collections::HashSet, sync::Arc};
 
     use super::*;

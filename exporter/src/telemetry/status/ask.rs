@@ -41,7 +41,7 @@ pub enum AskError {
         source: io::Error,
     },
     /// Only root, flowtel's own user and a group may.
-    #[error("{} (telemetry.status.socket) is for root, flowtel's own user and the group telemetry.group: sudo flowtel status", path.display())]
+    #[error("{} (telemetry.status.socket) is for root, flowtel's own user and the group telemetry.group; try again with sudo", path.display())]
     Forbidden {
         /// The socket.
         path: PathBuf,
@@ -91,17 +91,7 @@ pub fn ask_flow(path: &Path, id: FlowId) -> Result<FlowAnswer, AskError> {
 fn exchange<T: DeserializeOwned>(path: &Path, request: Request) -> Result<T, AskError> {
     let at = || path.to_owned();
     let wrong = |why: String| AskError::Answer { path: at(), why };
-    let stream = match find(path) {
-        Found::Open(socket) => UnixStream::from(socket),
-        Found::Full => {
-            let why = "so many wait there that no one more can; it is stopped or overloaded".into();
-            return Err(AskError::Silent { path: at(), why });
-        }
-        Found::Nobody(source) if source.kind() == io::ErrorKind::PermissionDenied => {
-            return Err(AskError::Forbidden { path: at() });
-        }
-        Found::Nobody(source) => return Err(AskError::Nobody { path: at(), source }),
-    };
+    let stream = connect(path)?;
     let listener = socket_peercred(&stream).ok().map(|peer| peer.pid.as_raw_nonzero().get().unsigned_abs());
     // Who hangs up now refuses: the empty answer says so.
     let _ = (&stream).write_all(request.to_string().as_bytes()).and_then(|()| stream.shutdown(Shutdown::Write));
@@ -118,6 +108,22 @@ fn exchange<T: DeserializeOwned>(path: &Path, request: Request) -> Result<T, Ask
         return Err(AskError::Forbidden { path: at() });
     }
     serde_json::from_slice(&json).map_err(|e| wrong(e.to_string()))
+}
+
+/// Connects to the socket.
+pub(super) fn connect(path: &Path) -> Result<UnixStream, AskError> {
+    let at = || path.to_owned();
+    match find(path) {
+        Found::Open(socket) => Ok(UnixStream::from(socket)),
+        Found::Full => {
+            let why = "so many wait there that no one more can; it is stopped or overloaded".into();
+            Err(AskError::Silent { path: at(), why })
+        }
+        Found::Nobody(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+            Err(AskError::Forbidden { path: at() })
+        }
+        Found::Nobody(source) => Err(AskError::Nobody { path: at(), source }),
+    }
 }
 
 /// Why there is no answer.

@@ -1,5 +1,6 @@
 //! What `flowtel status` shows: a running [`Instance`] comes in, a [`Status`] goes over a local socket ([`socket`]; [`ask`] asks) as JSON,
-//! and comes out as lines for people ([`text`]).
+//! and comes out as lines for people ([`text`]). Who looks on ([`attach`]) gets records as they are queued (`stream`, as
+//! [`frame`]s).
 
 use std::time::SystemTime;
 
@@ -17,8 +18,11 @@ use crate::{
 };
 
 pub mod ask;
+pub mod attach;
+pub mod frame;
 pub mod request;
 pub mod socket;
+mod stream;
 pub mod text;
 
 /// How a flowtel is doing. All numbers are read one after the other: while events are in flight, a balance may be off by

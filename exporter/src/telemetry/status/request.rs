@@ -3,6 +3,8 @@
 //! ```text
 //! client: ""                                        server: Status as JSON
 //! client: "flow 9f86d081884c7d659a2feaa0c55ad015\n" server: FlowAnswer as JSON
+//! client: "tail\n"                                  server: frames, to the end
+//! client: "top\n"                                   server: likewise, with open flows and the status
 //! ```
 
 use std::{fmt, io, time::Duration};
@@ -19,6 +21,8 @@ const MOST: u64 = 128;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 const FLOW: &str = "flow ";
+const TAIL: &str = "tail";
+const TOP: &str = "top";
 
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +31,10 @@ pub enum Request {
     Status,
     /// What is known of an open flow.
     Flow(FlowId),
+    /// Records as they are made.
+    Tail,
+    /// The same, with the flows that are open and how flowtel is doing.
+    Top,
 }
 
 /// The answer to [`Request::Flow`].
@@ -60,7 +68,11 @@ impl Request {
             return Ok(Self::Status);
         }
         let text = std::str::from_utf8(&line).map_err(|_e| wrong())?.trim_end();
-        text.strip_prefix(FLOW).and_then(flow_id).map(Self::Flow).ok_or_else(wrong)
+        match text {
+            TAIL => Ok(Self::Tail),
+            TOP => Ok(Self::Top),
+            other => other.strip_prefix(FLOW).and_then(flow_id).map(Self::Flow).ok_or_else(wrong),
+        }
     }
 }
 
@@ -70,6 +82,8 @@ impl fmt::Display for Request {
         match self {
             Self::Status => Ok(()),
             Self::Flow(id) => writeln!(f, "{FLOW}{id}"),
+            Self::Tail => writeln!(f, "{TAIL}"),
+            Self::Top => writeln!(f, "{TOP}"),
         }
     }
 }
@@ -91,7 +105,9 @@ mod tests {
     #[tokio::test]
     async fn a_request_is_read_as_it_was_written_and_nothing_asks_for_the_status() {
         let id = FlowId(0x9f86_d081_884c_7d65_9a2f_eaa0_c55a_d015);
-        assert_eq!(read(Request::Flow(id).to_string().as_bytes()).await.expect("a request"), Request::Flow(id));
+        for request in [Request::Flow(id), Request::Tail, Request::Top] {
+            assert_eq!(read(request.to_string().as_bytes()).await.expect("a request"), request);
+        }
         assert_eq!(read(b"").await.expect("a request"), Request::Status);
     }
 

@@ -1,16 +1,17 @@
 //! The answering side of the status socket: whoever connects and may ask (`Access`) asks for one thing ([`Request`]) and gets it
-//! as JSON; then the connection is closed. Nothing can be changed. Who reads slowly is dropped, and holds up
-//! neither others nor the capture thread.
+//! as JSON; then the connection is closed. Some look on for longer (`stream`). Nothing can be changed. Who reads slowly is
+//! dropped, and holds up neither others nor the capture thread.
 
 use std::{io, os::unix::net::UnixListener, path::Path, sync::Arc, time::Duration};
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
-use tokio::{io::AsyncWriteExt as _, net::UnixStream, task::JoinHandle};
+use tokio::{io::AsyncWriteExt as _, net::UnixStream, sync::Semaphore, task::JoinHandle, time::timeout};
 
 use super::{
     Status,
     request::{FlowAnswer, Request},
+    stream::{self, SEATS, View},
 };
 use crate::{
     escape::write_json,
@@ -27,6 +28,8 @@ use crate::{
 const CONNECTIONS: usize = 32;
 /// How long an answer may take to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long those who look on may take, at the end, to get what was recorded last.
+const LAST: Duration = Duration::from_secs(1);
 
 /// A socket that is at its path, not answered at yet. Dropped, it is taken away.
 #[derive(Debug)]
@@ -40,6 +43,7 @@ pub(crate) struct Listening {
 #[derive(Debug)]
 pub(crate) struct Server {
     task: JoinHandle<()>,
+    seats: Arc<Semaphore>,
     _place: Place,
 }
 
@@ -55,7 +59,18 @@ impl Listening {
 
     /// Begins to answer. Has to be called on tokio.
     pub(crate) fn serve(self, instance: Arc<Instance>) -> Server {
-        Server { task: tokio::spawn(serve(self.listener, self.access, instance)), _place: self.place }
+        let seats = Arc::new(Semaphore::new(SEATS as usize));
+        let task = tokio::spawn(serve(self.listener, self.access, instance, Arc::clone(&seats)));
+        Server { task, seats, _place: self.place }
+    }
+}
+
+// === impl Server
+
+impl Server {
+    /// Waits a moment for those who look on: once the queue is closed, they get what is left and end.
+    pub(crate) async fn finish(self) {
+        let _all_have_ended = timeout(LAST, self.seats.acquire_many(SEATS)).await;
     }
 }
 
@@ -65,7 +80,7 @@ impl Drop for Server {
     }
 }
 
-async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>) {
+async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>, seats: Arc<Semaphore>) {
     let listener = match tokio::net::UnixListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::warn!(%error, "the status socket can't be answered at"),
@@ -75,10 +90,10 @@ async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>) 
         match listener.accept().await {
             // The mode of the socket says the same; this holds whatever somebody does to that.
             Ok((stream, _)) if access.allows(&stream) => {
-                let instance = Arc::clone(&instance);
+                let (instance, seats) = (Arc::clone(&instance), Arc::clone(&seats));
                 crowd.admit(|working| async move {
                     // Who is gone, or slow, has nothing to be told.
-                    let _ = tokio::time::timeout(PATIENCE, answer(stream, &working, &instance)).await;
+                    let _ = answer(stream, &working, &instance, &seats).await;
                 });
             }
             Ok(_) => {}
@@ -90,17 +105,33 @@ async fn serve(listener: UnixListener, access: Access, instance: Arc<Instance>) 
     }
 }
 
-async fn answer(mut stream: UnixStream, working: &Working, instance: &Instance) -> io::Result<()> {
-    let request = Request::read(&mut stream).await?;
+async fn answer(
+    mut stream: UnixStream,
+    working: &Working,
+    instance: &Arc<Instance>,
+    seats: &Arc<Semaphore>,
+) -> io::Result<()> {
+    let view = match Request::read(&mut stream).await? {
+        Request::Tail => View::Tail,
+        Request::Top => View::Top,
+        request => return timeout(PATIENCE, once(stream, request, working, instance)).await.unwrap_or(Ok(())),
+    };
+    // There are few seats, and who has one keeps it, however many ask meanwhile.
+    tokio::spawn(stream::show(stream, Arc::clone(instance), Arc::clone(seats), view));
+    Ok(())
+}
+
+/// Answers with one JSON text.
+async fn once(mut stream: UnixStream, request: Request, working: &Working, instance: &Instance) -> io::Result<()> {
     let json = {
         let _work = working.begin();
         let mut json = Vec::new();
         match request {
-            Request::Status => {
+            Request::Flow(id) => write_json(&mut json, &flow(instance, id).await)?,
+            _ => {
                 let _fresh = instance.refresh().await;
                 write_json(&mut json, &Status::of(instance))?;
             }
-            Request::Flow(id) => write_json(&mut json, &flow(instance, id).await)?,
         }
         json
     };

@@ -1,6 +1,4 @@
-//! The width of a terminal in, the widths of the columns out; and a text into its column.
-
-use textwrap::core::display_width;
+//! The width of a terminal in, the widths of the columns out.
 
 /// Widths of the columns, in characters of a terminal. The first three are always the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,62 +52,11 @@ impl Layout {
     }
 }
 
-/// `text` in at most `width` columns: what is too much goes out of its middle, because both ends say more. Of an address the
-/// port is at the end, of a process its id, of a name its domain.
-pub(super) fn shorten(text: &str, width: usize) -> String {
-    if display_width(text) <= width {
-        return text.to_owned();
-    }
-    let Some(room) = width.checked_sub(1) else { return String::new() };
-    let (back, front) = (room.div_ceil(2), room / 2);
-    let head: String = taken(text.chars(), front).collect();
-    let tail: Vec<char> = taken(text.chars().rev(), back).collect();
-    head + "…" + &tail.into_iter().rev().collect::<String>()
-}
-
-/// `name[id]` in at most `width` columns: what is too much goes off the name's end, so that the id stays whole.
-pub(super) fn shorten_process(text: &str, width: usize) -> String {
-    let id = text.rfind('[').map_or("", |at| &text[at..]);
-    match width.checked_sub(display_width(id) + 1) {
-        Some(room) if display_width(text) > width => taken(text.chars(), room).collect::<String>() + "…" + id,
-        _ => shorten(text, width),
-    }
-}
-
-/// As many characters as fit.
-fn taken(chars: impl Iterator<Item = char>, width: usize) -> impl Iterator<Item = char> {
-    let mut used = 0;
-    chars.take_while(move |c| {
-        used += display_width(c.encode_utf8(&mut [0; 4]));
-        used <= width
-    })
-}
-
-/// As [`shorten`], filled with blanks up to `width`.
-pub(super) fn cell(text: &str, width: usize) -> String {
-    let mut cell = shorten(text, width);
-    cell.extend(std::iter::repeat_n(' ', width.saturating_sub(display_width(&cell))));
-    cell
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn what_is_too_long_loses_its_middle() {
-        assert_eq!(shorten("192.168.100.200:43210", 13), "192.16…:43210");
-        assert_eq!(shorten("curl[1234]", 10), "curl[1234]");
-        assert_eq!(shorten("漢字漢字漢字", 7), "漢…字");
-        assert_eq!(shorten_process("python3.11[1708]", 14), "python3…[1708]");
-        assert_eq!(shorten_process("curl[1708]", 10), "curl[1708]");
-        assert_eq!(shorten_process("a-program[4194303]", 10), "…[4194303]");
-        assert_eq!(shorten("abc", 1), "…");
-        assert_eq!(shorten("abc", 0), "");
-        assert_eq!(cell("ab", 4), "ab  ");
-    }
 
     proptest! {
         #[test]
@@ -117,11 +64,6 @@ mod tests {
             let Layout { line, source, destination, process, detail } = Layout::fit(width);
             prop_assert_eq!(line, width.max(60));
             prop_assert_eq!(TIME + EVENT + DIRECTION + 3 + 5 + source + destination + process + detail, line);
-        }
-
-        #[test]
-        fn a_cell_is_as_wide_as_its_column(text in "[ -~漢é\u{301}]{0,30}", width in 0usize..40) {
-            prop_assert_eq!(display_width(&cell(&text, width)), width);
         }
     }
 }

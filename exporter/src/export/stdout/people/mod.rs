@@ -10,7 +10,10 @@ use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use opentelemetry_proto::tonic::{collector::logs::v1::ExportLogsServiceRequest, logs::v1::LogRecord};
 
-use crate::export::text::printable;
+use crate::export::{
+    text::printable,
+    words::{cell, shorten, shorten_process},
+};
 
 mod detail;
 mod fields;
@@ -20,7 +23,7 @@ mod order;
 mod tests;
 
 use fields::{Fields, NAME};
-use layout::{ARROW, DIRECTION, EVENT, Layout, TIME, cell, shorten, shorten_process};
+use layout::{ARROW, DIRECTION, EVENT, Layout, TIME};
 pub(super) use order::{HOLD, Held};
 
 /// Where the lines go.
