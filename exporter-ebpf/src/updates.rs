@@ -3,8 +3,8 @@
 //!
 //! When a socket is due is kept with it (BPF_MAP_TYPE_SK_STORAGE), and goes with it. That takes two helpers to reach, some 45 ns:
 //! so a small table, by the number that the kernel gives all of a socket's packets, says until when nothing is to be done. A
-//! segment costs a look at that and at the kernel's coarse clock. The exact clock is some 40 ns, so it is read only when the coarse one says that it may be
-//! time. How long a jiffy is the kernel does not say; it is taken for the longest there is, and so the way to the due time is
+//! segment costs a look at that and at the kernel's coarse clock. The exact clock is some 40 ns, so it is read only when the
+//! coarse one says that it may be time. How long a jiffy is the kernel does not say; it is taken for the longest there is, and so the way to the due time is
 //! gone in a few dozen steps.
 //!
 //! An update that finds no room is not lost: the next segment tries again, and what it would have told is in the next one.
@@ -75,9 +75,9 @@ static DUES: Storage = Storage {
 /// Places of [`QUIET`]: a power of two.
 const PLACES: u32 = 8192;
 
-/// Until which jiffy nothing is to be done for a socket: by the lower bits of its packets' hash (sk_txhash) the whole hash in the
-/// upper half, the jiffy in the lower one. Sockets that share a place, or changed their hash, are looked at themselves. Two with the same
-/// hash, one in four billion, may make each other's updates some seconds late.
+/// Until which jiffy nothing is to be done for a socket: by the lower bits of its packets' hash (sk_txhash) the whole hash in
+/// the upper half, the jiffy in the lower one. Sockets that share a place, or changed their hash, are looked at themselves. Two
+/// with the same hash, one in four billion, may make each other's updates some seconds late.
 #[map(name = "QUIET")]
 static QUIET: Array<u64> = Array::with_max_entries(PLACES, 0);
 
@@ -89,20 +89,28 @@ pub fn look(ctx: &SkBuffContext) {
     let Some(place) = QUIET.get_ptr_mut(hash & (PLACES - 1)) else { return };
     // SAFETY: the map's value lives as long as the program; whole words are read and written.
     let known = unsafe { place.read_volatile() };
-    if (known >> 32) as u32 == hash && hash != 0 && (known as u32).wrapping_sub(jiffies as u32) as i32 > 0 {
+    // A place that was written long ago, when the lower half of the clock was another time round, is none.
+    let rest = (known as u32).wrapping_sub(jiffies as u32).wrapping_sub(1);
+    if (known >> 32) as u32 == hash && hash != 0 && rest < MOST_QUIET as u32 {
         return;
     }
+    let quiet = |until: u64| {
+        // SAFETY: as above.
+        unsafe { place.write_volatile(u64::from(hash) << 32 | until & 0xffff_ffff) }
+    };
     let Some(sk) = socket::of(ctx.skb.skb) else { return };
     let mut due = due(sk, false);
     if due.is_null() {
         // The kernel's own sockets answer for others; they are no stream sockets.
         // SAFETY: `sk` is a full socket.
         if unsafe { (*sk).type_ } != socket::STREAM {
+            quiet(jiffies + MOST_QUIET);
             return;
         }
         due = self::due(sk, true);
         if due.is_null() {
             // The socket has no room for it: its end tells all.
+            quiet(jiffies + MOST_QUIET);
             return;
         }
     }
@@ -111,7 +119,7 @@ pub fn look(ctx: &SkBuffContext) {
         if jiffies >= (*due).quiet_until {
             may_be_due(ctx, sk, due, jiffies);
         }
-        place.write_volatile(u64::from(hash) << 32 | (*due).quiet_until & 0xffff_ffff);
+        quiet((*due).quiet_until);
     }
 }
 
