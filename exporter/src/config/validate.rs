@@ -191,11 +191,22 @@ fn queue(config: &Config, check: &mut Check<'_>) {
     }
 }
 
+/// Statuses after which a batch is split, or sent again (opentelemetry-proto's specification, "OTLP/HTTP Response").
+const NEVER_DISCARDED: [u16; 5] = [413, 429, 502, 503, 504];
+
 fn export(config: &Config, check: &mut Check<'_>) {
     let retry = &config.export.retry;
     let key = check.set_one("export.retry.initial", "export.retry.max");
     let message = format!("export.retry.initial ({}) must not exceed export.retry.max ({})", retry.initial, retry.max);
     check.require(retry.initial <= retry.max, key, message);
+    for status in &config.export.hold {
+        let discards = (300..600).contains(status) && !NEVER_DISCARDED.contains(status);
+        let message = format!(
+            "{status} is no status for which a batch is discarded: 300 to 599, but 413 (the batch is split), 429, 502, 503 and 504 \
+             (it is sent again anyway)"
+        );
+        check.require(discards, "export.hold", message);
+    }
     match (&config.export.tls.cert_file, &config.export.tls.key_file) {
         (Some(_), None) => check.require(false, "export.tls.cert_file", "needs export.tls.key_file beside it"),
         (None, Some(_)) => check.require(false, "export.tls.key_file", "needs export.tls.cert_file beside it"),

@@ -51,6 +51,8 @@ fn values_of_the_wrong_kind_or_beyond_their_limits_are_refused() {
         ("export.batch.max_bytes = \"1GiB\"", "a size from 64KiB to 64MiB"),
         ("export.concurrency = 65", "a whole number from 1 to 64"),
         ("export.concurrency = 1.5", "found 1.5"),
+        ("export.hold = [401, 413]", "413 is no status for which a batch is discarded"),
+        ("export.hold = [200]", "200 is no status for which a batch is discarded"),
         ("export.timeout = \"0s\"", "a duration from 1ms to 1h"),
         ("export.protocol = \"http/json\"", "\"grpc\" or \"http/protobuf\", found \"http/json\""),
         ("export.endpoint = [\"a\"]", "an address such as \"http://host:4318\", found an array"),
