@@ -367,7 +367,11 @@ fn namespace(is: &mut Attributes) -> Result<()> {
             *host == (machine::host_namespace()? == u64::try_from(*inode)?)
         }
         // Without types only cookies are known of other namespaces than flowtel's own and those that it read at its start.
-        [None, Some(Value::Bool(false)), Some(Value::Int(cookie))] => *cookie > 0 && !machine::tells_types(),
+        // Before SO_NETNS_COOKIE (Linux 5.14) a flowtel that takes over may not know them of what happened before its start; the
+        // room `whereabouts` proves that they are known otherwise.
+        [None, Some(Value::Bool(false)), Some(Value::Int(cookie))] => {
+            *cookie > 0 && !(machine::tells_types() && machine::is_at_least((5, 14)))
+        }
         [None, None, None] => !machine::tells_namespaces() && !machine::tells_types(),
         _ => false,
     };

@@ -121,7 +121,7 @@ attributes! {
         "Interface that the link-local addresses belong to, by its name in the flow's network namespace.", "eth0";
     INTERFACE_INDEX = "flowtel.interface.index" "int" "", "instead of network.interface.name, when only the index is known",
         "The same by its index there.", "2";
-    NETNS_INODE = "flowtel.netns.inode" "int" "", "when known for certain: where the kernel has BTF, or the namespace is flowtel's own, the host's, or one of those that were read at the start",
+    NETNS_INODE = "flowtel.netns.inode" "int" "", "when known for certain: where the kernel has BTF, or the namespace is flowtel's own, the host's, or one of those that were read at the start. Before Linux 5.14 not always of what happened between two flowtels (capture.pin)",
         "Network namespace that the local side is in, as `lsns` and /proc/PID/ns/net show it. Addresses mean something within it only: any user may make one and give it any addresses.", "4026531840";
     NETNS_HOST = "flowtel.netns.host" "bool" "", "with flowtel.netns.inode or .cookie, when known",
         "Whether it is the host's network namespace.", "true";

@@ -252,8 +252,9 @@ pub const TOPICS: &[Topic] = &[
         absent: &[
             (
                 When::Cookie,
-                "flowtel.netns.cookie says which namespace it is. Its inode number isn't known: the kernel has no BTF, and \
-                 the namespace is neither flowtel's own, nor the host's, nor one of those that were read at the start.",
+                "flowtel.netns.cookie says which namespace it is. Its inode number isn't known: the kernel has no BTF, or \
+                 this happened between two flowtels before Linux 5.14; and the namespace is neither flowtel's own, nor the \
+                 host's, nor one of those that were read at the start.",
             ),
             (
                 When::NoNamespace,
