@@ -39,3 +39,4 @@ pub mod select;
 pub mod telemetry;
 pub mod tls;
 pub mod view;
+mod words;

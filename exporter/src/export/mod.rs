@@ -41,7 +41,6 @@ mod text;
 mod tls;
 pub mod verdict;
 mod wire;
-pub(crate) mod words;
 
 #[cfg(test)]
 mod tests;

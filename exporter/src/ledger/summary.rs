@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::Ledger;
+use crate::words::thousands;
 
 /// Displays a ledger as one line: `1,204 begins, 2,408 records delivered, 0 lost`. A connection within this host begins at both
 /// ends; flowtel's own are left out.
@@ -50,19 +51,6 @@ impl fmt::Display for Summary<'_> {
     }
 }
 
-/// A number with a comma before each three digits.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,10 +66,5 @@ mod tests {
         ledger.records.write_failed.add(4);
         let text = Summary(&ledger).to_string();
         assert!(text.starts_with("1,204 begins, 2,408,000 records delivered, 7 lost; "), "{text}");
-    }
-
-    #[test]
-    fn numbers_have_commas() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
     }
 }

@@ -117,39 +117,48 @@ fn close(talk: Talk) -> Result<()> {
     crate::life::end_of(&talk.server)
 }
 
+/// Begins a connection, says these pieces and closes it. Returns the client's end.
+fn talk(net: &Pair, to: IpAddr, pieces: &[&[u8]]) -> Result<SocketAddr> {
+    let talk = Talk::begin(net, to)?;
+    say(&talk, pieces)?;
+    let client = talk.connection.client;
+    close(talk)?;
+    Ok(client)
+}
+
+/// The hellos that both sides of each client's connection told.
+fn told_by_both(records: &[Record], clients: Vec<SocketAddr>) -> Result<Vec<&Record>> {
+    let mut all = Vec::new();
+    for client in clients {
+        let hellos = of(records, client);
+        ensure!(hellos.len() == 2, "both sides: {records:#?}");
+        all.extend(hellos);
+    }
+    Ok(all)
+}
+
 fn said(scene: &Scene) -> Result<()> {
     let watching = Watching::with(scene, Grpc, launch()?)?;
     let net = Pair::new(scene)?;
     let to: [IpAddr; 2] = [net.server_v4.into(), net.server_v6.into()];
-    let mut clients = Vec::new();
-    for to in to {
-        let talk = Talk::begin(&net, to)?;
-        say(&talk, &[&hello(0)])?;
-        clients.push(talk.connection.client);
-        close(talk)?;
-    }
+    let clients = to.iter().map(|to| talk(&net, *to, &[&hello(0)])).collect::<Result<_>>()?;
     over(&net)?;
     let told = watching.finish()?;
     let records = about(&net, &told);
-    for client in clients {
-        let hellos = of(&records, client);
-        ensure!(hellos.len() == 2, "both sides: {records:#?}");
-        for hello in hellos {
-            right(hello)?;
-            ensure!(hello.text("flowtel.tls.ja4") == JA4, "{hello:#?}");
-            ensure!(hello.severity == 9 && hello.body.ends_with(" said TLS hello"), "{hello:#?}");
-            let same = |r: &&Record| {
-                r.text("flowtel.flow.id") == hello.text("flowtel.flow.id")
-                    && r.text("flowtel.flow.direction") == hello.text("flowtel.flow.direction")
-            };
-            let flow: Vec<_> = records.iter().filter(same).collect();
-            let named =
-                |end: &str| flow.iter().find(|r| r.event_name.ends_with(end)).copied().context("no such record");
-            let (begin, end) = (named(".begin")?, named(".end")?);
-            ensure!(flow.len() == 3 && begin.time <= hello.time && hello.time <= end.time, "{flow:#?}");
-            ensure!(hello.int("process.pid") == end.int("process.pid"), "{flow:#?}");
-            ensure!(hello.int("process.pid").is_some(), "{hello:#?}");
-        }
+    for hello in told_by_both(&records, clients)? {
+        right(hello)?;
+        ensure!(hello.text("flowtel.tls.ja4") == JA4, "{hello:#?}");
+        ensure!(hello.severity == 9 && hello.body.ends_with(" said TLS hello"), "{hello:#?}");
+        let same = |r: &&Record| {
+            r.text("flowtel.flow.id") == hello.text("flowtel.flow.id")
+                && r.text("flowtel.flow.direction") == hello.text("flowtel.flow.direction")
+        };
+        let flow: Vec<_> = records.iter().filter(same).collect();
+        let named = |end: &str| flow.iter().find(|r| r.event_name.ends_with(end)).copied().context("no such record");
+        let (begin, end) = (named(".begin")?, named(".end")?);
+        ensure!(flow.len() == 3 && begin.time <= hello.time && hello.time <= end.time, "{flow:#?}");
+        ensure!(hello.int("process.pid") == end.int("process.pid"), "{flow:#?}");
+        ensure!(hello.int("process.pid").is_some(), "{hello:#?}");
     }
     let account = told.balance.kernel.get("hello").context("hellos are counted")?;
     ensure!(account.total >= 4, "{account:?}");
@@ -160,22 +169,12 @@ fn cut(scene: &Scene) -> Result<()> {
     let watching = Watching::with(scene, Grpc, launch()?)?;
     let net = Pair::new(scene)?;
     let large = hello(1800);
-    let mut clients = Vec::new();
-    for pieces in [vec![&large[..]], vec![&large[..1], &large[1..900], &large[900..]], vec![&large[..7], &large[7..]]] {
-        let talk = Talk::begin(&net, net.server_v4)?;
-        say(&talk, &pieces)?;
-        clients.push(talk.connection.client);
-        close(talk)?;
-    }
+    let stories = [vec![&large[..]], vec![&large[..1], &large[1..900], &large[900..]], vec![&large[..7], &large[7..]]];
+    let clients = stories.iter().map(|pieces| talk(&net, net.server_v4.into(), pieces)).collect::<Result<_>>()?;
     over(&net)?;
     let told = watching.finish()?;
     let records = about(&net, &told);
-    for client in clients {
-        let hellos = of(&records, client);
-        ensure!(hellos.len() == 2, "both sides: {records:#?}");
-        hellos.into_iter().try_for_each(right)?;
-    }
-    Ok(())
+    told_by_both(&records, clients)?.into_iter().try_for_each(right)
 }
 
 fn partial(scene: &Scene) -> Result<()> {
@@ -183,25 +182,16 @@ fn partial(scene: &Scene) -> Result<()> {
     let net = Pair::new(scene)?;
     let bytes = hello(1800);
     let huge = hello(6000);
-    let mut clients = Vec::new();
-    for piece in [&bytes[..1000], &huge[..]] {
-        let talk = Talk::begin(&net, net.server_v4)?;
-        say(&talk, &[piece])?;
-        clients.push(talk.connection.client);
-        close(talk)?;
-    }
+    let pieces = [&bytes[..1000], &huge[..]];
+    let clients = pieces.iter().map(|piece| talk(&net, net.server_v4.into(), &[piece])).collect::<Result<_>>()?;
     over(&net)?;
     let told = watching.finish()?;
     let records = about(&net, &told);
-    for client in clients {
-        let hellos = of(&records, client);
-        ensure!(hellos.len() == 2, "both sides: {records:#?}");
-        for hello in hellos {
-            let part = hello.text("flowtel.tls.server_name") == NAME
-                && hello.attributes.contains_key("flowtel.tls.partial")
-                && !hello.attributes.contains_key("flowtel.tls.ja4");
-            ensure!(part, "{hello:#?}");
-        }
+    for hello in told_by_both(&records, clients)? {
+        let part = hello.text("flowtel.tls.server_name") == NAME
+            && hello.attributes.contains_key("flowtel.tls.partial")
+            && !hello.attributes.contains_key("flowtel.tls.ja4");
+        ensure!(part, "{hello:#?}");
     }
     Ok(())
 }
@@ -227,19 +217,15 @@ fn deferred(scene: &Scene) -> Result<()> {
     over(&net)?;
     let told = watching.finish()?;
     let records = about(&net, &told);
-    for client in clients {
-        let hellos = of(&records, client);
-        ensure!(hellos.len() == 2, "both sides: {records:#?}");
-        for hello in hellos {
-            right(hello)?;
-            let begin = |r: &&Record| {
-                r.event_name.ends_with(".begin")
-                    && r.text("flowtel.flow.id") == hello.text("flowtel.flow.id")
-                    && r.text("flowtel.flow.direction") == hello.text("flowtel.flow.direction")
-            };
-            let begin = records.iter().find(begin).context("no begin of the same flow")?;
-            ensure!(begin.time <= hello.time, "{begin:#?} {hello:#?}");
-        }
+    for hello in told_by_both(&records, clients)? {
+        right(hello)?;
+        let begin = |r: &&Record| {
+            r.event_name.ends_with(".begin")
+                && r.text("flowtel.flow.id") == hello.text("flowtel.flow.id")
+                && r.text("flowtel.flow.direction") == hello.text("flowtel.flow.direction")
+        };
+        let begin = records.iter().find(begin).context("no begin of the same flow")?;
+        ensure!(begin.time <= hello.time, "{begin:#?} {hello:#?}");
     }
     Ok(())
 }
@@ -260,9 +246,7 @@ fn others(scene: &Scene) -> Result<()> {
     let stories: [&[&[u8]]; 4] =
         [&[b"GET / HTTP/1.1\r\n\r\n", &hello], &[&server_hello], &[&[22]], &[b"EHLO x\r\n", b"STARTTLS\r\n", &hello]];
     for pieces in stories {
-        let talk = Talk::begin(&net, net.server_v4)?;
-        say(&talk, pieces)?;
-        close(talk)?;
+        talk(&net, net.server_v4.into(), pieces)?;
     }
     over(&net)?;
     let told = watching.finish()?;

@@ -43,6 +43,9 @@ pub struct Status {
     pub kernel_events: Vec<Account>,
     /// Records: made = the sum of the parts.
     pub records: Account,
+    /// Events and records that are lost so far, of all stages: what gap records report.
+    #[serde(default)]
+    pub lost: u64,
     /// What waits.
     pub queue: Queue,
     /// The receiver.
@@ -222,6 +225,7 @@ impl Status {
             },
             kernel_events: kernel_events.into(),
             records: Account::of("records", made, records),
+            lost: ledger.lost().0,
             queue: Queue {
                 batches: queue.batches as u64,
                 records: queue.records,

@@ -21,7 +21,6 @@ use ratatui::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    termios,
 };
 
 use crate::escape::Escaped;
@@ -56,8 +55,6 @@ pub(super) fn wait(most: Duration) -> io::Result<Terminal> {
         Err(error) => return Err(error.into()),
     }
     let gone = asked.iter().any(|fd| fd.revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL));
-    // A terminal is there as long as its size can be asked.
-    let gone = gone || termios::tcgetwinsize(descriptor).is_err();
     Ok(if gone { Terminal::Gone } else { Terminal::There })
 }
 

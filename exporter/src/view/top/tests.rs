@@ -34,9 +34,7 @@ fn status(ring_full: u64) -> Frame {
     for account in &mut status.kernel_events {
         account.parts.iter_mut().for_each(|part| part.count = 0);
     }
-    if let Some(part) = status.kernel_events[0].parts.iter_mut().find(|part| part.name == "ring full") {
-        part.count = ring_full;
-    }
+    status.lost = ring_full;
     status.records.total = 2412;
     for part in &mut status.records.parts {
         part.count = match part.name.as_str() {

@@ -2,11 +2,9 @@
 
 use super::fields::{Fields, NAME};
 use crate::{
-    export::{
-        text::printable,
-        words::{bytes, shorten, time},
-    },
+    export::text::printable,
     record::schema,
+    words::{bytes, shorten, time},
 };
 
 /// The detail in at most `room` columns: in whole words where they fit, else in short ones.

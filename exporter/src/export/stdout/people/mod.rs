@@ -10,8 +10,8 @@ use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, Zoned, tz::TimeZone};
 use opentelemetry_proto::tonic::{collector::logs::v1::ExportLogsServiceRequest, logs::v1::LogRecord};
 
-use crate::export::{
-    text::printable,
+use crate::{
+    export::text::printable,
     words::{cell, shorten, shorten_process},
 };
 

@@ -7,9 +7,8 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Ink, bytes, grouped, header, lines};
+use super::{Ink, bytes, header, lines};
 use crate::{
-    export::words::{shorten, time},
     view::{
         facts::{Event, Process},
         top::{
@@ -17,6 +16,7 @@ use crate::{
             model::{Number, flow::Flow},
         },
     },
+    words::{shorten, thousands, time},
 };
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, number: Number, ink: Ink) {
@@ -92,13 +92,13 @@ fn about(flow: &Flow, number: Number, now: u64) -> Vec<(&'static str, String)> {
     let mut rows = vec![
         (
             "flow",
-            if facts.flow.is_some() { format!("{number:032x}") } else { format!("{} alike", grouped(facts.count)) },
+            if facts.flow.is_some() { format!("{number:032x}") } else { format!("{} alike", thousands(facts.count)) },
         ),
         ("state", format!("{state}{direction}")),
         ("source", named(&facts.source_name, facts.ends.source)),
         ("destination", named(&facts.destination_name, facts.ends.destination)),
         ("process", process),
-        ("bytes", format!("{} there, {} back", grouped(there), grouped(back))),
+        ("bytes", format!("{} there, {} back", thousands(there), thousands(back))),
     ];
     if let Some(seconds) = facts.handshake {
         rows.push(("handshake", time(seconds)));

@@ -6,21 +6,15 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Ink, cut, fitted, grouped, lines};
+use super::{Ink, fitted, lines};
 use crate::{
     escape::Escaped,
-    telemetry::status::Status,
     view::top::{
         App,
         model::{MOST_FLOWS, flow::MOST_PAST},
     },
+    words::{cut, thousands},
 };
-
-/// Parts of the balance of records that are losses (`Records::fates`).
-const LOST: [&str; 5] =
-    ["rejected", "dropped (queue full)", "corrupt in the queue", "undelivered at stop", "not written"];
-/// The same of kernel events (`Kind::fates`).
-const KERNEL_LOST: [&str; 2] = ["ring full", "rate limited"];
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, ink: Ink) {
     let width = usize::from(area.width);
@@ -35,17 +29,17 @@ pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, ink: Ink) {
 fn balance(app: &App, width: usize, ink: Ink) -> Line<'static> {
     let (gaps, last) = app.model.gaps();
     let mut pieces = Vec::new();
-    let lost = app.model.status().map(lost).unwrap_or_default();
+    let lost = app.model.status().map_or(0, |status| status.lost);
     if let Some(status) = app.model.status() {
         let parts = status.records.parts.iter().filter(|part| part.count > 0 || part.name == "delivered");
-        let parts: Vec<_> = parts.map(|part| format!("{} {}", grouped(part.count), Escaped(&part.name))).collect();
-        let text = format!("records {} = {}", grouped(status.records.total), parts.join(" + "));
+        let parts: Vec<_> = parts.map(|part| format!("{} {}", thousands(part.count), Escaped(&part.name))).collect();
+        let text = format!("records {} = {}", thousands(status.records.total), parts.join(" + "));
         pieces.push(Span::raw(cut(&text, width.saturating_sub(24))));
     }
     let style = if lost > 0 { ink.bad() } else { Ink::faint() };
-    pieces.push(Span::styled(format!("   lost {}", grouped(lost)), style));
+    pieces.push(Span::styled(format!("   lost {}", thousands(lost)), style));
     let style = if gaps > 0 { ink.warn() } else { Ink::faint() };
-    pieces.push(Span::styled(format!("   gaps {}", grouped(gaps)), style));
+    pieces.push(Span::styled(format!("   gaps {}", thousands(gaps)), style));
     let mut line = fitted(pieces, width);
     if let Some((_, text)) = last.last() {
         let room = width.saturating_sub(line.width() + 2);
@@ -53,15 +47,6 @@ fn balance(app: &App, width: usize, ink: Ink) -> Line<'static> {
         line.push_span(Span::styled(format!(": {}", cut(text, room)), style));
     }
     line
-}
-
-/// Events and records that are lost for good.
-fn lost(status: &Status) -> u64 {
-    let named = |parts: &[crate::telemetry::status::Part], names: &[&str]| -> u64 {
-        parts.iter().filter(|part| names.contains(&part.name.as_str())).map(|part| part.count).sum()
-    };
-    let kernel: u64 = status.kernel_events.iter().map(|account| named(&account.parts, &KERNEL_LOST)).sum();
-    named(&status.records.parts, &LOST).saturating_add(kernel)
 }
 
 fn history(app: &App, width: usize, ink: Ink) -> Line<'static> {
@@ -75,16 +60,16 @@ fn history(app: &App, width: usize, ink: Ink) -> Line<'static> {
     let mut pieces = vec![Span::styled(
         format!(
             "history {} of {} flows, {MOST_PAST} events each, while this runs",
-            grouped(held as u64),
-            grouped(MOST_FLOWS as u64)
+            thousands(held as u64),
+            thousands(MOST_FLOWS as u64)
         ),
         Ink::faint(),
     )];
     if missed > 0 {
-        pieces.push(Span::styled(format!("   missed {} records", grouped(missed)), ink.bad()));
+        pieces.push(Span::styled(format!("   missed {} records", thousands(missed)), ink.bad()));
     }
     if forgotten > 0 {
-        pieces.push(Span::styled(format!("   forgotten {}", grouped(forgotten)), Ink::faint()));
+        pieces.push(Span::styled(format!("   forgotten {}", thousands(forgotten)), Ink::faint()));
     }
     fitted(pieces, width)
 }

@@ -8,13 +8,13 @@ use ratatui::{
     widgets::{Block, Borders, Sparkline},
 };
 
-use super::{Ink, bytes, cut, fitted, grouped, lines, rate};
+use super::{Ink, bytes, fitted, lines, rate};
 use crate::{
-    export::words::{cell, time},
     view::top::{
         App,
         model::sums::{OVER, SECONDS},
     },
+    words::{cell, cut, thousands, time},
 };
 
 pub(super) fn draw(frame: &mut Frame<'_>, area: Rect, app: &App, ink: Ink) {
@@ -63,7 +63,7 @@ fn rates(app: &App, width: usize, ink: Ink) -> Line<'static> {
     fitted(
         vec![
             Span::raw("open "),
-            number(grouped(open(app))),
+            number(thousands(open(app))),
             Span::raw("   new "),
             number(format!("{}/s", rate(rates.begun))),
             Span::raw("   ended "),

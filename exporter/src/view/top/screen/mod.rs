@@ -9,7 +9,7 @@ use ratatui::{
 };
 
 use super::App;
-use crate::export::words::shorten;
+use crate::words::{self, shorten, thousands};
 
 mod details;
 mod footer;
@@ -78,47 +78,19 @@ fn fitted<'a>(pieces: Vec<Span<'a>>, width: usize) -> Line<'a> {
     line
 }
 
-/// The beginning of a text: what is too much goes off its end.
-fn cut(text: &str, width: usize) -> String {
-    if textwrap::core::display_width(text) <= width {
-        return text.to_owned();
-    }
-    let mut out = String::new();
-    for c in text.chars() {
-        if textwrap::core::display_width(&out) + textwrap::core::display_width(c.encode_utf8(&mut [0; 4])) >= width {
-            break;
-        }
-        out.push(c);
-    }
-    if width > 0 { out + "…" } else { out }
-}
-
-/// A number with a comma between thousands.
-fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
 /// A rate with as many digits as say something.
 fn rate(n: f64) -> String {
     match n {
         n if n <= 0.0 => "0".into(),
         n if n < 9.95 => format!("{n:.1}"),
-        n => grouped(n.round() as u64),
+        n => thousands(n.round() as u64),
     }
 }
 
 /// A count of bytes, from a number that may be none.
 fn bytes(n: f64) -> String {
     // Larger than any is the largest.
-    crate::export::words::bytes(n as i64)
+    words::bytes(n as i64)
 }
 
 // === impl Ink
@@ -163,7 +135,6 @@ mod tests {
 
     #[test]
     fn numbers_are_short_and_can_be_read() {
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0.0, 0.2, 9.94, 9.96, 1234.4].map(rate), ["0", "0.2", "9.9", "10", "1,234"]);
         assert_eq!([0.0, 1234.0, f64::MAX, f64::NAN].map(bytes), ["0", "1.2k", "9.2E", "0"]);
     }

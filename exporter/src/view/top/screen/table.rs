@@ -7,9 +7,8 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::{Ink, bytes, cut, grouped, lines, rate};
+use super::{Ink, bytes, lines, rate};
 use crate::{
-    export::words::{cell, shorten, shorten_process, time},
     view::top::{
         App, Tab,
         model::{
@@ -19,6 +18,7 @@ use crate::{
         },
         rows::{RowId, Sort},
     },
+    words::{cell, cut, shorten, shorten_process, thousands, time},
 };
 
 /// A column.
@@ -210,10 +210,10 @@ fn group_cells(name: &str, group: &Group, now: u64, columns: &[(&Column, usize)]
     let (rates, total) = (group.sums.rates(now), group.sums.total());
     let one = |(column, _): &(&Column, usize)| match column.title {
         "NAME" => name.to_owned(),
-        "OPEN" => grouped(group.open),
+        "OPEN" => thousands(group.open),
         "NEW/s" => rate(rates.begun),
         "FAIL/s" => rate(rates.failed),
-        "FAILED" => grouped(total.failed),
+        "FAILED" => thousands(total.failed),
         "THERE/s" => bytes(rates.there),
         "BACK/s" => bytes(rates.back),
         "BYTES" => bytes(total.there as f64 + total.back as f64),

@@ -16,6 +16,19 @@ pub(crate) fn bytes(count: i64) -> String {
     if unit.is_empty() || count >= 9.95 { format!("{count:.0}{unit}") } else { format!("{count:.1}{unit}") }
 }
 
+/// A number with a comma before each three digits.
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
 /// A time with about three digits.
 pub(crate) fn time(seconds: f64) -> String {
     match seconds {
@@ -41,6 +54,15 @@ pub(crate) fn shorten(text: &str, width: usize) -> String {
     let head: String = taken(text.chars(), front).collect();
     let tail: Vec<char> = taken(text.chars().rev(), back).collect();
     head + "…" + &tail.into_iter().rev().collect::<String>()
+}
+
+/// The beginning of `text` in at most `width` columns: what is too much goes off its end.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    match width.checked_sub(1) {
+        Some(room) if display_width(text) > width => taken(text.chars(), room).collect::<String>() + "…",
+        Some(_) => text.to_owned(),
+        None => String::new(),
+    }
 }
 
 /// `name[id]` in at most `width` columns: what is too much goes off the name's end, so that the id stays whole.
@@ -86,13 +108,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_long_loses_its_middle() {
+    fn numbers_have_commas() {
+        assert_eq!([0, 999, 1000, 1_234_567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+    }
+
+    #[test]
+    fn what_is_too_long_loses_its_middle_or_its_end() {
         assert_eq!(shorten("192.168.100.200:43210", 13), "192.16…:43210");
         assert_eq!(shorten("curl[1234]", 10), "curl[1234]");
         assert_eq!(shorten("漢字漢字漢字", 7), "漢…字");
         assert_eq!(shorten_process("python3.11[1708]", 14), "python3…[1708]");
         assert_eq!(shorten_process("curl[1708]", 10), "curl[1708]");
         assert_eq!(shorten_process("a-program[4194303]", 10), "…[4194303]");
+        assert_eq!([cut("漢字漢字", 6), cut("abc", 3), cut("abc", 1), cut("abc", 0)], ["漢字…", "abc", "…", ""]);
         assert_eq!(shorten("abc", 1), "…");
         assert_eq!(shorten("abc", 0), "");
         assert_eq!(cell("ab", 4), "ab  ");
