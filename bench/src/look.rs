@@ -133,6 +133,8 @@ fn screen(binary: &Path) -> Result<String> {
     command.env_clear().env("TERM", "xterm-256color").args(["top", "--set", &place.setting()]);
     command.stdin(slave.try_clone()?).stdout(slave.try_clone()?).stderr(slave);
     let mut top = Stopped(with_us(&mut command).spawn()?);
+    // It holds the terminal's other end, too.
+    drop(command);
     let mut master = File::from(master);
     // Somebody takes what is drawn, until the terminal is closed.
     let drawn = thread::spawn(move || {
